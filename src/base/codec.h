@@ -1,0 +1,48 @@
+/* Fixed-width little-endian loads and stores, unaligned-safe. Big-endian 64 for sortable keys. */
+#pragma once
+
+#include "base/defs.h"
+
+#include <string.h>
+
+static inline void put_le16(uint8_t *p, uint16_t v) {
+    p[0] = (uint8_t) v;
+    p[1] = (uint8_t) (v >> 8);
+}
+
+static inline void put_le32(uint8_t *p, uint32_t v) {
+    put_le16(p, (uint16_t) v);
+    put_le16(p + 2, (uint16_t) (v >> 16));
+}
+
+static inline void put_le64(uint8_t *p, uint64_t v) {
+    put_le32(p, (uint32_t) v);
+    put_le32(p + 4, (uint32_t) (v >> 32));
+}
+
+static inline uint16_t get_le16(const uint8_t *p) {
+    return (uint16_t) (p[0] | (uint16_t) (p[1] << 8));
+}
+
+static inline uint32_t get_le32(const uint8_t *p) {
+    return (uint32_t) get_le16(p) | ((uint32_t) get_le16(p + 2) << 16);
+}
+
+static inline uint64_t get_le64(const uint8_t *p) {
+    return (uint64_t) get_le32(p) | ((uint64_t) get_le32(p + 4) << 32);
+}
+
+static inline void put_be64(uint8_t *p, uint64_t v) {
+    for (int i = 7; i >= 0; i--) {
+        p[i] = (uint8_t) v;
+        v >>= 8;
+    }
+}
+
+static inline uint64_t get_be64(const uint8_t *p) {
+    uint64_t v = 0;
+
+    for (int i = 0; i < 8; i++)
+        v = (v << 8) | p[i];
+    return v;
+}

@@ -1,0 +1,55 @@
+/* The effects a replica may have on the world, as tables of functions.
+ *
+ * node/ receives one struct env; cmd/ fills it from os/, sim/ from its world of fakes. raft/, fsm/
+ * and sched/ get no env at all: time and randomness reach them as arguments.
+ * All callbacks into the node happen on the node's own loop thread. */
+#pragma once
+
+#include "base/bytes.h"
+#include "base/disk.h"
+#include "base/kv.h"
+#include "base/log.h"
+#include "base/time.h"
+
+struct env_clock {
+    struct mono (*mono)(void *ctx);
+    struct wall (*wall)(void *ctx);
+    void *ctx;
+};
+
+struct env_random {
+    uint64_t (*next)(void *ctx);
+    void *ctx;
+};
+
+/* A blocking piece of disk work. run() is executed on the disk thread (the simulator: at some later
+ * virtual time); then done() on the loop. Jobs run one at a time, in the order submitted. The job's
+ * memory belongs to the submitter, who may free it in done(). */
+struct disk_job {
+    void (*run)(struct disk_job *job);
+    void (*done)(struct disk_job *job);
+    struct disk_job *next; /* for the queue */
+};
+
+struct env_disk_queue {
+    void (*submit)(void *ctx, struct disk_job *job);
+    void *ctx;
+};
+
+/* Best-effort, unordered-across-reconnects delivery to another node. A message is delivered whole
+ * and unaltered (framing and CRC are below) or not at all. */
+struct env_peers {
+    /* Takes one reference of @payload. Never blocks; drops when the peer is away or its queue is
+     * full. */
+    void (*send)(void *ctx, uint64_t node_id, struct bytes *payload);
+    void *ctx;
+};
+
+struct env {
+    struct env_clock clock;
+    struct env_random random;
+    struct env_disk_queue disk_queue;
+    struct env_peers peers;
+    struct disk disk;          /* the data directory */
+    const struct logger *log;  /* borrowed for the node's life; may be NULL */
+};

@@ -1,0 +1,300 @@
+/* Consensus as a function: raft_step(raft, now, event) -> effects.
+ *
+ * What it is: the Raft algorithm (Ongaro & Ousterhout 2014; Ongaro's dissertation for PreVote 9.6,
+ * CheckQuorum 6.2, ReadIndex 6.4, leadership transfer 3.10) over an in-memory tail of the log.
+ * What it is not: it has no clock, random source, file, socket or thread. Time comes as @now,
+ * randomness from a seed, disk and network happen in the caller, who executes the effects.
+ *
+ * The contract with the caller (node/replica.c), for each call of raft_step():
+ *  1. PERSIST. If effects.persist_seq != 0: make the hard state durable, cut the log at
+ *     truncate_from, append the entries - in that order, batches strictly in persist_seq order -
+ *     and later report RAFT_EV_PERSISTED with that seq. Several batches may share one fdatasync.
+ *  2. SEND. A message with after_seq != 0 may leave only once that persist_seq is durable. Messages
+ *     with after_seq == 0 may leave at once (a leader replicates while its own disk works).
+ *  3. APPLY. Entries up to effects.apply_index may be applied, in order, each once. It never passes
+ *     what is durable here, so a state store can never be ahead of the log after a crash.
+ *     Report RAFT_EV_APPLIED so that the in-memory log can be trimmed.
+ *  4. ANSWER. reads[], loads[], role changes.
+ * Effects and all they point to belong to the raft and are valid until the next raft_step().
+ *
+ * Thread: one; re-entrant through struct raft. */
+#pragma once
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/time.h"
+
+#define RAFT_NODES_MAX 16 /* voters of both halves of a joint configuration, and learners */
+#define RAFT_ADDRESS_BYTES_MAX 128
+
+enum raft_role { RAFT_FOLLOWER, RAFT_PRE_CANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
+
+enum raft_entry_type {
+    RAFT_ENTRY_NOOP = 1,   /* first entry of a leader's term; no data */
+    RAFT_ENTRY_CONFIG = 2, /* data: raft_config_encode() */
+    RAFT_ENTRY_COMMAND = 3 /* data: opaque here */
+};
+
+struct raft_entry {
+    uint64_t term;
+    uint64_t index;
+    enum raft_entry_type type;
+    struct bytes *data; /* a reference held by whoever holds the entry; NULL for NOOP */
+};
+
+/* ---- configuration -------------------------------------------------------------------------- */
+
+enum raft_member_flags {
+    RAFT_MEMBER_VOTER = 1 << 0,     /* votes in the current (incoming) configuration */
+    RAFT_MEMBER_VOTER_OLD = 1 << 1, /* votes in the outgoing one; set only while joint */
+    RAFT_MEMBER_LEARNER = 1 << 2,   /* receives the log, never votes */
+};
+
+struct raft_member {
+    uint64_t id; /* > 0 */
+    uint32_t flags;
+    char address[RAFT_ADDRESS_BYTES_MAX]; /* opaque to raft; "host:port" of the peer listener */
+};
+
+struct raft_config {
+    struct raft_member members[RAFT_NODES_MAX]; /* sorted by id, ids unique */
+    size_t count;
+    bool joint; /* some member has VOTER_OLD: both majorities are needed (section 6) */
+};
+
+/* Encode as protobuf chronos.internal.v1.RaftConfig. NULL when memory is out. */
+struct bytes *raft_config_encode(const struct raft_config *c) _must_check_;
+/* 0, or ERR_PROTO with the reason (the entry came from a log: the node must stop), or -ENOMEM. */
+int raft_config_decode(struct slice data, struct raft_config *ret, struct errtext *reterr)
+    _must_check_;
+const struct raft_member *raft_config_find(const struct raft_config *c, uint64_t id);
+
+/* ---- messages ------------------------------------------------------------------------------- */
+
+enum raft_message_type {
+    RAFT_MSG_PRE_VOTE_REQ = 1,
+    RAFT_MSG_PRE_VOTE_RESP,
+    RAFT_MSG_VOTE_REQ,
+    RAFT_MSG_VOTE_RESP,
+    RAFT_MSG_APPEND_REQ,
+    RAFT_MSG_APPEND_RESP,
+    RAFT_MSG_HEARTBEAT_REQ,
+    RAFT_MSG_HEARTBEAT_RESP,
+    RAFT_MSG_TIMEOUT_NOW,
+    RAFT_MSG_READ_INDEX_REQ,  /* follower -> leader */
+    RAFT_MSG_READ_INDEX_RESP, /* leader -> follower */
+    RAFT_MSG_TYPE_MAX
+};
+
+/* One flat struct: fields a type does not use are 0. */
+struct raft_message {
+    enum raft_message_type type;
+    uint64_t from;
+    uint64_t to;
+    uint64_t term; /* never 0 */
+    /* APPEND_REQ: prev entry. *VOTE_REQ: the candidate's last entry. */
+    uint64_t log_index;
+    uint64_t log_term;
+    /* APPEND_REQ, HEARTBEAT_REQ: the leader's commit (heartbeat: min(match, commit)). */
+    uint64_t commit;
+    /* Responses. APPEND_RESP: reject = false: match = prev + number of entries of the request that
+     * this answers, never more; reject = true: log_index echoes the refused prev and hint_index /
+     * hint_term say where to go on (dissertation 5.3 conflict hints). */
+    bool reject;
+    uint64_t match;
+    uint64_t hint_index;
+    uint64_t hint_term;
+    /* READ_INDEX_*: the reader's id, and in the response the index (log_index). HEARTBEAT_*: the
+     * newest read round, echoed. VOTE_REQ: 1 when the election was started by TIMEOUT_NOW (it may
+     * then disturb a live leader, dissertation 4.2.3). */
+    uint64_t context;
+    /* Per-peer session number of the leader's progress for this follower, echoed by responses:
+     * an answer to an older session never moves progress (mutant M29). */
+    uint64_t session;
+    struct raft_entry *entries; /* APPEND_REQ; see the owner of the message for lifetime */
+    size_t entries_count;
+    /* Out only: the persist_seq that must be durable before this message leaves; 0 = none. */
+    uint64_t after_seq;
+};
+
+/* ---- events in ------------------------------------------------------------------------------ */
+
+enum raft_event_type {
+    RAFT_EV_TIMEOUT = 1, /* raft_deadline() has been reached (harmless earlier) */
+    RAFT_EV_MESSAGE,     /* a peer's message; bytes were checked, content is not trusted */
+    RAFT_EV_PERSISTED,   /* all persist batches up to seq are durable */
+    RAFT_EV_APPLIED,     /* the caller has applied up to index */
+    RAFT_EV_PROPOSE,     /* append entries (leader only) */
+    RAFT_EV_READ,        /* start a linearizable read, see effects.reads */
+    RAFT_EV_TRANSFER,    /* hand leadership to a peer */
+    RAFT_EV_LOADED,      /* old entries read from disk, see effects.loads */
+    RAFT_EV_CAMPAIGN,    /* start an election now (tests, and TIMEOUT_NOW inside) */
+    RAFT_EV_UNREACHABLE  /* the link to a peer broke: what was in flight is lost */
+};
+
+struct raft_event {
+    enum raft_event_type type;
+    union {
+        const struct raft_message *message; /* borrowed; entries' data gets referenced */
+        uint64_t persisted_seq;
+        uint64_t applied_index;
+        struct {
+            /* Types and data only; index and term are set by raft. data is referenced. */
+            const struct raft_entry *entries;
+            size_t count;
+        } propose;
+        uint64_t read_context; /* chosen by the caller, unique in this node's life, > 0 */
+        uint64_t transfer_to;  /* 0 = the most caught-up voter */
+        uint64_t unreachable;  /* node id */
+        struct {
+            uint64_t peer;
+            uint64_t prev_term; /* term of entry (entries[0].index - 1), 0 for index 0 */
+            const struct raft_entry *entries; /* referenced; count 0 = could not be read */
+            size_t count;
+        } loaded;
+    };
+};
+
+/* ---- effects out ---------------------------------------------------------------------------- */
+
+struct raft_hard_state {
+    uint64_t term;
+    uint64_t vote; /* node id, 0 = none in this term */
+};
+
+enum raft_propose_result {
+    RAFT_PROPOSE_NONE,       /* the event was no proposal */
+    RAFT_PROPOSE_ACCEPTED,   /* all entries appended at propose_first_index .. */
+    RAFT_PROPOSE_NOT_LEADER, /* nothing appended; leader hint in raft_leader() */
+    RAFT_PROPOSE_FULL,       /* uncommitted bound reached; nothing appended; retry after commits */
+    RAFT_PROPOSE_TRANSFERRING /* leadership is being handed over; nothing appended */
+};
+
+struct raft_read {
+    uint64_t context;
+    bool ok;        /* false: no leader, lost leadership; start again with a new context */
+    uint64_t index; /* the state applied up to here (or later) answers the read */
+};
+
+struct raft_load {
+    uint64_t peer;
+    uint64_t first_index;
+    size_t max_bytes;
+};
+
+struct raft_effects {
+    uint64_t persist_seq; /* 0 = nothing to persist */
+    bool hard_state_changed;
+    struct raft_hard_state hard_state; /* valid when persist_seq != 0 */
+    uint64_t truncate_from;            /* first index to cut, 0 = none; always > commit */
+    const struct raft_entry *append;
+    size_t append_count;
+
+    const struct raft_message *messages;
+    size_t messages_count;
+
+    uint64_t apply_index; /* min(commit, durable); entries up to here are raft_entry_at() */
+
+    const struct raft_read *reads;
+    size_t reads_count;
+    const struct raft_load *loads;
+    size_t loads_count;
+
+    enum raft_propose_result propose_result;
+    uint64_t propose_first_index;
+    uint64_t propose_term;
+
+    bool role_changed; /* role, term or known leader differ from before this step */
+};
+
+/* ---- construction --------------------------------------------------------------------------- */
+
+struct raft_options {
+    uint64_t id;
+    uint64_t seed;                    /* for election timeouts */
+    uint64_t election_timeout_min_ns; /* 150 ms */
+    uint64_t election_timeout_max_ns; /* 300 ms; > min */
+    uint64_t heartbeat_interval_ns;   /* 50 ms; < min */
+    size_t append_bytes_max;          /* payload of one APPEND_REQ (one larger entry still goes) */
+    size_t inflight_messages_max;     /* per peer */
+    size_t inflight_bytes_max;        /* per peer */
+    size_t uncommitted_entries_max;   /* proposals beyond this are FULL */
+    size_t uncommitted_bytes_max;
+    size_t applied_entries_kept;      /* in memory for slow followers (snapshot_threshold) */
+};
+
+void raft_options_default(struct raft_options *o, uint64_t id, uint64_t seed);
+
+/* What recovery found. */
+struct raft_start {
+    struct raft_hard_state hard_state;
+    uint64_t applied_index; /* known committed: the state store's applied index */
+    /* The configuration in force at the entry before tail[0] (bootstrap: none, count 0). Later
+     * CONFIG entries are read from the tail. */
+    const struct raft_config *config;
+    uint64_t config_index;
+    uint64_t prev_index; /* index and term of the entry before tail[0]; 0, 0 at the log's start */
+    uint64_t prev_term;
+    const struct raft_entry *tail; /* must reach back at least to applied_index + 1 */
+    size_t tail_count;
+};
+
+struct raft;
+
+/* A follower with everything in @start taken as durable. @now starts its election timer.
+ * 0; -ENOMEM; ERR_CORRUPT with a reason when @start contradicts itself (refuse to start). */
+int raft_new(const struct raft_options *o, const struct raft_start *start, struct mono now,
+             struct raft **ret, struct errtext *reterr) _must_check_;
+struct raft *raft_free(struct raft *r);
+DEFINE_CLEANUP(struct raft *, raft_free);
+
+/* ---- the function --------------------------------------------------------------------------- */
+
+/* 0 with *ret_effects set. -ENOMEM or ERR_CORRUPT (a committed entry contradicts the leader's, a
+ * CONFIG entry does not decode): the node must stop; the raft must only be freed then. A malformed
+ * or stale message is no error: it is ignored. */
+int raft_step(struct raft *r, struct mono now, const struct raft_event *ev,
+              const struct raft_effects **ret_effects) _must_check_;
+
+/* When RAFT_EV_TIMEOUT is due. MONO_NEVER for a lone learner. */
+struct mono raft_deadline(const struct raft *r);
+
+/* ---- looking in ----------------------------------------------------------------------------- */
+
+enum raft_role raft_role(const struct raft *r);
+const char *raft_role_to_string(enum raft_role role);
+const char *raft_message_type_to_string(enum raft_message_type type);
+uint64_t raft_term(const struct raft *r);
+uint64_t raft_vote(const struct raft *r);
+uint64_t raft_leader(const struct raft *r); /* 0 = unknown */
+uint64_t raft_commit(const struct raft *r);
+uint64_t raft_applied(const struct raft *r);
+uint64_t raft_last_index(const struct raft *r);
+uint64_t raft_durable_index(const struct raft *r);
+uint64_t raft_first_in_memory(const struct raft *r); /* last + 1 when the tail is empty */
+const struct raft_config *raft_config_latest(const struct raft *r);
+uint64_t raft_config_latest_index(const struct raft *r);
+/* True for a leader that has committed an entry of its own term. */
+bool raft_leader_ready(const struct raft *r);
+/* Borrowed until the next step; NULL outside [raft_first_in_memory, raft_last_index]. */
+const struct raft_entry *raft_entry_at(const struct raft *r, uint64_t index);
+
+enum raft_progress_state { RAFT_PROBE, RAFT_REPLICATE, RAFT_SNAPSHOT };
+
+struct raft_peer_status {
+    uint64_t id;
+    enum raft_progress_state state;
+    uint64_t match;
+    uint64_t next;
+    struct mono last_contact; /* last response of any kind in this term; leader only */
+    bool contacted;           /* false: none yet in this term */
+    size_t inflight_messages;
+    size_t inflight_bytes;
+};
+
+/* Leader only: 0, or 1 when @id is no peer in the configuration or this node is not the leader. */
+int raft_peer_status(const struct raft *r, uint64_t id, struct raft_peer_status *ret) _must_check_;
+
+/* Assert every internal invariant (R6, R12, R20 ...). Called by raft_step itself in debug and
+ * simulator builds; exported for the checkers. */
+void raft_check_invariants(const struct raft *r);
