@@ -1,0 +1,36 @@
+/* Term, vote and identity: the few bytes a node may never forget or invent.
+ *
+ * One file of two 4 KiB slots written in turn, each {magic, version, generation, cluster id, node
+ * id, term, vote, durable watermark hint, CRC32C}. A torn slot falls back to the other, which is
+ * correct because nothing that needed the torn one was ever sent (W1, W2). Both unreadable: the
+ * node refuses to start; it never begins again at term 0.
+ * Thread: as wal.h. */
+#pragma once
+
+#include "base/disk.h"
+#include "base/err.h"
+
+struct meta_state {
+    uint8_t cluster_id[16];
+    uint64_t node_id;
+    uint64_t term;
+    uint64_t vote;
+    uint64_t synced_index; /* a log index known durable when this was written (a hint, W9) */
+};
+
+struct meta;
+
+enum { META_MISSING = 1 };
+
+/* Open and read. 0; META_MISSING (no file: a new node; *ret is NULL); ERR_CORRUPT (both slots bad),
+ * ERR_VERSION, -errno, -ENOMEM. */
+int meta_open(const struct disk *disk, struct meta **ret, struct meta_state *ret_state,
+              struct errtext *reterr) _must_check_;
+/* Create durably (write beside, sync, rename, sync directory) on an empty directory. -EEXIST. */
+int meta_create(const struct disk *disk, const struct meta_state *state, struct meta **ret,
+                struct errtext *reterr) _must_check_;
+/* Write the other slot and fdatasync. term never decreases (asserted). Negative: stop. */
+int meta_save(struct meta *m, uint64_t term, uint64_t vote, uint64_t synced_index,
+              struct errtext *reterr) _must_check_;
+struct meta *meta_close(struct meta *m);
+DEFINE_CLEANUP(struct meta *, meta_close);
