@@ -1,0 +1,160 @@
+/* The replicated state machine: jobs, workers, idempotency keys.
+ *
+ * What it is: a deterministic function from (state, log entry) to (state, results, events), over
+ * base/kv.h. Every node applies the same entries and holds the same state; the digest proves it.
+ * What it is not: it has no clock (time is the command's now_ms), no randomness, no I/O of its own,
+ * and it decides nothing that depends on hash order or pointers.
+ *
+ * Where state lives: records (JobRecord, WorkerRecord ...) in the kv store under the keys named in
+ * proto/chronos/internal/v1/command.proto. In front of it stands a write-back overlay: records
+ * changed since the last write-back, so that a job that lives briefly is written once. What can be
+ * rebuilt from the records (ready list, per-worker lists, counters) is memory only and is rebuilt by
+ * fsm_open from the non-terminal jobs and the workers.
+ * A write-back puts the overlay and the applied index into the kv store as ONE batch, so a crash
+ * leaves an exact prefix of the log applied and the rest is replayed, once (W13).
+ * Thread: the loop. */
+#pragma once
+
+#include "base/arena.h"
+#include "base/kv.h"
+#include "base/time.h"
+
+#include "chronos/internal/v1/command.pb-c.h"
+
+#define FSM_COMMAND_VERSION 1
+#define FSM_ITEMS_MAX 1000 /* items in one command */
+#define FSM_OUTPUT_TAIL_BYTES_MAX (64 * 1024)
+#define FSM_IDEMPOTENCY_KEEP_MS (24LL * 3600 * 1000)
+
+struct fsm;
+
+/* ---- memory views: borrowed, valid until the next apply ---------------------------------------- */
+
+struct fsm_worker {
+    char *id;
+    uint64_t incarnation;
+    uint64_t node_id;
+    uint32_t slots;
+    uint32_t running;          /* live assignments */
+    bool lost;
+    uint64_t registered_index;
+    struct fsm_job *first_job; /* its running jobs, by sequence number; next: worker_next */
+    struct fsm_worker *next;   /* all workers, sorted by id */
+};
+
+/* A job that has not ended. Ended jobs exist only as records. */
+struct fsm_job {
+    uint64_t seq;
+    Chronos__V1__JobState state; /* PENDING or RUNNING */
+    uint32_t attempt;
+    uint32_t max_attempts;
+    uint64_t fencing_token;
+    struct fsm_worker *worker; /* RUNNING only */
+    bool cancel_requested;
+    struct fsm_job *ready_prev, *ready_next;   /* PENDING: ready list, by sequence number */
+    struct fsm_job *worker_prev, *worker_next; /* RUNNING: the worker's list */
+};
+
+/* ---- what an apply yields ------------------------------------------------------------------------ */
+
+enum fsm_code {
+    FSM_OK = 0,
+    FSM_EXISTING,       /* submit: the idempotency key names job_seq, same request */
+    FSM_KEY_CONFLICT,   /* submit: the key was used with another request */
+    FSM_NOT_FOUND,      /* no such job or worker */
+    FSM_TERMINAL,       /* cancel: the job has already ended */
+    FSM_NOT_PENDING,    /* assign: no longer pending */
+    FSM_WORKER_GONE,    /* assign: worker unknown, lost, of another incarnation, or full */
+    FSM_STALE,          /* update: the fencing token is not the live one; nothing changed */
+};
+
+struct fsm_result {
+    enum fsm_code code;
+    uint64_t job_seq;
+};
+
+/* One transition. The same order on every node. */
+struct fsm_event {
+    uint64_t job_seq;
+    Chronos__V1__JobState from; /* UNSPECIFIED for a new job */
+    Chronos__V1__JobState to;
+    uint32_t attempt;
+    const char *worker_id; /* "" when none; borrowed until the next apply */
+    uint64_t fencing_token;
+    bool cancel_requested;
+    Chronos__V1__FailureReason failure_reason;
+    int32_t exit_code;
+    int32_t term_signal;
+};
+
+struct fsm_output {
+    Chronos__Internal__V1__LogCommand__BodyCase kind; /* which command it was */
+    int64_t now_ms;                                 /* its stamp, made monotonic */
+    const struct fsm_result *results;               /* one per item, in the item order */
+    size_t results_count;
+    const struct fsm_event *events;
+    size_t events_count;
+    bool workers_changed;
+};
+
+/* ---- life -------------------------------------------------------------------------------------- */
+
+struct fsm_options {
+    size_t overlay_bytes_max; /* fsm_wants_write_back() above it; default 8 MiB */
+    size_t idempotency_max;   /* keys remembered at most (oldest go first); default 1,000,000 */
+};
+
+/* Load from @kv (borrowed for the fsm's life). 0; ERR_CORRUPT / ERR_VERSION with a reason (refuse to
+ * start); -ENOMEM; a kv error. */
+int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret, struct errtext *reterr)
+    _must_check_;
+struct fsm *fsm_free(struct fsm *f); /* the overlay is dropped: the log replays it */
+DEFINE_CLEANUP(struct fsm *, fsm_free);
+
+/* Apply entry @index (must be applied + 1). @command: the data of a COMMAND entry; empty for no-op
+ * and configuration entries. *ret is borrowed until the next apply.
+ * 0; ERR_VERSION (a command this program does not know: stop loudly); ERR_PROTO (bytes that do not
+ * decode); -ENOMEM; kv errors. After a negative result the fsm may only be freed. */
+int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct slice command,
+              const struct fsm_output **ret, struct errtext *reterr) _must_check_;
+
+uint64_t fsm_applied_index(const struct fsm *f);
+uint64_t fsm_applied_term(const struct fsm *f);
+/* 128-bit digest of all records and counters at the applied index; equal on all nodes. */
+void fsm_digest(const struct fsm *f, uint8_t ret[16]);
+int64_t fsm_last_now_ms(const struct fsm *f);
+
+bool fsm_wants_write_back(const struct fsm *f);
+/* Overlay + applied index into the kv store as one batch (volatile until the store flushes). */
+int fsm_write_back(struct fsm *f) _must_check_;
+/* The applied index contained in the last write-back. */
+uint64_t fsm_written_index(const struct fsm *f);
+
+/* ---- looking in ---------------------------------------------------------------------------------- */
+
+const struct fsm_job *fsm_job_find(const struct fsm *f, uint64_t seq); /* NULL: ended or unknown */
+const struct fsm_job *fsm_ready_first(const struct fsm *f);            /* then ->ready_next */
+const struct fsm_worker *fsm_worker_first(const struct fsm *f);        /* then ->next */
+const struct fsm_worker *fsm_worker_find(const struct fsm *f, const char *id);
+uint64_t fsm_jobs_count(const struct fsm *f, Chronos__V1__JobState state);
+uint64_t fsm_next_seq(const struct fsm *f);
+
+enum { FSM_READ_NOT_FOUND = 1 };
+/* The record of any job, unpacked into @arena. 0, FSM_READ_NOT_FOUND, ERR_CORRUPT, -ENOMEM, kv. */
+int fsm_read_job(struct fsm *f, uint64_t seq, struct arena *arena,
+                 Chronos__Internal__V1__JobRecord **ret) _must_check_;
+int fsm_read_worker(struct fsm *f, const char *id, struct arena *arena,
+                    Chronos__Internal__V1__WorkerRecord **ret) _must_check_;
+/* Visit records in the order of sequence numbers from @from_seq (inclusive), upwards or downwards,
+ * until @each returns non-zero (then returned when negative, 0 when positive). The arena is cleared
+ * before each record. Does a write-back first. */
+int fsm_scan_jobs(struct fsm *f, uint64_t from_seq, bool ascending, struct arena *arena,
+                  int (*each)(void *arg, uint64_t seq, const Chronos__Internal__V1__JobRecord *rec),
+                  void *arg) _must_check_;
+
+/* Recount everything that is derived (lists, counters, digest) from the records and compare:
+ * assertion on difference (J17). For tests and the simulator; costs a full scan. */
+void fsm_check_invariants(struct fsm *f);
+
+/* One-line summary of an encoded command for logs and ListLogEntries; never prints payloads. */
+void fsm_command_describe(struct slice command, char *out, size_t out_bytes, int64_t *ret_now_ms);
