@@ -43,11 +43,14 @@
 _noreturn_ _cold_ void assert_fail(const char *expr, const char *file, int line, const char *func);
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+/* <uv.h> brings the MIN and MAX of <sys/param.h>, which are the same. */
+#undef MIN
+#undef MAX
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* The structure that holds @member at @ptr. */
-#define CONTAINER_OF(ptr, type, member) ((type *) (void *) ((char *) (ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *) (void *) ((char *) (ptr) -offsetof(type, member)))
 
 static inline void freep(void *p) {
     extern void free(void *);
