@@ -18,6 +18,11 @@ struct rpc_client *rpc_client_free(struct rpc_client *c);
  * @message_bytes_max bounds received messages. Each channel has its own connection (no sharing). */
 int rpc_channel_new(struct rpc_client *c, const char *address, size_t message_bytes_max,
                     struct rpc_channel **ret) _must_check_;
+/* Metadata to send with every later call of the channel, for example "authorization". Copied;
+ * replaces what was set before. ERR_LIMIT over 8 pairs; ERR_PROTO when a key or value has bytes
+ * that HTTP/2 does not allow (nothing is set then). */
+int rpc_channel_set_metadata(struct rpc_channel *ch, const struct rpc_metadata *md,
+                             size_t count) _must_check_;
 struct rpc_channel *rpc_channel_free(struct rpc_channel *ch); /* its calls end with CANCELLED first */
 
 struct rpc_result {
