@@ -1,0 +1,149 @@
+/* peer_frame: bytes in, frames out. Every length is checked before it is used; input is borrowed.
+ */
+#include "os/peer_frame.h"
+
+#include "base/codec.h"
+#include "base/crc32c.h"
+
+#include <string.h>
+
+#define MAGIC "CHRP"
+#define HEADER_CRC_OFFSET 16U
+#define HELLO_FIXED_BYTES (PEER_FRAME_CLUSTER_ID_BYTES + 8U + 8U + 2U + 2U + 1U)
+
+STATIC_ASSERT(HEADER_CRC_OFFSET + 4 == PEER_FRAME_HEADER_BYTES, "the header CRC is its last field");
+STATIC_ASSERT(PEER_FRAME_HELLO_BYTES_MAX <= PEER_FRAME_HANDSHAKE_BYTES_MAX, "a hello fits");
+STATIC_ASSERT(PEER_FRAME_REASON_BYTES_MAX <= PEER_FRAME_HANDSHAKE_BYTES_MAX, "a reason fits");
+
+void peer_frame_encode_header(uint8_t out[PEER_FRAME_HEADER_BYTES], enum peer_frame_type type,
+                              struct slice payload) {
+    ASSERT(payload.len <= UINT32_MAX);
+    memcpy(out, MAGIC, 4);
+    out[4] = PEER_FRAME_VERSION;
+    out[5] = (uint8_t) type;
+    put_le16(out + 6, 0);
+    put_le32(out + 8, (uint32_t) payload.len);
+    put_le32(out + 12, crc32c(payload.data, payload.len));
+    put_le32(out + HEADER_CRC_OFFSET, crc32c(out, HEADER_CRC_OFFSET));
+}
+
+static int check_header(const uint8_t *p, uint32_t payload_bytes_max, struct errtext *reterr) {
+    uint32_t len = get_le32(p + 8);
+
+    if (get_le32(p + HEADER_CRC_OFFSET) != crc32c(p, HEADER_CRC_OFFSET)) {
+        errtext_set(reterr, "header checksum at offset %u does not match", HEADER_CRC_OFFSET);
+        return ERR_PROTO;
+    }
+    if (p[4] > PEER_FRAME_VERSION) {
+        errtext_set(reterr, "frame version %u is newer than %u", p[4], PEER_FRAME_VERSION);
+        return ERR_VERSION;
+    }
+    if (p[4] == 0 || get_le16(p + 6) != 0) {
+        errtext_set(reterr, "bad version or reserved field at offset %u", p[4] == 0 ? 4U : 6U);
+        return ERR_PROTO;
+    }
+    if (p[5] < PEER_FRAME_HELLO || p[5] > PEER_FRAME_MESSAGE) {
+        errtext_set(reterr, "unknown frame type %u at offset 5", p[5]);
+        return ERR_PROTO;
+    }
+    if (len > payload_bytes_max) {
+        errtext_set(reterr, "payload of %u bytes at offset 8, limit %u", len, payload_bytes_max);
+        return ERR_PROTO;
+    }
+    return 0;
+}
+
+int peer_frame_decode(struct slice in, uint32_t payload_bytes_max, struct peer_frame *ret_frame,
+                      size_t *ret_bytes, struct errtext *reterr) {
+    size_t magic_len = MIN(in.len, (size_t) 4);
+    size_t total;
+    int r;
+
+    ASSERT(ret_frame);
+    ASSERT(ret_bytes);
+    /* Wrong magic is refused at its first byte: a stranger need not send 20 of them. */
+    if (magic_len > 0 && memcmp(in.data, MAGIC, magic_len) != 0) {
+        errtext_set(reterr, "bad magic at offset 0");
+        return ERR_PROTO;
+    }
+    if (in.len < PEER_FRAME_HEADER_BYTES) {
+        *ret_bytes = PEER_FRAME_HEADER_BYTES;
+        return PEER_FRAME_MORE;
+    }
+    r = check_header(in.data, payload_bytes_max, reterr);
+    if (r < 0)
+        return r;
+    total = PEER_FRAME_HEADER_BYTES + (size_t) get_le32(in.data + 8);
+    *ret_bytes = total;
+    if (in.len < total)
+        return PEER_FRAME_MORE;
+    ret_frame->type = (enum peer_frame_type) in.data[5];
+    ret_frame->payload =
+        slice_of(in.data + PEER_FRAME_HEADER_BYTES, total - PEER_FRAME_HEADER_BYTES);
+    if (crc32c(ret_frame->payload.data, ret_frame->payload.len) != get_le32(in.data + 12)) {
+        errtext_set(reterr, "payload checksum at offset 12 does not match");
+        return ERR_PROTO;
+    }
+    return 0;
+}
+
+size_t peer_frame_encode_hello(uint8_t out[PEER_FRAME_HELLO_BYTES_MAX],
+                               const struct peer_frame_hello *h) {
+    size_t len = strnlen(h->software, PEER_FRAME_SOFTWARE_BYTES_MAX);
+    uint8_t *p = out;
+
+    memcpy(p, h->cluster_id, PEER_FRAME_CLUSTER_ID_BYTES);
+    p += PEER_FRAME_CLUSTER_ID_BYTES;
+    put_le64(p, h->from);
+    put_le64(p + 8, h->to);
+    put_le16(p + 16, h->protocol_min);
+    put_le16(p + 18, h->protocol_max);
+    p[20] = (uint8_t) len;
+    memcpy(p + 21, h->software, len);
+    return HELLO_FIXED_BYTES + len;
+}
+
+int peer_frame_decode_hello(struct slice in, struct peer_frame_hello *ret, struct errtext *reterr) {
+    const uint8_t *p = in.data;
+    size_t len;
+
+    ASSERT(ret);
+    if (in.len < HELLO_FIXED_BYTES) {
+        errtext_set(reterr, "handshake of %zu bytes, at least %u needed", in.len,
+                    HELLO_FIXED_BYTES);
+        return ERR_PROTO;
+    }
+    len = p[HELLO_FIXED_BYTES - 1];
+    if (len > PEER_FRAME_SOFTWARE_BYTES_MAX || len > in.len - HELLO_FIXED_BYTES) {
+        errtext_set(reterr, "software text of %zu bytes at offset %u does not fit", len,
+                    HELLO_FIXED_BYTES - 1);
+        return ERR_PROTO;
+    }
+    memcpy(ret->cluster_id, p, PEER_FRAME_CLUSTER_ID_BYTES);
+    p += PEER_FRAME_CLUSTER_ID_BYTES;
+    ret->from = get_le64(p);
+    ret->to = get_le64(p + 8);
+    ret->protocol_min = get_le16(p + 16);
+    ret->protocol_max = get_le16(p + 18);
+    peer_frame_copy_text(ret->software, sizeof(ret->software), slice_of(p + 21, len));
+    if (ret->from == 0 || ret->protocol_min == 0 || ret->protocol_min > ret->protocol_max) {
+        errtext_set(reterr, "handshake with node id 0 or an empty protocol range at offset 16");
+        return ERR_PROTO;
+    }
+    return 0;
+}
+
+void peer_frame_copy_text(char *out, size_t cap, struct slice in) {
+    size_t n;
+
+    ASSERT(cap > 0);
+    n = MIN(in.len, cap - 1);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t c = in.data[i];
+
+        out[i] = '?';
+        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\')
+            out[i] = (char) c;
+    }
+    out[n] = '\0';
+}

@@ -1,0 +1,150 @@
+#include "os_test.h"
+
+#include "base/codec.h"
+#include "base/crc32c.h"
+#include "base/rand.h"
+#include "os/peer_addr.h"
+#include "os/peer_frame.h"
+
+static size_t make(uint8_t *out, enum peer_frame_type type, const void *data, size_t len) {
+    peer_frame_encode_header(out, type, slice_of(data, len));
+    if (len > 0)
+        memcpy(out + PEER_FRAME_HEADER_BYTES, data, len);
+    return PEER_FRAME_HEADER_BYTES + len;
+}
+
+/* Goal: a frame comes back as it went in, and every proper prefix asks for more, never past the
+ * frame. Method: several lengths, each cut at every byte. */
+static void test_round_trip(void **state) {
+    uint8_t frame[400], data[300];
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t) (i * 7);
+    for (size_t len = 0; len <= sizeof(data); len += 25) {
+        size_t total = make(frame, PEER_FRAME_MESSAGE, data, len);
+        struct peer_frame f;
+        size_t bytes = 0;
+
+        for (size_t cut = 0; cut < total; cut++) {
+            assert_int_equal(peer_frame_decode(slice_of(frame, cut), 1000, &f, &bytes, NULL),
+                             PEER_FRAME_MORE);
+            assert_true(bytes > cut && bytes <= total);
+        }
+        assert_int_equal(peer_frame_decode(slice_of(frame, total), 1000, &f, &bytes, NULL), 0);
+        assert_int_equal(bytes, total);
+        assert_int_equal(f.type, PEER_FRAME_MESSAGE);
+        assert_int_equal(f.payload.len, len);
+        assert_memory_equal(f.payload.data, data, len);
+    }
+}
+
+/* Goal: the layout is the documented one. Method: the bytes of one frame, by hand. */
+static void test_layout(void **state) {
+    uint8_t frame[32];
+
+    (void) state;
+    assert_int_equal(make(frame, PEER_FRAME_REJECT, "abc", 3), 23);
+    assert_memory_equal(frame, "CHRP\x01\x03\0\0\x03\0\0\0", 12);
+    assert_int_equal(get_le32(frame + 12), crc32c("abc", 3));
+    assert_int_equal(get_le32(frame + 16), crc32c(frame, 16));
+}
+
+/* Goal: no damaged frame is accepted. Method: flip each single bit of a frame. */
+static void test_bit_flips(void **state) {
+    uint8_t frame[64];
+    size_t total = make(frame, PEER_FRAME_MESSAGE, "0123456789", 10);
+
+    (void) state;
+    for (size_t bit = 0; bit < total * 8; bit++) {
+        struct peer_frame f;
+        struct errtext err = {0};
+        size_t bytes = 0;
+        int r;
+
+        frame[bit / 8] ^= (uint8_t) (1U << (bit % 8));
+        r = peer_frame_decode(slice_of(frame, total), 1000, &f, &bytes, &err);
+        assert_int_equal(r, ERR_PROTO);
+        assert_true(err.s[0] != '\0');
+        frame[bit / 8] ^= (uint8_t) (1U << (bit % 8));
+    }
+}
+
+/* Goal: intact headers with refused values. Method: rewrite a field and its checksum. */
+static void test_refusals(void **state) {
+    uint8_t frame[64];
+    struct peer_frame f;
+    size_t bytes = 0, total = make(frame, PEER_FRAME_MESSAGE, "0123456789", 10);
+
+    (void) state;
+    assert_int_equal(peer_frame_decode(slice_of(frame, total), 9, &f, &bytes, NULL), ERR_PROTO);
+    frame[5] = 9;
+    put_le32(frame + 16, crc32c(frame, 16));
+    assert_int_equal(peer_frame_decode(slice_of(frame, total), 99, &f, &bytes, NULL), ERR_PROTO);
+    frame[4] = 2;
+    put_le32(frame + 16, crc32c(frame, 16));
+    assert_int_equal(peer_frame_decode(slice_of(frame, total), 99, &f, &bytes, NULL), ERR_VERSION);
+}
+
+/* Goal: the handshake round-trips, tolerates a longer payload and refuses a shorter one. */
+static void test_hello(void **state) {
+    struct peer_frame_hello h = {.cluster_id = "fifteen bytes..",
+                                 .from = 7,
+                                 .to = 9,
+                                 .protocol_min = 1,
+                                 .protocol_max = 3,
+                                 .software = "1.2.3\n\"x\""};
+    struct peer_frame_hello got;
+    uint8_t out[PEER_FRAME_HELLO_BYTES_MAX + 8] = {0};
+    size_t len = peer_frame_encode_hello(out, &h);
+
+    (void) state;
+    assert_int_equal(peer_frame_decode_hello(slice_of(out, len + 8), &got, NULL), 0);
+    assert_memory_equal(got.cluster_id, h.cluster_id, 16);
+    assert_int_equal(got.from, 7);
+    assert_int_equal(got.to, 9);
+    assert_int_equal(got.protocol_min, 1);
+    assert_int_equal(got.protocol_max, 3);
+    assert_string_equal(got.software, "1.2.3??x?");
+    for (size_t cut = 0; cut < len; cut++)
+        assert_int_equal(peer_frame_decode_hello(slice_of(out, cut), &got, NULL), ERR_PROTO);
+    memset(h.software, 'v', sizeof(h.software));
+    len = peer_frame_encode_hello(out, &h);
+    assert_int_equal(len, PEER_FRAME_HELLO_BYTES_MAX);
+    assert_int_equal(peer_frame_decode_hello(slice_of(out, len), &got, NULL), 0);
+    h.from = 0;
+    len = peer_frame_encode_hello(out, &h);
+    assert_int_equal(peer_frame_decode_hello(slice_of(out, len), &got, NULL), ERR_PROTO);
+}
+
+/* Goal: host:port texts, good and bad. */
+static void test_addr(void **state) {
+    static const char *const bad[] = {"",     ":1",      "host",   "host:",   "h:65536",
+                                      "h:1x", "::1:740", "[]:740", "h h:740", "h:99999999999999"};
+    struct peer_addr a;
+    struct errtext err = {0};
+
+    (void) state;
+    assert_int_equal(peer_addr_parse("127.0.0.1:7402", &a, NULL), 0);
+    assert_string_equal(a.host, "127.0.0.1");
+    assert_int_equal(a.port, 7402);
+    assert_int_equal(peer_addr_parse("[::1]:0", &a, NULL), 0);
+    assert_string_equal(a.host, "::1");
+    assert_int_equal(a.port, 0);
+    assert_int_equal(peer_addr_parse("node-2.example:65535", &a, NULL), 0);
+    assert_int_equal(a.port, 65535);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_int_equal(peer_addr_parse(bad[i], &a, &err), ERR_CONFIG);
+        assert_non_null(strstr(err.s, bad[i]));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_bit_flips),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_hello),      cmocka_unit_test(test_addr),
+    };
+
+    return cmocka_run_group_tests_name("peer_frame", tests, NULL, NULL);
+}
