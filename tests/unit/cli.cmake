@@ -1,0 +1,3 @@
+chronos_unit_test(units DEPS base)
+chronos_unit_test(args DEPS cli base)
+chronos_unit_test(config DEPS cli base)
