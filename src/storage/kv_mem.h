@@ -1,5 +1,6 @@
 /* base/kv.h in memory, with a durable and a volatile plane: what RocksDB without its WAL promises,
- * and no more. For the simulator and for tests. Not thread-safe. */
+ * and no more. For the simulator and for tests. Not thread-safe.
+ * Its iterators forbid writes while open (asserted); the contract of kv.h would allow them. */
 #pragma once
 
 #include "base/kv.h"

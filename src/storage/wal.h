@@ -33,6 +33,9 @@ struct wal_options {
     struct wal_identity identity;
     uint32_t segment_bytes; /* default 16 MiB; WAL_SEGMENT_BYTES_MIN..MAX, multiple of 4096 */
     uint32_t spare_segments; /* kept ready, default 2 */
+    /* An index that was once known durable (struct meta_state has one), 0 = none. A log that ends
+     * before it, with no truncation to explain that, is refused as damaged. */
+    uint64_t synced_hint;
 };
 
 struct wal;
@@ -52,12 +55,20 @@ DEFINE_CLEANUP(struct wal *, wal_close);
  * result the log is closed for writing and the process must stop (W3, W19). */
 int wal_append(struct wal *w, const struct wal_record *recs, size_t n, struct errtext *reterr)
     _must_check_;
-/* Cut all records with index >= @from; durable with the next wal_sync. */
+/* Cut all records with index >= @from (> the index before wal_first_index(); asserted); durable with
+ * the next wal_sync. Nothing to cut: 0. */
 int wal_truncate(struct wal *w, uint64_t from, struct errtext *reterr) _must_check_;
 /* One fdatasync for everything written so far (more when a segment was finished in between). */
 int wal_sync(struct wal *w, struct errtext *reterr) _must_check_;
-/* Keep spare segments ready; call when idle, outside the latency of a commit. */
+/* Keep spare segments ready; call when idle, outside the latency of a commit. -ENOSPC and -EDQUOT
+ * leave the log usable: the active segment may still have room (try again later, refuse new work
+ * meanwhile). Any other negative result closes the log as wal_append does. */
 int wal_prepare(struct wal *w, struct errtext *reterr) _must_check_;
+/* True when wal_prepare has something to do. */
+bool wal_wants_prepare(const struct wal *w);
+/* Give back whole segments that hold nothing above @up_to_index (a snapshot covers it): durable,
+ * then the files become spares. Records up to there may remain (wal_first_index says). */
+int wal_release(struct wal *w, uint64_t up_to_index, struct errtext *reterr) _must_check_;
 
 /* Read consecutive records from @first until @max_bytes of data (at least one record when it
  * exists). Checksums are verified (W14, W16). 0; 1 when @first is not in the log; ERR_CORRUPT. */
@@ -68,6 +79,9 @@ int wal_read(struct wal *w, uint64_t first, size_t max_bytes,
 int wal_term(struct wal *w, uint64_t index, uint64_t *ret_term, struct errtext *reterr)
     _must_check_;
 
-uint64_t wal_first_index(const struct wal *w); /* 0 when empty */
-uint64_t wal_last_index(const struct wal *w);  /* 0 when empty */
+uint64_t wal_first_index(const struct wal *w); /* 0 when it holds no record */
+/* The next record's index minus one; 0 in a new log. (After wal_release and a truncation of all
+ * that was left it is not 0 although there is no record.) */
+uint64_t wal_last_index(const struct wal *w);
+uint64_t wal_synced_index(const struct wal *w); /* all up to here is durable */
 uint64_t wal_bytes(const struct wal *w);       /* of all segments in use */
