@@ -57,6 +57,8 @@ static void call_unhold(struct rpc_call *c) {
 static void call_leave_open(struct rpc_call *c, enum rpc_call_state to) {
     if (c->state == RPC_CALL_OPEN)
         rpc_server_call_finishing(c->server, c);
+    if (c->young)
+        rpc_server_watch_never(c->server, c);
     rpc_call_set_state(c, to);
 }
 
@@ -132,7 +134,7 @@ static void call_send(struct rpc_call *c) {
         c->status_sent = true;
         ops[n++] = op_status(c);
         if (!c->watched) {
-            /* Answered from inside on_call: the end of the call rides along. */
+            /* Answered while young: the end of the call rides along. */
             c->close_rides = true;
             ops[n++] = op_close(c);
         }
@@ -176,10 +178,12 @@ static void on_closed(struct rpc_event *e, bool ok) {
     rpc_server_leave(s);
 }
 
-/* Have gRPC tell us when the client goes away before we answer. */
-static void call_watch(struct rpc_call *c) {
-    grpc_op op = op_close(c);
+void rpc_call_watch(struct rpc_call *c) {
+    grpc_op op;
 
+    ASSERT(!c->watched);
+    ASSERT(!c->young);
+    op = op_close(c);
     call_start(c, &op, 1, &c->closed);
 }
 
@@ -259,8 +263,10 @@ void rpc_call_begin(struct rpc_call *c) {
     rpc_server_enter(s);
     rpc_server_call_opened(s, c);
     call_dispatch(c);
-    if (!c->watched)
-        call_watch(c);
+    if (!c->watched && c->handled && c->slot->method->kind == RPC_UNARY)
+        rpc_server_watch_later(s, c);
+    else if (!c->watched)
+        rpc_call_watch(c);
     if (c->handled && c->slot->method->kind == RPC_BIDI_STREAM && c->state == RPC_CALL_OPEN)
         call_read(c);
     call_unhold(c);

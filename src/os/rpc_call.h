@@ -33,6 +33,9 @@ struct rpc_call {
     struct rpc_server *server;
     struct rpc_slot *slot;
     struct rpc_call *next_idle;
+    struct rpc_call *young_prev, *young_next; /* the server's list of calls not yet watched */
+    uint64_t young_since_ms;                  /* uv_now; set while in the list */
+    bool young;
     grpc_call *call; /* owned from REQUESTED's event until IDLE */
     gpr_timespec deadline;
     grpc_call_details details;   /* unknown paths only */
@@ -62,6 +65,8 @@ void rpc_call_free(struct rpc_call *c);
 void rpc_call_set_state(struct rpc_call *c, enum rpc_call_state to);
 /* A client's call has come in: hand it to its method, or refuse it. */
 void rpc_call_begin(struct rpc_call *c);
+/* Have gRPC tell us when the client goes away before we answer. */
+void rpc_call_watch(struct rpc_call *c);
 /* Empty it for the next use. */
 void rpc_call_reset(struct rpc_call *c);
 
@@ -73,6 +78,10 @@ size_t rpc_server_write_queue_bytes_max(const struct rpc_server *s);
 /* Bracket every handler call: a handler may free the server. */
 void rpc_server_enter(struct rpc_server *s);
 void rpc_server_leave(struct rpc_server *s);
+/* Watch the call if it is still open after a while: most unary calls are answered within a few
+ * milliseconds and never need to know that their client left. */
+void rpc_server_watch_later(struct rpc_server *s, struct rpc_call *c);
+void rpc_server_watch_never(struct rpc_server *s, struct rpc_call *c);
 /* The bookkeeping for stop: a call became OPEN, was finished by its handler, is
  * over, and has let go of everything. */
 void rpc_server_call_opened(struct rpc_server *s, const struct rpc_call *c);

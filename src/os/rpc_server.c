@@ -20,6 +20,7 @@
 #define SERVER_UNARY_REQUESTS 128
 #define SERVER_STREAM_REQUESTS 16
 #define SERVER_POOL_MAX 1024
+#define SERVER_YOUNG_MS 20
 #define SERVER_MESSAGE_BYTES_DEFAULT (4 * 1024 * 1024)
 #define SERVER_WRITE_QUEUE_BYTES_DEFAULT (1024 * 1024)
 /* security.md S24. */
@@ -41,10 +42,12 @@ struct rpc_server {
     int port;
     struct rpc_call *idle; /* owned pool */
     size_t idle_count;
-    size_t open_count;    /* calls between OPEN and GONE */
-    size_t unasked_count; /* of these: streams that no handler has finished */
-    uv_timer_t grace;
-    bool grace_open; /* the timer handle is initialised */
+    size_t open_count;                        /* calls between OPEN and GONE */
+    size_t unasked_count;                     /* of these: streams that no handler has finished */
+    struct rpc_call *young_head, *young_tail; /* open unary calls not yet watched, oldest first */
+    uv_timer_t timer; /* while serving: the sweep of young calls; once stopping: the grace */
+    bool timer_open;  /* the handle is initialised */
+    bool sweeping;    /* the timer runs for the sweep */
     struct rpc_event down_event;
     bool started, stopping, cancelled, down;
     void (*on_stopped)(void *arg);
@@ -150,6 +153,54 @@ static void on_requested(struct rpc_event *e, bool ok) {
     rpc_server_leave(s);
 }
 
+/* --- watching --- */
+
+void rpc_server_watch_never(struct rpc_server *s, struct rpc_call *c) {
+    ASSERT(c->young);
+    *(c->young_prev ? &c->young_prev->young_next : &s->young_head) = c->young_next;
+    *(c->young_next ? &c->young_next->young_prev : &s->young_tail) = c->young_prev;
+    c->young_prev = c->young_next = NULL;
+    c->young = false;
+}
+
+/* Watch every call that has been open for @age_ms. */
+static void server_sweep(struct rpc_server *s, uint64_t age_ms) {
+    uint64_t now = uv_now(s->timer.loop);
+    struct rpc_call *c = NULL;
+
+    while ((c = s->young_head) && c->young_since_ms + age_ms <= now) {
+        rpc_server_watch_never(s, c);
+        rpc_call_watch(c);
+    }
+}
+
+static void on_sweep(uv_timer_t *t) {
+    struct rpc_server *s = CONTAINER_OF(t, struct rpc_server, timer);
+
+    server_sweep(s, SERVER_YOUNG_MS);
+    if (s->young_head)
+        return;
+    s->sweeping = false;
+    (void) uv_timer_stop(t);
+}
+
+void rpc_server_watch_later(struct rpc_server *s, struct rpc_call *c) {
+    ASSERT(!c->young);
+    if (s->stopping) {
+        rpc_call_watch(c);
+        return;
+    }
+    c->young = true;
+    c->young_since_ms = uv_now(s->timer.loop);
+    c->young_prev = s->young_tail;
+    *(s->young_tail ? &s->young_tail->young_next : &s->young_head) = c;
+    s->young_tail = c;
+    if (s->sweeping)
+        return;
+    s->sweeping = true;
+    (void) uv_timer_start(&s->timer, on_sweep, SERVER_YOUNG_MS, SERVER_YOUNG_MS);
+}
+
 /* --- stopping --- */
 
 static void server_cancel_all(struct rpc_server *s) {
@@ -167,7 +218,7 @@ static void server_check_grace(struct rpc_server *s) {
 }
 
 static void on_grace_over(uv_timer_t *t) {
-    struct rpc_server *s = CONTAINER_OF(t, struct rpc_server, grace);
+    struct rpc_server *s = CONTAINER_OF(t, struct rpc_server, timer);
 
     server_cancel_all(s);
 }
@@ -185,6 +236,10 @@ static void server_shutdown(struct rpc_server *s) {
     ASSERT(s->started);
     ASSERT(!s->stopping);
     s->stopping = true;
+    /* A cancelled call is heard of only when watched, and the timer now serves the grace. */
+    server_sweep(s, 0);
+    ASSERT(!s->young_head);
+    (void) uv_timer_stop(&s->timer);
     s->down_event.fn = on_down;
     grpc_server_shutdown_and_notify(s->core, s->pump->cq, rpc_pump_tag(s->pump, &s->down_event));
 }
@@ -199,7 +254,7 @@ void rpc_server_stop(struct rpc_server *s, uint64_t grace_ms, void (*on_stopped)
     if (grace_ms == 0)
         server_cancel_all(s);
     else
-        (void) uv_timer_start(&s->grace, on_grace_over, grace_ms, 0);
+        (void) uv_timer_start(&s->timer, on_grace_over, grace_ms, 0);
     server_check_grace(s);
 }
 
@@ -238,8 +293,8 @@ void rpc_server_call_release(struct rpc_server *s, struct rpc_call *c) {
 
 /* --- making and unmaking --- */
 
-static void on_grace_closed(uv_handle_t *h) {
-    struct rpc_server *s = CONTAINER_OF((uv_timer_t *) (void *) h, struct rpc_server, grace);
+static void on_timer_closed(uv_handle_t *h) {
+    struct rpc_server *s = CONTAINER_OF((uv_timer_t *) (void *) h, struct rpc_server, timer);
 
     free(s);
 }
@@ -261,8 +316,8 @@ static void server_release(struct rpc_server *s) {
     free(s->slots);
     s->slots = NULL;
     rpc_library_unref();
-    if (s->grace_open)
-        uv_close((uv_handle_t *) &s->grace, on_grace_closed);
+    if (s->timer_open)
+        uv_close((uv_handle_t *) &s->timer, on_timer_closed);
     else
         free(s);
 }
@@ -281,7 +336,7 @@ void rpc_server_leave(struct rpc_server *s) {
     if (s->doomed) {
         server_release(s);
     } else if (s->down && s->pump->pending == 0 && on_stopped) {
-        (void) uv_timer_stop(&s->grace);
+        (void) uv_timer_stop(&s->timer);
         s->on_stopped = NULL;
         on_stopped(s->on_stopped_arg); /* may free the server */
     }
@@ -414,11 +469,11 @@ static int server_listen(struct rpc_server *s, const char *address, struct errte
 
 static int server_init(struct rpc_server *s, uv_loop_t *loop, const struct rpc_server_options *o,
                        struct errtext *reterr) {
-    int r = uv_timer_init(loop, &s->grace);
+    int r = uv_timer_init(loop, &s->timer);
 
     if (r < 0)
         return r;
-    s->grace_open = true;
+    s->timer_open = true;
     r = rpc_pump_new(loop, "rpc-server", &s->pump, reterr);
     if (r < 0)
         return r;
