@@ -1,0 +1,679 @@
+/* See raft_world.h. */
+#include "raft_world.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define CHECK(w, e) ((e) ? (void) 0 : check_failed((w), #e, __LINE__))
+
+static void check_failed(const struct world *w, const char *what, int line) {
+    fail_msg("%s: raft_world.c:%d: check failed: %s", w->what ? w->what : "?", line, what);
+}
+
+static void *grow(void *p, size_t *cap, size_t count, size_t size) {
+    if (count < *cap)
+        return p;
+    *cap = *cap ? *cap * 2 : 16;
+    p = realloc(p, *cap * size);
+    assert_non_null(p);
+    return p;
+}
+
+static void trace(struct world *w, const char *fmt, ...) _printf_(2, 3);
+static void trace(struct world *w, const char *fmt, ...) {
+    va_list ap;
+
+    if (!w->trace)
+        return;
+    va_start(ap, fmt);
+    (void) vfprintf(w->trace, fmt, ap);
+    va_end(ap);
+}
+
+/* Random numbers become c1, c2, ... in order of appearance. */
+static unsigned trace_context(struct world *w, uint64_t context) {
+    for (size_t i = 0; i < w->trace_contexts_count; i++) {
+        if (w->trace_contexts[i] == context)
+            return (unsigned) i + 1;
+    }
+    if (w->trace_contexts_count < ARRAY_LEN(w->trace_contexts))
+        w->trace_contexts[w->trace_contexts_count++] = context;
+    return (unsigned) w->trace_contexts_count;
+}
+
+static void trace_entries(struct world *w, const struct raft_entry *e, size_t n) {
+    for (size_t i = 0; w->trace && i < n; i++) {
+        trace(w, " %" PRIu64 ":%" PRIu64, e[i].index, e[i].term);
+        if (e[i].type == RAFT_ENTRY_NOOP)
+            trace(w, "(noop)");
+        else if (e[i].data)
+            trace(w, "(%.*s)", (int) e[i].data->len, (const char *) e[i].data->data);
+    }
+}
+
+static void trace_message(struct world *w, const struct raft_message *m) {
+    if (!w->trace)
+        return;
+    trace(w, "%" PRIu64 "->%" PRIu64 " %s term=%" PRIu64, m->from, m->to,
+          raft_message_type_to_string(m->type), m->term);
+    switch (m->type) {
+    case RAFT_MSG_PRE_VOTE_REQ:
+    case RAFT_MSG_VOTE_REQ:
+        trace(w, " last=%" PRIu64 ":%" PRIu64 "%s", m->log_index, m->log_term,
+              m->context ? " transfer" : "");
+        break;
+    case RAFT_MSG_PRE_VOTE_RESP:
+    case RAFT_MSG_VOTE_RESP:
+        trace(w, m->reject ? " rejected" : " granted");
+        break;
+    case RAFT_MSG_APPEND_REQ:
+        trace(w, " prev=%" PRIu64 ":%" PRIu64 " commit=%" PRIu64 " entries=[", m->log_index,
+              m->log_term, m->commit);
+        trace_entries(w, m->entries, m->entries_count);
+        trace(w, " ]");
+        break;
+    case RAFT_MSG_APPEND_RESP:
+        if (m->reject)
+            trace(w, " rejected prev=%" PRIu64 " hint=%" PRIu64 ":%" PRIu64, m->log_index,
+                  m->hint_index, m->hint_term);
+        else
+            trace(w, " match=%" PRIu64, m->match);
+        break;
+    case RAFT_MSG_HEARTBEAT_REQ:
+        trace(w, " commit=%" PRIu64 " round=%" PRIu64, m->commit, m->context);
+        break;
+    case RAFT_MSG_HEARTBEAT_RESP:
+        trace(w, " round=%" PRIu64 "%s", m->context, m->reject ? " rejected" : "");
+        break;
+    case RAFT_MSG_TIMEOUT_NOW:
+        break;
+    case RAFT_MSG_READ_INDEX_REQ:
+        trace(w, " c%u", trace_context(w, m->context));
+        break;
+    case RAFT_MSG_READ_INDEX_RESP:
+        trace(w, " c%u %s index=%" PRIu64, trace_context(w, m->context),
+              m->reject ? "refused" : "ok", m->log_index);
+        break;
+    case RAFT_MSG_TYPE_MAX:
+        break;
+    }
+}
+
+static struct raft_entry *entries_copy(const struct raft_entry *e, size_t n) {
+    struct raft_entry *copy;
+
+    if (n == 0)
+        return NULL;
+    copy = calloc(n, sizeof(*copy));
+    assert_non_null(copy);
+    for (size_t i = 0; i < n; i++) {
+        copy[i] = e[i];
+        if (e[i].data)
+            (void) bytes_ref(e[i].data);
+    }
+    return copy;
+}
+
+static void entries_free(struct raft_entry *e, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        (void) bytes_unref(e[i].data);
+    free(e);
+}
+
+void world_init(struct world *w, uint64_t seed) {
+    *w = (struct world){.rng = rng_seed(seed), .now = {.ns = NS_PER_S}};
+    raft_options_default(&w->options, 1, 1);
+    w->leader_of = calloc(WORLD_TERMS_MAX, sizeof(*w->leader_of));
+    w->vote_of = calloc(WORLD_TERMS_MAX, sizeof(*w->vote_of));
+    w->committed = calloc(WORLD_INDEX_MAX, sizeof(*w->committed));
+    assert_non_null(w->leader_of);
+    assert_non_null(w->vote_of);
+    assert_non_null(w->committed);
+}
+
+static void batch_free(struct world_batch *b) {
+    entries_free(b->entries, b->count);
+}
+
+static void node_lose_volatile(struct world_node *n) {
+    for (size_t i = 0; i < n->batches_count; i++)
+        batch_free(&n->batches[i]);
+    for (size_t i = 0; i < n->waiting_count; i++)
+        entries_free(n->waiting[i].m.entries, n->waiting[i].m.entries_count);
+    n->batches_count = 0;
+    n->waiting_count = 0;
+    n->loads_count = 0;
+    n->reads_count = 0;
+    n->raft = raft_free(n->raft);
+}
+
+void world_done(struct world *w) {
+    while (w->net_count > 0)
+        world_drop(w, w->net_count - 1);
+    for (uint64_t id = 1; id <= w->count; id++) {
+        struct world_node *n = &w->nodes[id];
+
+        node_lose_volatile(n);
+        entries_free(n->log, n->log_count);
+        free(n->batches);
+        free(n->waiting);
+    }
+    for (size_t i = 0; i < w->committed_count; i++)
+        (void) bytes_unref(w->committed[i].data);
+    free(w->net);
+    free(w->leader_of);
+    free(w->vote_of);
+    free(w->committed);
+}
+
+/* ---- the disk ------------------------------------------------------------------------------- */
+
+static void disk_write(struct world *w, struct world_node *n, struct world_batch *b) {
+    CHECK(w, b->hard_state.term >= n->hard_state.term); /* R7, M7 */
+    CHECK(w, b->hard_state.term > n->hard_state.term || n->hard_state.vote == 0 ||
+                 b->hard_state.vote == n->hard_state.vote); /* R8 */
+    n->hard_state = b->hard_state;
+    if (b->truncate_from > 0) {
+        CHECK(w, b->truncate_from > n->store_applied); /* R14 */
+        while (n->log_count >= b->truncate_from)
+            (void) bytes_unref(n->log[--n->log_count].data);
+        w->truncations++;
+    }
+    for (size_t i = 0; i < b->count; i++) {
+        CHECK(w, b->entries[i].index == n->log_count + 1);
+        n->log = grow(n->log, &n->log_cap, n->log_count, sizeof(*n->log));
+        n->log[n->log_count++] = b->entries[i];
+    }
+    free(b->entries);
+    b->entries = NULL;
+    b->count = 0;
+}
+
+void world_set_log(struct world *w, uint64_t id, const uint64_t *terms, size_t count) {
+    struct world_node *n = &w->nodes[id];
+
+    for (size_t i = 0; i < count; i++) {
+        struct raft_entry e = {.index = i + 1, .term = terms[i], .type = RAFT_ENTRY_NOOP};
+
+        n->log = grow(n->log, &n->log_cap, n->log_count, sizeof(*n->log));
+        n->log[n->log_count++] = e;
+        n->hard_state.term = MAX(n->hard_state.term, terms[i]);
+    }
+}
+
+/* ---- checks --------------------------------------------------------------------------------- */
+
+static bool entry_equal(const struct raft_entry *a, const struct raft_entry *b) {
+    if (a->term != b->term || a->index != b->index || a->type != b->type)
+        return false;
+    if (!a->data || !b->data)
+        return a->data == b->data;
+    return a->data->len == b->data->len && memcmp(a->data->data, b->data->data, a->data->len) == 0;
+}
+
+/* R3, R5: what one node takes as committed, nobody ever sees otherwise. */
+static void check_commit(struct world *w, struct world_node *n) {
+    uint64_t commit = raft_commit(n->raft);
+
+    CHECK(w, commit >= n->commit_seen); /* M2 */
+    for (uint64_t i = n->commit_seen + 1; i <= commit; i++) {
+        const struct raft_entry *e = raft_entry_at(n->raft, i);
+
+        CHECK(w, e);
+        if (i <= w->committed_count) {
+            CHECK(w, entry_equal(e, &w->committed[i - 1]));
+            continue;
+        }
+        CHECK(w, i == w->committed_count + 1);
+        CHECK(w, i < WORLD_INDEX_MAX);
+        w->committed[w->committed_count++] = *e;
+        if (e->data)
+            (void) bytes_ref(e->data);
+    }
+    n->commit_seen = commit;
+}
+
+/* R1, R4. */
+static void check_leader(struct world *w, struct world_node *n) {
+    uint64_t term = raft_term(n->raft);
+
+    CHECK(w, term < WORLD_TERMS_MAX);
+    CHECK(w, term >= n->term_seen);
+    n->term_seen = term;
+    if (raft_role(n->raft) != RAFT_LEADER)
+        return;
+    if (w->leader_of[term] == n->id)
+        return;
+    CHECK(w, w->leader_of[term] == 0);
+    w->leader_of[term] = n->id;
+    w->elections++;
+    CHECK(w, raft_last_index(n->raft) > w->committed_count);
+    for (uint64_t i = raft_first_in_memory(n->raft); i <= w->committed_count; i++)
+        CHECK(w, entry_equal(raft_entry_at(n->raft, i), &w->committed[i - 1]));
+    CHECK(w, raft_first_in_memory(n->raft) <= w->committed_count + 1);
+}
+
+static void check_peers(struct world *w, struct world_node *n) {
+    for (uint64_t id = 1; id <= w->count; id++) {
+        struct raft_peer_status s;
+
+        if (raft_peer_status(n->raft, id, &s) != 0)
+            continue;
+        CHECK(w, s.next > s.match);
+        CHECK(w, s.match <= w->nodes[id].log_count); /* R12: durable there */
+        CHECK(w, s.inflight_messages <= w->options.inflight_messages_max);
+    }
+}
+
+/* When a message leaves, what it promises is on disk (R8, R9, R15, W2). */
+static void check_sent(struct world *w, struct world_node *n, const struct raft_message *m) {
+    const struct raft_entry *last = n->log_count > 0 ? &n->log[n->log_count - 1] : NULL;
+
+    CHECK(w, m->to != m->from && m->term > 0);
+    if (m->type != RAFT_MSG_PRE_VOTE_REQ && !(m->type == RAFT_MSG_PRE_VOTE_RESP && !m->reject))
+        CHECK(w, m->term <= n->hard_state.term); /* M39 */
+    if (m->type == RAFT_MSG_APPEND_RESP && !m->reject && m->term == n->hard_state.term) {
+        /* Later batches may have replaced what an older term's answer acknowledged. */
+        if (m->term == raft_term(n->raft))
+            CHECK(w, m->match <= n->log_count); /* M35, M41 */
+    }
+    if (m->type == RAFT_MSG_VOTE_REQ && m->term == n->hard_state.term) {
+        CHECK(w, n->hard_state.vote == n->id);
+        CHECK(w, w->vote_of[m->term][n->id] == 0 || w->vote_of[m->term][n->id] == n->id);
+        w->vote_of[m->term][n->id] = n->id;
+        if (raft_role(n->raft) == RAFT_CANDIDATE && raft_term(n->raft) == m->term)
+            CHECK(w, m->log_index <= n->log_count); /* M18, M45 */
+    }
+    if (m->type == RAFT_MSG_VOTE_RESP && !m->reject) {
+        CHECK(w, w->vote_of[m->term][n->id] == 0 || w->vote_of[m->term][n->id] == m->to);
+        w->vote_of[m->term][n->id] = m->to;
+        if (m->term == n->hard_state.term)
+            CHECK(w, n->hard_state.vote == m->to);
+    }
+    (void) last;
+}
+
+/* ---- effects -------------------------------------------------------------------------------- */
+
+static void net_push(struct world *w, const struct raft_message *m) {
+    struct world_message copy = {.m = *m};
+
+    copy.m.entries = entries_copy(m->entries, m->entries_count);
+    w->net = grow(w->net, &w->net_cap, w->net_count, sizeof(*w->net));
+    w->net[w->net_count++] = copy;
+}
+
+static void effects_persist(struct world *w, struct world_node *n, const struct raft_effects *e) {
+    struct world_batch b;
+
+    if (e->persist_seq == 0)
+        return;
+    b = (struct world_batch){.seq = e->persist_seq,
+                             .hard_state_changed = e->hard_state_changed,
+                             .hard_state = e->hard_state,
+                             .truncate_from = e->truncate_from,
+                             .entries = entries_copy(e->append, e->append_count),
+                             .count = e->append_count};
+    /* R14; commit_seen is still that of before this step. */
+    CHECK(w, e->truncate_from == 0 || e->truncate_from > n->commit_seen);
+    n->batches = grow(n->batches, &n->batches_cap, n->batches_count, sizeof(*n->batches));
+    n->batches[n->batches_count++] = b;
+    trace(w, "%" PRIu64 "    persist #%" PRIu64, n->id, e->persist_seq);
+    if (e->hard_state_changed)
+        trace(w, " term=%" PRIu64 " vote=%" PRIu64, e->hard_state.term, e->hard_state.vote);
+    if (e->truncate_from)
+        trace(w, " truncate from %" PRIu64, e->truncate_from);
+    if (e->append_count)
+        trace(w, " append");
+    trace_entries(w, e->append, e->append_count);
+    trace(w, "\n");
+}
+
+static void effects_send(struct world *w, struct world_node *n, const struct raft_effects *e) {
+    size_t appends[WORLD_NODES_MAX + 1] = {0};
+
+    for (size_t i = 0; i < e->messages_count; i++) {
+        const struct raft_message *m = &e->messages[i];
+
+        CHECK(w, m->from == n->id);
+        if (m->type == RAFT_MSG_APPEND_REQ)
+            CHECK(w, ++appends[m->to] == 1); /* one a peer and step */
+        trace(w, "%" PRIu64 "    send ", n->id);
+        trace_message(w, m);
+        if (m->after_seq)
+            trace(w, " after #%" PRIu64, m->after_seq);
+        trace(w, "\n");
+        if (m->after_seq > n->durable_seq) {
+            struct world_message copy = {.m = *m};
+
+            copy.m.entries = entries_copy(m->entries, m->entries_count);
+            n->waiting = grow(n->waiting, &n->waiting_cap, n->waiting_count, sizeof(*n->waiting));
+            n->waiting[n->waiting_count++] = copy;
+            continue;
+        }
+        check_sent(w, n, m);
+        net_push(w, m);
+    }
+}
+
+static void effects_reads(struct world *w, struct world_node *n, const struct raft_effects *e) {
+    for (size_t i = 0; i < e->reads_count; i++) {
+        const struct raft_read *a = &e->reads[i];
+        size_t j = 0;
+
+        trace(w, "%" PRIu64 "    read c%u %s index=%" PRIu64 "\n", n->id,
+              trace_context(w, a->context), a->ok ? "ok" : "failed", a->index);
+        while (j < n->reads_count && n->reads[j].context != a->context)
+            j++;
+        CHECK(w, j < n->reads_count); /* answered once */
+        if (a->ok)
+            CHECK(w, a->index >= n->reads[j].floor); /* R16 */
+        n->reads_ok += a->ok ? 1 : 0;
+        n->reads_failed += a->ok ? 0 : 1;
+        n->reads[j] = n->reads[--n->reads_count];
+    }
+}
+
+static const char *propose_result_to_string(enum raft_propose_result r) {
+    switch (r) {
+    case RAFT_PROPOSE_NONE:
+        return "none";
+    case RAFT_PROPOSE_ACCEPTED:
+        return "accepted";
+    case RAFT_PROPOSE_NOT_LEADER:
+        return "not leader";
+    case RAFT_PROPOSE_FULL:
+        return "full";
+    case RAFT_PROPOSE_TRANSFERRING:
+        return "transferring";
+    }
+    return "?";
+}
+
+static uint64_t execute(struct world *w, struct world_node *n, const struct raft_effects *e) {
+    if (e->propose_result != RAFT_PROPOSE_NONE)
+        trace(w, "%" PRIu64 "    proposal %s\n", n->id,
+              propose_result_to_string(e->propose_result));
+    if (e->role_changed)
+        trace(w, "%" PRIu64 "    is %s term=%" PRIu64 " leader=%" PRIu64 "\n", n->id,
+              raft_role_to_string(raft_role(n->raft)), raft_term(n->raft), raft_leader(n->raft));
+    effects_persist(w, n, e);
+    check_commit(w, n);
+    check_leader(w, n);
+    effects_send(w, n, e);
+    effects_reads(w, n, e);
+    for (size_t i = 0; i < e->loads_count; i++) {
+        trace(w, "%" PRIu64 "    load for %" PRIu64 " from %" PRIu64 "\n", n->id, e->loads[i].peer,
+              e->loads[i].first_index);
+        CHECK(w, n->loads_count < ARRAY_LEN(n->loads));
+        n->loads[n->loads_count++] = e->loads[i];
+    }
+    check_peers(w, n);
+    CHECK(w, e->apply_index <= n->log_count);
+    CHECK(w, e->apply_index >= n->applied);
+    return e->apply_index;
+}
+
+void world_step(struct world *w, uint64_t id, const struct raft_event *ev) {
+    struct world_node *n = &w->nodes[id];
+    const struct raft_effects *e = NULL;
+    uint64_t apply;
+
+    CHECK(w, n->raft);
+    CHECK(w, raft_step(n->raft, w->now, ev, &e) == 0);
+    apply = execute(w, n, e);
+    if (apply > n->applied) {
+        struct raft_event applied = {.type = RAFT_EV_APPLIED, .applied_index = apply};
+
+        trace(w, "%" PRIu64 "    apply", n->id);
+        for (uint64_t i = n->applied + 1; i <= apply; i++) {
+            CHECK(w, entry_equal(raft_entry_at(n->raft, i), &w->committed[i - 1]));
+            trace_entries(w, raft_entry_at(n->raft, i), 1);
+        }
+        trace(w, "\n");
+        n->applied = apply;
+        n->store_applied = MAX(n->store_applied, apply);
+        CHECK(w, raft_step(n->raft, w->now, &applied, &e) == 0);
+        (void) execute(w, n, e);
+    }
+}
+
+/* ---- commands ------------------------------------------------------------------------------- */
+
+void world_start_config(struct world *w, size_t n, const struct raft_config *c) {
+    CHECK(w, n <= WORLD_NODES_MAX);
+    w->count = n;
+    for (uint64_t id = 1; id <= n; id++) {
+        w->nodes[id].id = id;
+        w->nodes[id].config = *c;
+        world_restart(w, id, 0, 0);
+    }
+}
+
+void world_start(struct world *w, size_t n) {
+    struct raft_config c = {.count = n};
+
+    for (size_t i = 0; i < n; i++)
+        c.members[i] = (struct raft_member){.id = i + 1, .flags = RAFT_MEMBER_VOTER};
+    world_start_config(w, n, &c);
+}
+
+void world_timeout(struct world *w, uint64_t id) {
+    struct raft_event ev = {.type = RAFT_EV_TIMEOUT};
+
+    trace(w, "%" PRIu64 " timeout\n", id);
+    world_step(w, id, &ev);
+}
+
+void world_campaign(struct world *w, uint64_t id) {
+    struct raft_event ev = {.type = RAFT_EV_CAMPAIGN};
+
+    trace(w, "%" PRIu64 " campaign\n", id);
+    world_step(w, id, &ev);
+}
+
+void world_persist(struct world *w, uint64_t id, size_t k) {
+    struct world_node *n = &w->nodes[id];
+    struct raft_event ev = {.type = RAFT_EV_PERSISTED};
+    size_t keep = 0;
+
+    k = MIN(k, n->batches_count);
+    if (k == 0)
+        return;
+    for (size_t i = 0; i < k; i++) {
+        disk_write(w, n, &n->batches[i]);
+        n->durable_seq = n->batches[i].seq;
+    }
+    n->batches_count -= k;
+    memmove(n->batches, n->batches + k, n->batches_count * sizeof(*n->batches));
+    trace(w, "%" PRIu64 " persisted #%" PRIu64 "\n", id, n->durable_seq);
+    for (size_t i = 0; i < n->waiting_count; i++) {
+        if (n->waiting[i].m.after_seq > n->durable_seq) {
+            n->waiting[keep++] = n->waiting[i];
+            continue;
+        }
+        check_sent(w, n, &n->waiting[i].m);
+        net_push(w, &n->waiting[i].m);
+        entries_free(n->waiting[i].m.entries, n->waiting[i].m.entries_count);
+    }
+    n->waiting_count = keep;
+    ev.persisted_seq = n->durable_seq;
+    world_step(w, id, &ev);
+}
+
+void world_serve_load(struct world *w, uint64_t id, bool ok) {
+    struct world_node *n = &w->nodes[id];
+    struct raft_event ev = {.type = RAFT_EV_LOADED};
+    struct raft_load l;
+    struct raft_entry *copy;
+    size_t count = 0;
+    size_t bytes = 0;
+
+    CHECK(w, n->loads_count > 0);
+    l = n->loads[0];
+    n->loads_count--;
+    memmove(n->loads, n->loads + 1, n->loads_count * sizeof(*n->loads));
+    while (ok && l.first_index - 1 + count < n->log_count) {
+        const struct raft_entry *e = &n->log[l.first_index - 1 + count];
+
+        bytes += e->data ? e->data->len : 0;
+        if (count > 0 && bytes > l.max_bytes)
+            break;
+        count++;
+    }
+    ev.loaded.peer = l.peer;
+    ev.loaded.prev_term = l.first_index > 1 ? n->log[l.first_index - 2].term : 0;
+    copy = entries_copy(n->log + l.first_index - 1, count);
+    ev.loaded.entries = copy;
+    ev.loaded.count = count;
+    w->loads_served += count > 0 ? 1 : 0;
+    trace(w, "%" PRIu64 " loaded for %" PRIu64, id, l.peer);
+    trace_entries(w, copy, count);
+    trace(w, "\n");
+    world_step(w, id, &ev);
+    entries_free(copy, count);
+}
+
+void world_drop(struct world *w, size_t i) {
+    entries_free(w->net[i].m.entries, w->net[i].m.entries_count);
+    w->net_count--;
+    memmove(w->net + i, w->net + i + 1, (w->net_count - i) * sizeof(*w->net));
+}
+
+void world_dup(struct world *w, size_t i) {
+    struct raft_message m = w->net[i].m;
+
+    net_push(w, &m);
+}
+
+void world_inject(struct world *w, const struct raft_message *m) {
+    struct raft_event ev = {.type = RAFT_EV_MESSAGE, .message = m};
+
+    trace(w, "%" PRIu64 " receives ", m->to);
+    trace_message(w, m);
+    trace(w, "\n");
+    world_step(w, m->to, &ev);
+}
+
+void world_deliver(struct world *w, size_t i) {
+    struct world_message m = w->net[i];
+
+    w->net_count--;
+    memmove(w->net + i, w->net + i + 1, (w->net_count - i) * sizeof(*w->net));
+    if (w->nodes[m.m.to].raft && !w->cut[m.m.from][m.m.to])
+        world_inject(w, &m.m);
+    entries_free(m.m.entries, m.m.entries_count);
+}
+
+enum raft_propose_result world_propose(struct world *w, uint64_t id, const char *text) {
+    _cleanup_(bytes_unrefp) struct bytes *data = bytes_copy(text, strlen(text));
+    struct world_node *n = &w->nodes[id];
+    struct raft_entry entry = {.type = RAFT_ENTRY_COMMAND, .data = data};
+    struct raft_event ev = {.type = RAFT_EV_PROPOSE, .propose = {.entries = &entry, .count = 1}};
+    uint64_t last = raft_last_index(n->raft);
+    bool leader = raft_role(n->raft) == RAFT_LEADER;
+
+    assert_non_null(data);
+    trace(w, "%" PRIu64 " propose %s\n", id, text);
+    world_step(w, id, &ev);
+    if (raft_last_index(n->raft) > last)
+        return RAFT_PROPOSE_ACCEPTED;
+    return leader ? RAFT_PROPOSE_FULL : RAFT_PROPOSE_NOT_LEADER;
+}
+
+uint64_t world_read(struct world *w, uint64_t id) {
+    struct world_node *n = &w->nodes[id];
+    struct raft_event ev = {.type = RAFT_EV_READ, .read_context = ++w->context_last};
+
+    CHECK(w, n->reads_count < ARRAY_LEN(n->reads));
+    n->reads[n->reads_count++] =
+        (struct world_read){.context = w->context_last, .floor = w->committed_count};
+    trace(w, "%" PRIu64 " read c%u\n", id, trace_context(w, w->context_last));
+    world_step(w, id, &ev);
+    return ev.read_context;
+}
+
+void world_transfer(struct world *w, uint64_t id, uint64_t to) {
+    struct raft_event ev = {.type = RAFT_EV_TRANSFER, .transfer_to = to};
+
+    trace(w, "%" PRIu64 " transfer to %" PRIu64 "\n", id, to);
+    world_step(w, id, &ev);
+}
+
+void world_crash(struct world *w, uint64_t id, size_t written) {
+    struct world_node *n = &w->nodes[id];
+
+    for (size_t i = 0; i < MIN(written, n->batches_count); i++)
+        disk_write(w, n, &n->batches[i]);
+    trace(w, "%" PRIu64 " crashes\n", id);
+    node_lose_volatile(n);
+}
+
+void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t applied) {
+    struct world_node *n = &w->nodes[id];
+    struct raft_options o = w->options;
+    struct errtext err;
+    struct raft_start s = {.hard_state = n->hard_state,
+                           .applied_index = applied,
+                           .config = &n->config,
+                           .prev_index = memory_from,
+                           .prev_term = memory_from > 0 ? n->log[memory_from - 1].term : 0,
+                           .tail = n->log + memory_from,
+                           .tail_count = n->log_count - memory_from};
+
+    CHECK(w, !n->raft);
+    CHECK(w, applied <= n->store_applied && memory_from <= applied);
+    o.id = id;
+    o.seed = id * 1000003 + ++n->lives;
+    if (raft_new(&o, &s, w->now, &n->raft, &err) != 0)
+        fail_msg("%s: raft_new: %s", w->what, err.s);
+    CHECK(w, raft_term(n->raft) >= n->hard_state.term);
+    n->term_seen = n->hard_state.term;
+    n->applied = applied;
+    n->commit_seen = applied;
+    n->durable_seq = 0;
+    trace(w, "%" PRIu64 " starts term=%" PRIu64 " vote=%" PRIu64 " last=%zu applied=%" PRIu64 "\n",
+          id, n->hard_state.term, n->hard_state.vote, n->log_count, applied);
+}
+
+void world_stabilize(struct world *w) {
+    bool moved = true;
+
+    for (size_t rounds = 0; moved; rounds++) {
+        size_t i = 0;
+
+        moved = false;
+        CHECK(w, rounds < 10000);
+        for (uint64_t id = 1; id <= w->count; id++) {
+            if (!w->nodes[id].raft)
+                continue;
+            moved = moved || w->nodes[id].batches_count > 0 || w->nodes[id].loads_count > 0;
+            world_persist(w, id, SIZE_MAX);
+            if (w->nodes[id].loads_count > 0)
+                world_serve_load(w, id, true);
+        }
+        while (i < w->net_count && w->net[i].held)
+            i++;
+        if (i < w->net_count) {
+            moved = true;
+            world_deliver(w, i);
+        }
+    }
+}
+
+uint64_t world_leader(const struct world *w) {
+    uint64_t best = 0;
+
+    for (uint64_t id = 1; id <= w->count; id++) {
+        if (!w->nodes[id].raft || raft_role(w->nodes[id].raft) != RAFT_LEADER)
+            continue;
+        if (best == 0 || raft_term(w->nodes[id].raft) > raft_term(w->nodes[best].raft))
+            best = id;
+    }
+    return best;
+}
