@@ -135,6 +135,10 @@ static int check_pair(const struct config *c, const struct config_member *a,
 
     if (a->id == b->id)
         return refuse_member(c, b, reterr, "this id is given twice; each member has its own");
+    if (strcmp(a->address, b->client_address) == 0 || strcmp(a->client_address, b->address) == 0)
+        return refuse_member(c, b, reterr,
+                             "one of its addresses is used for another purpose by an earlier "
+                             "member; each port is used once");
     if (strcmp(a->address, b->address) == 0) {
         errtext_set(&why, "has the address %.128s of member %" PRIu64 "; each has its own",
                     b->address, a->id);
@@ -300,10 +304,11 @@ int config_finish(struct config *c, struct errtext *reterr) {
         if (!c->worker.data_dir)
             return -ENOMEM;
     }
-    if (r == 0)
-        r = check_members(c, reterr);
+    /* Ports first: a lone node's member is made of them, and the setting is what the user wrote. */
     if (r == 0)
         r = check_ports(c, reterr);
+    if (r == 0)
+        r = check_members(c, reterr);
     if (r == 0)
         r = check_timing(c, reterr);
     if (r == 0)
