@@ -44,6 +44,8 @@ static void *pump_main(void *arg) {
         if (ev.type != GRPC_OP_COMPLETE)
             continue;
         e = (struct rpc_event *) ev.tag;
+        ASSERT(atomic_load_explicit(&e->lent, memory_order_acquire));
+        atomic_store_explicit(&e->lent, false, memory_order_relaxed);
         e->ok = ev.success != 0;
         pump_push(p, e);
     }

@@ -25,6 +25,10 @@ struct rpc_event {
     struct rpc_event *next;
     void (*fn)(struct rpc_event *e, bool ok); /* on the loop */
     bool ok;                                  /* written by the pump's thread before the push */
+    /* gRPC holds the tag. Release and acquire here order the loop's last writes before the pump's
+     * thread touches the event: gRPC does so too, but neither promises it nor lets a tool see it.
+     */
+    atomic_bool lent;
 };
 
 struct rpc_pump {
@@ -45,7 +49,9 @@ int rpc_pump_new(uv_loop_t *loop, const char *name, struct rpc_pump **ret,
                  struct errtext *reterr) _must_check_;
 /* Register @e as the tag of an operation that is about to start. */
 static inline void *rpc_pump_tag(struct rpc_pump *p, struct rpc_event *e) {
+    ASSERT(!atomic_load_explicit(&e->lent, memory_order_relaxed));
     p->pending++;
+    atomic_store_explicit(&e->lent, true, memory_order_release);
     return e;
 }
 /* Deliver events in this thread, sleeping in between, until gRPC holds no tag any more. The caller

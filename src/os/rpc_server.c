@@ -68,6 +68,7 @@ bool rpc_server_stopping(const struct rpc_server *s) {
 size_t rpc_server_write_queue_bytes_max(const struct rpc_server *s) {
     return s->write_queue_bytes_max;
 }
+
 int rpc_server_port(const struct rpc_server *s) {
     return s->port;
 }
