@@ -1,9 +1,9 @@
 /* One replica: raft + storage + fsm + sched + peers, joined.
  *
  * What it is: the production node without a single system call. cmd/ gives it the real world
- * (src/os), sim/ a simulated one; both call the same functions. persist-before-send is visible in one
- * function, replica_handle_effects() in node/effects.c.
- * What it is not: a server. It knows no gRPC and no socket; api/ turns calls into the functions below.
+ * (src/os), sim/ a simulated one; both call the same functions. persist-before-send is visible in
+ * one function, replica_handle_effects() in node/effects.c. What it is not: a server. It knows no
+ * gRPC and no socket; api/ turns calls into the functions below.
  *
  * How it runs: anything may call the functions below during a loop turn; they only note what is to
  * be done. At the end of the turn the host calls replica_turn() once: it drains proposals and reads
@@ -25,15 +25,15 @@ struct replica_options {
     uint64_t id;
     uint8_t cluster_id[16];
     struct raft_options raft;
-    struct wal_options wal;             /* identity is filled in by the replica */
+    struct wal_options wal;              /* identity is filled in by the replica */
     const struct raft_config *bootstrap; /* first configuration, used on an empty directory only */
-    size_t pending_proposals_max;       /* 256: the channel */
-    size_t pending_reads_max;           /* 65,536 */
-    uint64_t commit_timeout_ns;         /* 5 s */
-    uint64_t peer_liveness_ns;          /* 3 s */
-    uint64_t worker_heartbeat_ns;       /* 5 s, told to workers */
-    uint64_t worker_lease_ns;           /* 15 s */
-    size_t watch_events_max;            /* event ring, 65,536 */
+    size_t pending_proposals_max;        /* 256: the channel */
+    size_t pending_reads_max;            /* 65,536 */
+    uint64_t commit_timeout_ns;          /* 5 s */
+    uint64_t peer_liveness_ns;           /* 3 s */
+    uint64_t worker_heartbeat_ns;        /* 5 s, told to workers */
+    uint64_t worker_lease_ns;            /* 15 s */
+    size_t watch_events_max;             /* event ring, 65,536 */
     struct fsm_options fsm;
     const char *version;
     const char *client_address; /* of this node, told to the others */
@@ -53,7 +53,8 @@ DEFINE_CLEANUP(struct replica *, replica_free);
 /* True when no disk job is in flight. */
 bool replica_idle(const struct replica *r);
 
-/* ---- driving it ---------------------------------------------------------------------------------- */
+/* ---- driving it
+ * ---------------------------------------------------------------------------------- */
 
 void replica_turn(struct replica *r);
 /* True when something was noted since the last turn; the host may skip the turn otherwise. */
@@ -67,7 +68,8 @@ int replica_failed(const struct replica *r, struct errtext *reterr);
 void replica_on_peer_message(struct replica *r, uint64_t from, struct slice payload);
 void replica_on_peer_link(struct replica *r, uint64_t node_id, bool up);
 
-/* ---- writes -------------------------------------------------------------------------------------- */
+/* ---- writes
+ * -------------------------------------------------------------------------------------- */
 
 enum replica_status {
     REPLICA_OK,
@@ -103,15 +105,16 @@ enum replica_propose_flags {
 int replica_propose(struct replica *r, struct bytes *command, unsigned flags, struct mono deadline,
                     replica_propose_fn done, void *arg) _must_check_;
 
-/* ---- reads --------------------------------------------------------------------------------------- */
+/* ---- reads
+ * --------------------------------------------------------------------------------------- */
 
 typedef void (*replica_read_fn)(void *arg, enum replica_status status, uint64_t index);
 
 /* Linearizable read barrier (ReadIndex), on any node: when @done says REPLICA_OK, the state reached
  * by replica_fsm() inside that callback contains every write acknowledged before this call.
  * REPLICA_NO_LEADER at the deadline. Returns 0; REPLICA_FULL; -ENOMEM. */
-int replica_read(struct replica *r, struct mono deadline, replica_read_fn done, void *arg)
-    _must_check_;
+int replica_read(struct replica *r, struct mono deadline, replica_read_fn done,
+                 void *arg) _must_check_;
 
 /* The local state. Reading functions only; without a barrier it is as stale as this node is. */
 struct fsm *replica_fsm(struct replica *r);
@@ -122,7 +125,8 @@ const char *replica_client_address(const struct replica *r, uint64_t node_id);
 struct mono replica_now(const struct replica *r);
 const struct raft *replica_raft(const struct replica *r);
 
-/* ---- the event stream (WatchJobs) ---------------------------------------------------------------- */
+/* ---- the event stream (WatchJobs)
+ * ---------------------------------------------------------------- */
 
 struct replica_event {
     uint64_t index;
@@ -134,8 +138,8 @@ struct replica_event {
 /* Events are kept in a ring. A reader holds a cursor: the index up to which it has seen all.
  * Copies out events of whole indices after @after_index, at most @max (at least one whole index if
  * @max allows its size; an index never has more than FSM_ITEMS_MAX * 4 events).
- * 0 with *ret_count and *ret_index (new cursor: everything up to it has been seen, filtered or not);
- * 1: compacted, *ret_index = the oldest cursor that still works. */
+ * 0 with *ret_count and *ret_index (new cursor: everything up to it has been seen, filtered or
+ * not); 1: compacted, *ret_index = the oldest cursor that still works. */
 int replica_events_read(const struct replica *r, uint64_t after_index,
                         const struct replica_event **ret_events, size_t max, size_t *ret_count,
                         uint64_t *ret_index) _must_check_;
@@ -149,7 +153,8 @@ struct replica_listener {
 void replica_listen(struct replica *r, struct replica_listener *l); /* caller keeps the struct */
 void replica_unlisten(struct replica *r, struct replica_listener *l);
 
-/* ---- operators ----------------------------------------------------------------------------------- */
+/* ---- operators
+ * ----------------------------------------------------------------------------------- */
 
 /* An encoded chronos.v1.GetClusterStatusResponse: the leader's view from any node, or this node's
  * own when @local_only or no leader answers by the deadline. @status is borrowed for the call. */
@@ -160,7 +165,8 @@ int replica_cluster_status(struct replica *r, bool local_only, struct mono deadl
 int replica_log_entries(struct replica *r, uint64_t first, size_t limit, replica_bytes_fn done,
                         void *arg) _must_check_;
 
-/* ---- output of attempts (GetJobLogs) ---------------------------------------------------------------- */
+/* ---- output of attempts (GetJobLogs)
+ * ---------------------------------------------------------------- */
 
 struct replica_logs; /* one open log stream */
 

@@ -1,0 +1,89 @@
+/* Applying what is committed and durable here, in order, each entry once.
+ * Thread: the loop. */
+#include "node/replica_internal.h"
+
+#include "base/codec.h"
+
+static void apply_output(struct replica *r, uint64_t index, const struct fsm_output *out) {
+    events_add(r, index, out);
+    for (size_t i = 0; i < out->events_count; i++) {
+        const struct fsm_event *e = &out->events[i];
+
+        sessions_on_event(r, e);
+        /* A job became ready, or a slot became free. */
+        if (e->to == CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING ||
+            (e->from == CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING && e->to != e->from))
+            r->scheduler.dirty = true;
+    }
+    if (out->workers_changed) {
+        leases_workers_changed(r);
+        sessions_workers_changed(r);
+        r->scheduler.dirty = true;
+    }
+}
+
+static int apply_entry(struct replica *r, const struct raft_entry *e) {
+    const struct fsm_output *out = NULL;
+    struct slice command = {0};
+    uint64_t origin = 0;
+    struct errtext why = {0};
+    int rc;
+
+    if (e->type == RAFT_ENTRY_COMMAND) {
+        struct slice data = bytes_slice(e->data);
+
+        if (data.len < ENTRY_HEADER_BYTES || data.data[0] != ENTRY_HEADER_VERSION) {
+            replica_fail(r, ERR_VERSION, "log entry %llu has an unknown header",
+                         (unsigned long long) e->index);
+            return ERR_VERSION;
+        }
+        origin = get_le64(data.data + 8);
+        command = slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES);
+    }
+    rc = fsm_apply(r->fsm, e->index, e->term, command, &out, &why);
+    if (rc < 0) {
+        replica_fail(r, rc, "applying log entry %llu: %s", (unsigned long long) e->index,
+                     why.s[0] ? why.s : err_name(rc));
+        return rc;
+    }
+    if (e->term != r->applied_term) {
+        r->applied_term = e->term;
+        r->scheduler.dirty = true;
+        proposals_term_applied(r, e->term, e->index);
+    }
+    if (e->type == RAFT_ENTRY_COMMAND) {
+        apply_output(r, e->index, out);
+        /* Last: the caller's answer may read the state and propose again. */
+        proposals_applied(r, origin, e->index, out);
+    }
+    return 0;
+}
+
+void apply_committed(struct replica *r) {
+    uint64_t applied = fsm_applied_index(r->fsm);
+    struct raft_event ev = {.type = RAFT_EV_APPLIED};
+    size_t budget = APPLY_ENTRIES_PER_TURN;
+
+    if (applied >= r->apply_target)
+        return;
+    while (applied < r->apply_target && budget-- > 0) {
+        const struct raft_entry *e = raft_entry_at(r->raft, applied + 1);
+
+        ASSERT(e);
+        if (apply_entry(r, e) < 0)
+            return;
+        applied++;
+    }
+    if (fsm_wants_write_back(r->fsm)) {
+        int rc = fsm_write_back(r->fsm);
+
+        if (rc < 0) {
+            replica_fail(r, rc, "state store: %s", err_name(rc));
+            return;
+        }
+    }
+    ev.applied_index = applied;
+    (void) replica_step(r, &ev, NULL);
+    if (applied < r->apply_target)
+        r->wants_turn = true;
+}

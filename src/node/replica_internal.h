@@ -1,0 +1,354 @@
+/* The parts of a replica, for the files of node/ only. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/map.h"
+#include "base/timer_heap.h"
+#include "node/replica.h"
+#include "node/worker_session.h"
+#include "sched/sched.h"
+#include "storage/meta.h"
+
+#include "chronos/internal/v1/peer.pb-c.h"
+#include "chronos/v1/worker_service.pb-c.h"
+
+/* Entry data of a COMMAND: this header, then the encoded LogCommand. The origin names the proposal
+ * for the node that made it, whichever leader appended it and at whichever index, so that its
+ * answer is found at apply and can never be another proposal's. docs/formats.md. */
+#define ENTRY_HEADER_BYTES 16
+#define ENTRY_HEADER_VERSION 1
+#define COMMAND_BYTES_MAX (WAL_RECORD_BYTES_MAX - 64U)
+
+#define ARENA_BYTES_MAX (64UL * 1024 * 1024)
+#define APPLY_ENTRIES_PER_TURN 4096
+#define FORWARDED_MAX 4096 /* proposals a follower may have handed to a leader unanswered */
+
+/* ---- proposals (proposals.c) -------------------------------------------------------------------
+ *
+ *              +--------- not leader / entry lost / leader lost (retry-safe) --------+
+ *              v                                                                     |
+ *   replica_propose -> QUEUED --- this node leads: raft took it ----------> APPENDED-+
+ *                        |                                                    ^   |
+ *                        +------- sent to the leader ----> FORWARDED -accepted+   |
+ *                                                              |                  |
+ *   deadline in QUEUED: NO_LEADER; in the others: UNKNOWN      +-- applied: OK <--+
+ */
+enum proposal_state { PROPOSAL_QUEUED, PROPOSAL_FORWARDED, PROPOSAL_APPENDED };
+
+struct proposal {
+    struct timer_entry timer;
+    struct proposal *prev, *next; /* in queue (QUEUED) or in flight (else) */
+    enum proposal_state state;
+    unsigned flags;
+    uint64_t origin;
+    struct bytes *data; /* owned; header + command */
+    uint64_t term;      /* APPENDED */
+    uint64_t index;     /* APPENDED */
+    replica_propose_fn done;
+    void *arg;
+};
+
+struct proposal_list {
+    struct proposal *head, *tail;
+    size_t count;
+};
+
+struct forwarded_in { /* a follower's proposal, waiting for this turn's drain */
+    uint64_t from;
+    uint64_t id;
+    struct bytes *data;
+};
+
+struct proposals {
+    struct proposal_list client;   /* the channel */
+    struct proposal_list internal; /* goes first */
+    struct proposal_list in_flight;
+    struct u64map by_origin;
+    struct timer_heap deadlines;
+    uint64_t next_origin;
+    size_t forwarded; /* in state FORWARDED */
+    struct forwarded_in *inbox;
+    size_t inbox_count, inbox_cap;
+    bool raft_full; /* do not try again before something commits */
+};
+
+/* ---- persistence (effects.c)
+ * --------------------------------------------------------------------- */
+
+struct persist_batch {
+    struct persist_batch *next;
+    uint64_t seq;
+    bool hard_state_changed;
+    struct raft_hard_state hard_state;
+    uint64_t truncate_from;
+    size_t count;
+    struct raft_entry entries[]; /* data referenced */
+};
+
+struct delayed_message {
+    struct delayed_message *next;
+    uint64_t after_seq;
+    uint64_t to;
+    size_t len;
+    uint8_t data[]; /* packed RaftMessage */
+};
+
+struct persist {
+    struct disk_job job; /* in flight when busy */
+    struct replica *replica;
+    bool busy;
+    bool preparing; /* the job in flight only prepares spare segments */
+    bool want_prepare;
+    struct persist_batch *head, *tail; /* waiting for the next job */
+    struct persist_batch *running;     /* of the job in flight */
+    uint64_t durable_seq;
+    struct delayed_message *delayed_head, *delayed_tail;
+    int result;
+    struct errtext error;
+};
+
+/* ---- peers (peers.c)
+ * ------------------------------------------------------------------------------- */
+
+struct peer {
+    uint64_t id;
+    bool up;
+    struct buf outbox; /* PeerMessage bytes of this turn, field by field */
+    bool facts_known;
+    char version[64];
+    char client_address[RAFT_ADDRESS_BYTES_MAX];
+    uint64_t applied_index;
+    uint64_t digest_index;
+    uint64_t digest_low, digest_high;
+    bool send_facts;
+};
+
+struct peer_call { /* a call to another node, waiting for replies */
+    struct timer_entry timer;
+    uint64_t id;
+    uint64_t peer;
+    /* @code canonical gRPC code; @more: further replies follow. Last call has more = false. */
+    void (*done)(void *arg, uint32_t code, struct slice body, bool more);
+    void *arg;
+};
+
+enum peer_call_kind { PEER_CALL_STATUS = 1, PEER_CALL_LOGS = 2, PEER_CALL_CANCEL = 3 };
+
+struct served_logs { /* a LOGS call of a peer that this node serves */
+    struct served_logs *next;
+    struct replica *replica;
+    uint64_t peer;
+    uint64_t call_id;
+    struct replica_logs *logs;
+};
+
+/* ---- reads (reads.c)
+ * ---------------------------------------------------------------------------------- */
+
+struct pending_read {
+    struct timer_entry timer;
+    struct pending_read *prev, *next;
+    uint64_t context; /* 0 = not yet handed to raft */
+    bool confirmed;
+    uint64_t index; /* confirmed: answer once applied */
+    replica_read_fn done;
+    void *arg;
+};
+
+struct reads {
+    struct pending_read *head, *tail;
+    size_t count;
+    size_t unasked; /* with context 0 */
+    struct timer_heap deadlines;
+    uint64_t next_context;
+    struct mono retry_at;
+};
+
+/* ---- event ring (events.c)
+ * ------------------------------------------------------------------------------ */
+
+struct event_chunk {
+    struct event_chunk *next;
+    size_t count;
+    size_t cap;
+    struct replica_event events[];
+};
+
+struct events {
+    struct event_chunk *head, *tail;
+    size_t chunks;
+    size_t chunks_max;
+    uint64_t oldest; /* cursor before the first event kept */
+    struct replica_listener *listeners;
+    bool added;
+};
+
+/* ---- workers (worker_session.c, leases.c, scheduler.c)
+ * ---------------------------------------------------- */
+
+struct lease {
+    char *worker_id; /* owned; key of the map */
+    uint64_t incarnation;
+    struct mono last_beat;
+    bool beaten; /* a heartbeat or registration came in this leader's term */
+    bool losing; /* LoseWorker proposed */
+};
+
+struct leases {
+    struct bytesmap by_worker; /* struct lease */
+    struct mono check_at;
+};
+
+struct scheduler {
+    struct sched *sched;
+    bool dirty;
+    size_t plans_in_flight;
+};
+
+struct replica {
+    struct replica_options o;
+    struct env env;
+    struct kv *kv; /* borrowed */
+    char *version;
+    char *client_address;
+    struct raft *raft;
+    struct fsm *fsm;
+    struct wal *wal;
+    struct meta *meta;
+    struct mono now; /* of the turn in progress */
+    bool wants_turn;
+    int failed;
+    struct errtext failure;
+    uint64_t incarnation;
+
+    struct persist persist;
+    struct proposals proposals;
+    struct reads reads;
+    struct events events;
+    struct leases leases;
+    struct scheduler scheduler;
+    size_t disk_jobs; /* in flight beside persist: loads, log listings */
+
+    struct peer peers[RAFT_NODES_MAX];
+    size_t peers_count;
+    struct u64map peer_calls;
+    struct timer_heap peer_call_deadlines;
+    uint64_t next_peer_call;
+    struct served_logs *served_logs;
+    struct mono facts_at;
+
+    struct worker_session *sessions; /* all */
+    struct replica_logs *logs;       /* all open local log requests */
+    uint64_t next_log_request;
+
+    uint64_t apply_target;
+    uint64_t applied_term;
+    bool was_leader;
+    struct arena arena;    /* scratch within one function */
+    struct arena rx_arena; /* the peer message being handled */
+    uint64_t bad_messages; /* dropped from peers */
+};
+
+/* Stop for good: the host sees it after the turn. The first reason wins. */
+void replica_fail(struct replica *r, int err, const char *fmt, ...) _printf_(3, 4);
+
+/* effects.c */
+int replica_step(struct replica *r, const struct raft_event *ev, const struct raft_effects **ret);
+void persist_start(struct replica *r);
+void persist_free(struct replica *r);
+
+/* proposals.c */
+int proposals_init(struct replica *r) _must_check_;
+void proposals_free(struct replica *r);
+void proposals_drain(struct replica *r);
+void proposals_expire(struct replica *r);
+/* An applied COMMAND entry with this origin: answers the proposal when it is ours. */
+void proposals_applied(struct replica *r, uint64_t origin, uint64_t index,
+                       const struct fsm_output *out);
+/* Entries of @term are being applied: what was appended in older terms beyond is lost. */
+void proposals_term_applied(struct replica *r, uint64_t term, uint64_t index);
+void proposals_leader_changed(struct replica *r);
+void proposals_on_forward(struct replica *r, uint64_t from, uint64_t id, struct slice data);
+void proposals_on_forward_result(struct replica *r,
+                                 const Chronos__Internal__V1__ForwardResult *res);
+
+/* reads.c */
+void reads_drain(struct replica *r);
+void reads_expire(struct replica *r);
+void reads_on_result(struct replica *r, const struct raft_read *res);
+void reads_answer(struct replica *r);
+void reads_free(struct replica *r);
+
+/* events.c */
+int events_init(struct replica *r, size_t max) _must_check_;
+void events_add(struct replica *r, uint64_t index, const struct fsm_output *out);
+void events_notify(struct replica *r);
+void events_free(struct replica *r);
+
+/* apply.c */
+void apply_committed(struct replica *r);
+
+/* peers.c */
+int peers_init(struct replica *r, const struct raft_config *config) _must_check_;
+void peers_free(struct replica *r);
+struct peer *peer_find(struct replica *r, uint64_t id);
+void peers_queue_raft(struct replica *r, const struct raft_message *m);
+void peers_queue_packed_raft(struct replica *r, uint64_t to, const uint8_t *data, size_t len);
+/* Append one field (a packed sub-message) of PeerMessage to a peer's outbox. */
+void peers_queue_field(struct replica *r, uint64_t to, uint32_t field,
+                       const ProtobufCMessage *message);
+void peers_flush(struct replica *r);
+void peers_send_facts(struct replica *r);
+size_t peers_pack_raft(struct replica *r, const struct raft_message *m, struct buf *out);
+
+/* peer_calls.c */
+int peer_call_start(struct replica *r, uint64_t peer, enum peer_call_kind kind, struct slice body,
+                    struct mono deadline,
+                    void (*done)(void *arg, uint32_t code, struct slice body, bool more), void *arg,
+                    uint64_t *ret_id) _must_check_;
+void peer_call_forget(struct replica *r, uint64_t id); /* no further callback */
+void peer_calls_on_call(struct replica *r, uint64_t from,
+                        const Chronos__Internal__V1__PeerCall *call);
+void peer_calls_on_reply(struct replica *r, uint64_t from,
+                         const Chronos__Internal__V1__PeerReply *reply);
+void peer_calls_expire(struct replica *r);
+void peer_calls_link_down(struct replica *r, uint64_t peer);
+void peer_calls_reply(struct replica *r, uint64_t to, uint64_t id, uint32_t code,
+                      const char *message, struct slice body, bool more);
+void peer_calls_free(struct replica *r);
+
+/* leases.c */
+void leases_reset(struct replica *r);
+void leases_free(struct replica *r);
+/* Leader: a beat of a worker. True when the worker is registered and live here. */
+bool leases_beat(struct replica *r, const char *worker_id, uint64_t incarnation);
+void leases_check(struct replica *r);
+void leases_workers_changed(struct replica *r);
+bool leases_alive(struct replica *r, const struct fsm_worker *w);
+int64_t leases_age_ms(struct replica *r, const char *worker_id);
+
+/* scheduler.c */
+void scheduler_run(struct replica *r);
+void scheduler_reset(struct replica *r);
+bool replica_leads(const struct replica *r); /* leader, and its term's first entry is applied */
+
+/* worker_session.c */
+void sessions_on_event(struct replica *r, const struct fsm_event *e);
+void sessions_flush(struct replica *r);
+void sessions_beat_acked(struct replica *r, const Chronos__Internal__V1__WorkerBeat *beat);
+void sessions_workers_changed(struct replica *r);
+struct worker_session *sessions_find(struct replica *r, const char *worker_id);
+int session_log_request(struct worker_session *s, uint64_t request_id, uint64_t job_seq,
+                        uint32_t attempt, uint64_t fencing_token, uint64_t offset, bool follow,
+                        bool cancel);
+
+/* logs.c */
+void logs_on_data(struct replica *r, const struct worker_session *s,
+                  const Chronos__V1__WorkerLogData *d);
+void logs_session_gone(struct replica *r, const struct worker_session *s);
+void logs_serve(struct replica *r, uint64_t from, uint64_t call_id, struct slice body);
+void logs_serve_cancel(struct replica *r, uint64_t from, uint64_t call_id);
+void logs_free(struct replica *r);
+
+/* status.c */
+void status_serve(struct replica *r, uint64_t from, uint64_t call_id);
