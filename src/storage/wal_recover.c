@@ -220,9 +220,9 @@ static int load_chain(struct recovery *r) {
             return e;
         r->headers_count++;
         oldest = MAX(oldest, h->oldest_seq);
-        if (seq <= oldest)
-            break;
         seq = h->prev_seq;
+        if (seq < oldest)
+            break;
     }
     return 0;
 }
@@ -386,7 +386,9 @@ static bool vouched_for(const struct recovery *r, const struct wal_segment_heade
 static int check_gap(struct recovery *r, uint64_t oldest_seq) {
     const struct wal_segment_header *oldest = &r->headers[r->headers_count - 1];
 
-    if (oldest->prev_seq == 0 || oldest_seq >= oldest->seq)
+    /* Compared with the missing one, not with the oldest present: that may be a copy, made by a
+     * restart, of the segment that the release record named. */
+    if (oldest->prev_seq < oldest_seq || oldest->prev_seq == 0)
         return 0;
     return bad(r, ERR_CORRUPT, oldest->prev_seq, 0, "segment file is missing");
 }

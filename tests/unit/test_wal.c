@@ -1,0 +1,270 @@
+/* The log when nothing fails: appending, rolling, truncating, releasing, reading, reopening. */
+#include "wal_world.h"
+
+
+/* Reopen and compare everything with the ledger. */
+static void reopen(struct world *w) {
+    w->wal = wal_close(w->wal);
+    assert_int_equal(world_open(w), 0);
+    assert_false(w->bad_content);
+    assert_int_equal(w->got_last, w->written);
+}
+
+/* Goal: a new log is empty and stays so over restarts. */
+static void test_empty(void **state) {
+    struct world w;
+
+    (void) state;
+    world_init(&w);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(world_open(&w), 0);
+        assert_int_equal(wal_first_index(w.wal), 0);
+        assert_int_equal(wal_last_index(w.wal), 0);
+        w.wal = wal_close(w.wal);
+    }
+    assert_int_equal(sim_disk_open_handles(w.disk), 0);
+    world_done(&w);
+}
+
+/* Goal: records of random sizes over many segments come back equal, through wal_read, wal_term and
+ * recovery. Method: batches of 1..128 with seed 1, reopened in between. */
+static void test_round_trip(void **state) {
+    struct world w;
+    struct rng g = rng_seed(1);
+    uint64_t term = 1;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    while (w.written < 3000) {
+        if (rng_chance(&g, 100))
+            term++;
+        assert_int_equal(world_append(&w, term, 1 + rng_below(&g, 100), 8 + (uint32_t) rng_below(&g, 900)), 0);
+        if (rng_chance(&g, 700))
+            assert_int_equal(world_sync(&w), 0);
+        if (rng_chance(&g, 300))
+            assert_int_equal(wal_prepare(w.wal, &w.err), 0);
+        if (rng_chance(&g, 50))
+            reopen(&w);
+    }
+    reopen(&w);
+    for (uint64_t i = 1; i <= w.written; i += 1 + rng_below(&g, 40)) {
+        uint64_t t = 0;
+
+        assert_int_equal(wal_term(w.wal, i, &t, &w.err), 0);
+        assert_int_equal(t, w.recs[i].term);
+        w.got_first = 0;
+        assert_int_equal(wal_read(w.wal, i, 1 + rng_below(&g, 20000), world_compare, &w, &w.err), 0);
+        assert_int_equal(w.got_first, i);
+        assert_false(w.bad_content);
+    }
+    assert_int_equal(wal_read(w.wal, w.written + 1, 1, world_compare, &w, &w.err), 1);
+    world_done(&w);
+}
+
+/* Goal: truncations (within and across segments, to the very beginning) and what follows them.
+ * Method: random appends and truncations against the ledger, seed 2. */
+static void test_truncate(void **state) {
+    struct world w;
+    struct rng g = rng_seed(2);
+    uint64_t term = 1;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    for (int round = 0; round < 800; round++) {
+        if (w.written < WORLD_MAX - 200)
+            assert_int_equal(world_append(&w, term, 1 + rng_below(&g, 60), 8 + (uint32_t) rng_below(&g, 300)), 0);
+        if (rng_chance(&g, 300) && w.written > 0) {
+            uint64_t from = rng_chance(&g, 30) ? 1 : rng_range(&g, w.written - MIN(w.written - 1, (uint64_t) 400), w.written);
+
+            assert_int_equal(wal_truncate(w.wal, from, &w.err), 0);
+            w.written = from - 1;
+            assert_int_equal(wal_last_index(w.wal), w.written);
+            term++;
+        }
+        if (rng_chance(&g, 60))
+            reopen(&w);
+        if (w.written > 0) {
+            uint64_t i = rng_range(&g, 1, w.written);
+            uint64_t t = 0;
+
+            assert_int_equal(wal_term(w.wal, i, &t, &w.err), 0);
+            assert_int_equal(t, w.recs[i].term);
+            w.got_first = 0;
+            assert_int_equal(wal_read(w.wal, i, 5000, world_compare, &w, &w.err), 0);
+            assert_false(w.bad_content);
+        }
+    }
+    world_done(&w);
+}
+
+/* Goal: released segments are reused, the log keeps what is above, restarts agree, and the number
+ * of files stays bounded. */
+static void test_release(void **state) {
+    struct world w;
+    struct rng g = rng_seed(3);
+    uint64_t released = 0;
+    size_t files = 0;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    while (w.written < 4000) {
+        assert_int_equal(world_append(&w, 1, 20, 600), 0);
+        assert_int_equal(world_sync(&w), 0);
+        assert_int_equal(wal_prepare(w.wal, &w.err), 0);
+        if (w.written > 200) {
+            released = MAX(released, w.written - 200);
+            assert_int_equal(wal_release(w.wal, released, &w.err), 0);
+            assert_true(wal_first_index(w.wal) <= released + 1);
+            assert_true(wal_first_index(w.wal) + 330 > released);
+        }
+        if (rng_chance(&g, 50)) {
+            uint64_t first = wal_first_index(w.wal);
+
+            reopen(&w);
+            assert_int_equal(w.got_first, first);
+        }
+        if (rng_chance(&g, 30)) {
+            uint64_t from = rng_range(&g, wal_first_index(w.wal), w.written);
+
+            assert_int_equal(wal_truncate(w.wal, from, &w.err), 0);
+            w.written = from - 1;
+            reopen(&w);
+        }
+    }
+    while (sim_disk_name(w.disk, files))
+        files++;
+    assert_true(files < 12);
+    world_done(&w);
+}
+
+/* Goal: restarts without writes leave no trail of files (each one continues in a new segment). */
+static void test_restarts_bounded(void **state) {
+    struct world w;
+    size_t files = 0;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(world_append(&w, 1, 1, 64), 0);
+        assert_int_equal(world_sync(&w), 0);
+        reopen(&w);
+    }
+    while (sim_disk_name(w.disk, files))
+        files++;
+    assert_true(files <= 4);
+    world_done(&w);
+}
+
+/* Goal: a record larger than a segment gets a segment of its own size (W18: up to 4 MiB). */
+static void test_large_records(void **state) {
+    struct world w;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(world_append(&w, 1, 2, 50000), 0);
+    assert_int_equal(world_append(&w, 1, 1, WAL_RECORD_BYTES_MAX), 0);
+    assert_int_equal(world_append(&w, 1, 3, 100000), 0);
+    assert_int_equal(world_append(&w, 1, 3, 100), 0);
+    assert_int_equal(world_sync(&w), 0);
+    reopen(&w);
+    reopen(&w);
+    world_done(&w);
+}
+
+/* Goal: files of another node or cluster and of a newer version are refused and left alone (W19). */
+static void test_foreign_and_newer(void **state) {
+    struct world w;
+    char name[64];
+    uint64_t len = 0;
+    uint8_t *b;
+    struct wal_segment_header h;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(world_append(&w, 1, 3, 100), 0);
+    assert_int_equal(world_sync(&w), 0);
+    w.wal = wal_close(w.wal);
+    w.o.identity.node_id = 2;
+    assert_int_equal(world_open(&w), ERR_FOREIGN);
+    assert_non_null(strstr(w.err.s, "wal-"));
+    w.o.identity.node_id = 1;
+    w.o.identity.cluster_id[15] ^= 1;
+    assert_int_equal(world_open(&w), ERR_FOREIGN);
+    w.o.identity.cluster_id[15] ^= 1;
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(w.got_last, 3);
+    w.wal = wal_close(w.wal);
+    (void) snprintf(name, sizeof(name), "wal-%016x.log", 2);
+    b = sim_disk_bytes(w.disk, name, &len);
+    assert_non_null(b);
+    assert_int_equal(wal_format_header_decode(b, &h), 0);
+    b[8] = 2; /* a newer version, but its checksum does not match: damage */
+    assert_int_equal(wal_format_header_decode(b, &h), ERR_CORRUPT);
+    assert_int_equal(world_open(&w), ERR_CORRUPT);
+    world_done(&w);
+}
+
+/* Goal: a missing newest file is noticed through the hint, and truncation keeps the hint honest. */
+static void test_hint(void **state) {
+    struct world w;
+    char name[64];
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(world_append(&w, 1, 100, 100), 0);
+    assert_int_equal(world_sync(&w), 0);
+    w.wal = wal_close(w.wal);
+    w.o.synced_hint = 100;
+    reopen(&w);
+    assert_int_equal(wal_truncate(w.wal, 51, &w.err), 0);
+    w.written = 50;
+    reopen(&w);
+    w.wal = wal_close(w.wal);
+    w.o.synced_hint = 50;
+    for (size_t i = 0; sim_disk_name(w.disk, i);) {
+        (void) snprintf(name, sizeof(name), "%s", sim_disk_name(w.disk, i));
+        if (strncmp(name, "wal-", 4) == 0)
+            assert_true(sim_disk_remove(w.disk, name));
+        else
+            i++;
+    }
+    assert_int_equal(world_open(&w), ERR_CORRUPT);
+    world_done(&w);
+}
+
+/* Goal: a commit is one write and one sync, whatever the number of records (W20). */
+static void test_group_commit(void **state) {
+    struct world w;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    for (size_t n = 1; n <= 128; n *= 2) {
+        uint64_t ops = sim_disk_count(w.disk, SIM_DISK_ANY);
+
+        assert_int_equal(world_append(&w, 1, n, 8), 0);
+        assert_int_equal(world_sync(&w), 0);
+        assert_int_equal(sim_disk_count(w.disk, SIM_DISK_ANY) - ops, 2);
+        assert_int_equal(wal_synced_index(w.wal), w.written);
+    }
+    world_done(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_empty),           cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_truncate),        cmocka_unit_test(test_release),
+        cmocka_unit_test(test_restarts_bounded), cmocka_unit_test(test_large_records),
+        cmocka_unit_test(test_foreign_and_newer), cmocka_unit_test(test_hint),
+        cmocka_unit_test(test_group_commit),
+    };
+
+    return cmocka_run_group_tests_name("wal", tests, NULL, NULL);
+}
