@@ -8,11 +8,10 @@
  * Where state lives: records (JobRecord, WorkerRecord ...) in the kv store under the keys named in
  * proto/chronos/internal/v1/command.proto. In front of it stands a write-back overlay: records
  * changed since the last write-back, so that a job that lives briefly is written once. What can be
- * rebuilt from the records (ready list, per-worker lists, counters) is memory only and is rebuilt by
- * fsm_open from the non-terminal jobs and the workers.
- * A write-back puts the overlay and the applied index into the kv store as ONE batch, so a crash
- * leaves an exact prefix of the log applied and the rest is replayed, once (W13).
- * Thread: the loop. */
+ * rebuilt from the records (ready list, per-worker lists, counters) is memory only and is rebuilt
+ * by fsm_open from the non-terminal jobs and the workers. A write-back puts the overlay and the
+ * applied index into the kv store as ONE batch, so a crash leaves an exact prefix of the log
+ * applied and the rest is replayed, once (W13). Thread: the loop. */
 #pragma once
 
 #include "base/arena.h"
@@ -25,21 +24,31 @@
 #define FSM_ITEMS_MAX 1000 /* items in one command */
 #define FSM_OUTPUT_TAIL_BYTES_MAX (64 * 1024)
 #define FSM_IDEMPOTENCY_KEEP_MS (24LL * 3600 * 1000)
+#define FSM_IDEMPOTENCY_KEY_BYTES_MAX 128
+#define FSM_WORKER_ID_BYTES_MAX 64
+#define FSM_WORKER_SLOTS_MAX 10000
+#define FSM_WORKER_FACTS_BYTES_MAX (64 * 1024) /* version and labels of one worker, encoded */
+#define FSM_WORKERS_MAX 10000 /* remembered; the longest lost one makes room for a new one */
+#define FSM_SPEC_BYTES_MAX (1024 * 1024)
+#define FSM_MESSAGE_BYTES_MAX 1024 /* of a report; the excess is cut off */
+#define FSM_MAX_ATTEMPTS_DEFAULT 3 /* for a submit that carries 0 */
 
 struct fsm;
 
-/* ---- memory views: borrowed, valid until the next apply ---------------------------------------- */
+/* ---- memory views: borrowed, valid until the next apply ----------------------------------------
+ */
 
 struct fsm_worker {
     char *id;
     uint64_t incarnation;
     uint64_t node_id;
     uint32_t slots;
-    uint32_t running;          /* live assignments */
+    uint32_t running; /* live assignments */
     bool lost;
     uint64_t registered_index;
     struct fsm_job *first_job; /* its running jobs, by sequence number; next: worker_next */
-    struct fsm_worker *next;   /* all workers, sorted by id */
+    struct fsm_job *last_job;
+    struct fsm_worker *next; /* all workers, sorted by id */
 };
 
 /* A job that has not ended. Ended jobs exist only as records. */
@@ -55,17 +64,20 @@ struct fsm_job {
     struct fsm_job *worker_prev, *worker_next; /* RUNNING: the worker's list */
 };
 
-/* ---- what an apply yields ------------------------------------------------------------------------ */
+/* ---- what an apply yields
+ * ------------------------------------------------------------------------ */
 
 enum fsm_code {
     FSM_OK = 0,
-    FSM_EXISTING,       /* submit: the idempotency key names job_seq, same request */
-    FSM_KEY_CONFLICT,   /* submit: the key was used with another request */
-    FSM_NOT_FOUND,      /* no such job or worker */
-    FSM_TERMINAL,       /* cancel: the job has already ended */
-    FSM_NOT_PENDING,    /* assign: no longer pending */
-    FSM_WORKER_GONE,    /* assign: worker unknown, lost, of another incarnation, or full */
-    FSM_STALE,          /* update: the fencing token is not the live one; nothing changed */
+    FSM_EXISTING,     /* submit: the idempotency key names job_seq, same request */
+    FSM_KEY_CONFLICT, /* submit: the key was used with another request */
+    FSM_NOT_FOUND,    /* no such job or worker */
+    FSM_TERMINAL,     /* cancel: the job has already ended */
+    FSM_NOT_PENDING,  /* assign: no longer pending */
+    FSM_WORKER_GONE,  /* assign: worker unknown, lost, of another incarnation, or full */
+    FSM_STALE,        /* update: the fencing token is not the live one; nothing changed */
+    FSM_REFUSED,      /* a value no validated request has (register: bad id, slots 0, too many live
+                         workers; submit: spec or key too long; update: no outcome); nothing changed */
 };
 
 struct fsm_result {
@@ -89,25 +101,27 @@ struct fsm_event {
 
 struct fsm_output {
     Chronos__Internal__V1__LogCommand__BodyCase kind; /* which command it was */
-    int64_t now_ms;                                 /* its stamp, made monotonic */
-    const struct fsm_result *results;               /* one per item, in the item order */
+    int64_t now_ms;                                   /* its stamp, made monotonic */
+    const struct fsm_result *results;                 /* one per item, in the item order */
     size_t results_count;
     const struct fsm_event *events;
     size_t events_count;
     bool workers_changed;
 };
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------------------------------
+ */
 
 struct fsm_options {
     size_t overlay_bytes_max; /* fsm_wants_write_back() above it; default 8 MiB */
-    size_t idempotency_max;   /* keys remembered at most (oldest go first); default 1,000,000 */
+    size_t idempotency_max;   /* keys remembered at most (oldest go first); default 1,000,000.
+                                 Part of the state: it must be the same on all nodes */
 };
 
-/* Load from @kv (borrowed for the fsm's life). 0; ERR_CORRUPT / ERR_VERSION with a reason (refuse to
- * start); -ENOMEM; a kv error. */
-int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret, struct errtext *reterr)
-    _must_check_;
+/* Load from @kv (borrowed for the fsm's life). 0; ERR_CORRUPT / ERR_VERSION with a reason (refuse
+ * to start); -ENOMEM; a kv error. */
+int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret,
+             struct errtext *reterr) _must_check_;
 struct fsm *fsm_free(struct fsm *f); /* the overlay is dropped: the log replays it */
 DEFINE_CLEANUP(struct fsm *, fsm_free);
 
@@ -130,7 +144,8 @@ int fsm_write_back(struct fsm *f) _must_check_;
 /* The applied index contained in the last write-back. */
 uint64_t fsm_written_index(const struct fsm *f);
 
-/* ---- looking in ---------------------------------------------------------------------------------- */
+/* ---- looking in
+ * ---------------------------------------------------------------------------------- */
 
 const struct fsm_job *fsm_job_find(const struct fsm *f, uint64_t seq); /* NULL: ended or unknown */
 const struct fsm_job *fsm_ready_first(const struct fsm *f);            /* then ->ready_next */

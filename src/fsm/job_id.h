@@ -12,5 +12,6 @@
 
 /* @seq > 0. Writes a NUL-terminated id. */
 void job_id_format(uint64_t seq, char ret[JOB_ID_BYTES_MAX]);
-/* 0 with *ret_seq; 1 when @s is no well-formed id (canonical form only, so parse-print is identity). */
+/* 0 with *ret_seq; 1 when @s is no well-formed id (canonical form only, so parse-print is
+ * identity). */
 int job_id_parse(const char *s, uint64_t *ret_seq) _must_check_;

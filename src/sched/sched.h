@@ -11,6 +11,8 @@
 #include "base/arena.h"
 #include "fsm/fsm.h"
 
+#define SCHED_PLANS_MAX 1024
+
 struct sched;
 
 int sched_new(struct sched **ret) _must_check_;
@@ -29,7 +31,8 @@ struct sched_liveness {
 /* Plan up to @items_max assignments from the current state. Writes *ret_count items into @items
  * (worker_id borrowed from the fsm until its next apply) and, when there are any, *ret_plan: the id
  * under which they are in flight. 0 or -ENOMEM (nothing in flight then).
- * Cost: O(planned * log(workers) + in flight), independent of how many jobs wait. */
+ * Cost: O(workers + planned * log(workers) + in flight), independent of how many jobs wait. At most
+ * SCHED_PLANS_MAX plans are in flight; then *ret_count is 0 until one is done. */
 int sched_plan(struct sched *s, const struct fsm *f, const struct sched_liveness *live,
                Chronos__Internal__V1__AssignJobItem *items, size_t items_max, size_t *ret_count,
                uint64_t *ret_plan) _must_check_;

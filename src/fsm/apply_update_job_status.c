@@ -1,0 +1,117 @@
+/* UpdateJobStatus and each item of BatchUpdateJobStatus: what a worker says has become of an
+ * attempt.
+ *
+ * "Completion with a stale token is refused and changes nothing" (C25). "Exactly one accepted
+ * result per attempt; repeated identical completion -> same OK" (J12): a worker repeats its report
+ * until a committed entry acknowledges it, so a report for a job that this very attempt ended is OK
+ * again. */
+#include "fsm/fsm_internal.h"
+
+#define MESSAGE_UTF8_TAIL_MAX 3 /* continuation bytes of one character */
+
+/* Cut to the limit, not inside a character. */
+static struct slice cut_message(struct slice s) {
+    size_t n = s.len;
+
+    if (n <= FSM_MESSAGE_BYTES_MAX)
+        return s;
+    n = FSM_MESSAGE_BYTES_MAX;
+    for (int i = 0; i < MESSAGE_UTF8_TAIL_MAX && (s.data[n] & 0xc0) == 0x80; i++)
+        n--;
+    ASSERT(n > 0);
+    return slice_of(s.data, n);
+}
+
+/* The last bytes are the ones worth keeping. */
+static struct slice cut_tail(struct slice s) {
+    if (s.len <= FSM_OUTPUT_TAIL_BYTES_MAX)
+        return s;
+    return slice_of(s.data + (s.len - FSM_OUTPUT_TAIL_BYTES_MAX), FSM_OUTPUT_TAIL_BYTES_MAX);
+}
+
+static bool known_reason(int32_t r) {
+    return r > CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_UNSPECIFIED &&
+           r <= CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_OUTPUT_LIMIT;
+}
+
+/* Which event a report is, and what it leaves in the record. JOB_EVENT_COUNT: none we know. */
+static enum job_event take_outcome(const struct item_update *s, struct record_job *rec) {
+    ASSERT((Chronos__V1__JobState) rec->state == S_RUNNING);
+    ASSERT(rec->failure_reason == 0);
+    switch ((Chronos__V1__AttemptOutcome) s->outcome) {
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED:
+        return JOB_EVENT_COMPLETE;
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED:
+        if (!known_reason(s->reason))
+            return JOB_EVENT_COUNT;
+        rec->failure_reason = s->reason;
+        return JOB_EVENT_FAIL;
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED:
+        if (rec->cancel_requested)
+            return JOB_EVENT_REPORT_CANCELLED;
+        rec->failure_reason = CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_SIGNAL;
+        return JOB_EVENT_FAIL; /* nobody asked: somebody else killed it */
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED:
+        /* J19: given back after it was cancelled is as good as gone. */
+        return rec->cancel_requested ? JOB_EVENT_REPORT_CANCELLED : JOB_EVENT_RELEASE;
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_UNSPECIFIED:
+    case _CHRONOS__V1__ATTEMPT_OUTCOME_IS_INT_SIZE:
+        break;
+    }
+    return JOB_EVENT_COUNT;
+}
+
+/* Not live: ended by this attempt already, or stale. */
+static int answer_late(struct fsm *f, struct apply *a, const struct item_update *s,
+                       struct fsm_result *res) {
+    struct record_job rec;
+    int r;
+
+    r = jobs_read_ended(f, a, s->job_seq, &rec);
+    if (r < 0)
+        return r;
+    if (r == STORE_NOT_FOUND)
+        res->code = FSM_NOT_FOUND;
+    else
+        res->code =
+            rec.fencing_token == s->fencing_token && s->fencing_token > 0 ? FSM_OK : FSM_STALE;
+    return 0;
+}
+
+int apply_update_job_status(struct fsm *f, struct apply *a, const void *item, struct slice raw,
+                            struct fsm_result *res) {
+    const struct item_update *s = item;
+    struct fsm_job *j = u64map_get(&f->jobs, s->job_seq);
+    struct overlay_entry *e;
+    struct record_job rec;
+    enum job_event event;
+    int r;
+
+    ASSERT(res);
+    ASSERT(raw.len >= s->output_tail.len);
+    res->job_seq = s->job_seq;
+    if (!j)
+        return answer_late(f, a, s, res);
+    if (j->state != S_RUNNING || j->fencing_token != s->fencing_token) {
+        res->code = FSM_STALE;
+        return 0;
+    }
+    r = jobs_load(f, a, j->seq, &rec, &e);
+    if (r < 0)
+        return r;
+    event = take_outcome(s, &rec);
+    if (event == JOB_EVENT_COUNT) {
+        res->code = FSM_REFUSED;
+        return 0;
+    }
+    res->code = FSM_OK;
+    if (event != JOB_EVENT_RELEASE) { /* a try that did not happen leaves no trace */
+        rec.failure_message = cut_message(s->message);
+        rec.exit_code = s->exit_code;
+        rec.term_signal = s->term_signal;
+        rec.output_tail = cut_tail(s->output_tail);
+        rec.output_bytes = s->output_bytes;
+        rec.output_truncated = s->output_truncated;
+    }
+    return jobs_transition(f, a, j, &rec, e, event);
+}

@@ -1,0 +1,193 @@
+/* The state machine's outside: accessors and reads. Applying is in fsm_apply.c, loading in
+ * fsm_open.c. Thread: the loop. */
+#include "fsm/fsm_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+struct fsm *fsm_free(struct fsm *f) {
+    if (!f)
+        return NULL;
+    overlay_done(&f->overlay);
+    idem_done(&f->keys);
+    jobs_free_all(f);
+    workers_free_all(f);
+    arena_done(&f->arena);
+    buf_done(&f->read);
+    buf_done(&f->encode);
+    free(f->ops);
+    free(f->results);
+    free(f->events);
+    free(f);
+    return NULL;
+}
+
+uint64_t fsm_applied_index(const struct fsm *f) {
+    ASSERT(f);
+    return f->applied_index;
+}
+
+uint64_t fsm_applied_term(const struct fsm *f) {
+    ASSERT(f);
+    return f->applied_term;
+}
+
+uint64_t fsm_written_index(const struct fsm *f) {
+    ASSERT(f);
+    return f->written_index;
+}
+
+int64_t fsm_last_now_ms(const struct fsm *f) {
+    ASSERT(f);
+    return f->last_now_ms;
+}
+
+uint64_t fsm_next_seq(const struct fsm *f) {
+    ASSERT(f);
+    return f->next_seq;
+}
+
+uint64_t fsm_jobs_count(const struct fsm *f, Chronos__V1__JobState state) {
+    ASSERT(f);
+    ASSERT(state < JOB_STATE_COUNT);
+    return f->counts[state];
+}
+
+const struct fsm_job *fsm_job_find(const struct fsm *f, uint64_t seq) {
+    ASSERT(f);
+    return u64map_get(&f->jobs, seq);
+}
+
+const struct fsm_job *fsm_ready_first(const struct fsm *f) {
+    ASSERT(f);
+    return f->ready_first;
+}
+
+const struct fsm_worker *fsm_worker_first(const struct fsm *f) {
+    ASSERT(f);
+    return f->workers_first;
+}
+
+const struct fsm_worker *fsm_worker_find(const struct fsm *f, const char *id) {
+    ASSERT(f);
+    ASSERT(id);
+    return workers_find(f, slice_of(id, strlen(id)));
+}
+
+void fsm_digest(const struct fsm *f, uint8_t ret[16]) {
+    uint8_t all[16 + 8 + 8 + 8 + 8 * JOB_STATE_COUNT];
+    XXH128_canonical_t out;
+    uint8_t *p = all;
+
+    ASSERT(f);
+    ASSERT(ret);
+    put_le64(p, (uint64_t) f->digest);
+    put_le64(p + 8, (uint64_t) (f->digest >> 64));
+    put_le64(p + 16, f->next_seq);
+    put_le64(p + 24, (uint64_t) f->last_now_ms);
+    put_le64(p + 32, f->keys_count);
+    for (size_t i = 0; i < JOB_STATE_COUNT; i++)
+        put_le64(p + 40 + 8 * i, f->counts[i]);
+    STATIC_ASSERT(sizeof(out.digest) == 16, "128 bits");
+    XXH128_canonicalFromHash(&out, XXH3_128bits(all, sizeof(all)));
+    memcpy(ret, out.digest, 16);
+}
+
+/* Unpack what store_read found. */
+static int read_record(struct fsm *f, struct slice key, const ProtobufCMessageDescriptor *type,
+                       struct arena *arena, ProtobufCMessage **ret) {
+    ProtobufCMessage *m;
+    struct slice value;
+    int r;
+
+    ASSERT(arena);
+    ASSERT(ret);
+    r = store_read(f, key, &value);
+    if (r != 0)
+        return r == STORE_NOT_FOUND ? FSM_READ_NOT_FOUND : r;
+    m = protobuf_c_message_unpack(type, arena_pb(arena), value.len, value.data);
+    if (!m) /* the arena's cap, memory, or bytes: tell them apart by what the record is */
+        return arena->used_bytes + value.len * 2 > arena->max_bytes ? -ENOMEM : ERR_CORRUPT;
+    *ret = m;
+    return 0;
+}
+
+int fsm_read_job(struct fsm *f, uint64_t seq, struct arena *arena,
+                 Chronos__Internal__V1__JobRecord **ret) {
+    uint8_t key[RECORD_JOB_KEY_BYTES];
+
+    ASSERT(f);
+    ASSERT(ret);
+    return read_record(f, record_job_key(seq, key), &chronos__internal__v1__job_record__descriptor,
+                       arena, (ProtobufCMessage **) (void *) ret);
+}
+
+int fsm_read_worker(struct fsm *f, const char *id, struct arena *arena,
+                    Chronos__Internal__V1__WorkerRecord **ret) {
+    uint8_t key[RECORD_KEY_BYTES_MAX];
+
+    ASSERT(f);
+    ASSERT(id);
+    if (id[0] == '\0' || strlen(id) > FSM_WORKER_ID_BYTES_MAX)
+        return FSM_READ_NOT_FOUND;
+    return read_record(f, record_name_key('w', slice_of(id, strlen(id)), key),
+                       &chronos__internal__v1__worker_record__descriptor, arena,
+                       (ProtobufCMessage **) (void *) ret);
+}
+
+static bool at_job(const struct kv_iter *it) {
+    struct slice key;
+
+    if (!it->ops->valid(it))
+        return false;
+    key = it->ops->key(it);
+    return key.len == RECORD_JOB_KEY_BYTES && key.data[0] == 'j';
+}
+
+static int scan(struct kv_iter *it, uint64_t from_seq, bool ascending, struct arena *arena,
+                int (*each)(void *arg, uint64_t seq, const Chronos__Internal__V1__JobRecord *rec),
+                void *arg) {
+    uint8_t key[RECORD_JOB_KEY_BYTES];
+    int r;
+
+    if (ascending)
+        it->ops->seek(it, record_job_key(from_seq, key));
+    else
+        it->ops->seek_for_prev(it, record_job_key(from_seq, key));
+    for (; at_job(it); ascending ? it->ops->next(it) : it->ops->prev(it)) {
+        Chronos__Internal__V1__JobRecord *rec;
+        struct slice value = it->ops->value(it);
+
+        arena_clear(arena);
+        rec = chronos__internal__v1__job_record__unpack(arena_pb(arena), value.len, value.data);
+        if (!rec)
+            return arena->used_bytes + value.len * 2 > arena->max_bytes ? -ENOMEM : ERR_CORRUPT;
+        r = each(arg, get_be64(it->ops->key(it).data + 1), rec);
+        if (r != 0)
+            return r < 0 ? r : 0;
+    }
+    return it->ops->status(it);
+}
+
+int fsm_scan_jobs(struct fsm *f, uint64_t from_seq, bool ascending, struct arena *arena,
+                  int (*each)(void *arg, uint64_t seq, const Chronos__Internal__V1__JobRecord *rec),
+                  void *arg) {
+    struct kv_iter *it;
+    int r;
+
+    ASSERT(f);
+    ASSERT(each);
+    r = fsm_write_back(f);
+    if (r < 0)
+        return r;
+    r = f->kv->ops->iter_open(f->kv, &it);
+    if (r < 0)
+        return r;
+    r = scan(it, from_seq, ascending, arena, each, arg);
+    it->ops->close(it);
+    return r;
+}

@@ -1,0 +1,126 @@
+/* One log entry: decode, move the logical clock, hand each item to its command's handler.
+ * Thread: the loop. */
+#include "fsm/fsm_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define BODY(x) CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_##x
+#define PURGE_PER_COMMAND 16 /* expired keys dropped with any command */
+
+static apply_item_fn *const handlers[COMMAND_BODY_MAX + 1] = {
+    [BODY(SUBMIT_JOB)] = apply_submit_job,
+    [BODY(ASSIGN_JOB)] = apply_assign_job,
+    [BODY(REGISTER_WORKER)] = apply_register_worker,
+    [BODY(UPDATE_JOB_STATUS)] = apply_update_job_status,
+    [BODY(BATCH_UPDATE_JOB_STATUS)] = apply_update_job_status,
+    [BODY(CANCEL_JOB)] = apply_cancel_job,
+    [BODY(LOSE_WORKER)] = apply_lose_worker,
+};
+
+union any_item {
+    struct item_submit submit;
+    struct item_assign assign;
+    struct item_register reg;
+    struct item_update update;
+    struct item_cancel cancel;
+    struct item_lose lose;
+};
+
+static int results_reserve(struct fsm *f, size_t n) {
+    struct fsm_result *results;
+
+    ASSERT(n <= FSM_ITEMS_MAX);
+    if (n <= f->results_cap)
+        return 0;
+    results = realloc(f->results, n * sizeof(*results));
+    if (!results)
+        return -ENOMEM;
+    f->results = results;
+    f->results_cap = n;
+    return 0;
+}
+
+static int apply_items(struct fsm *f, struct apply *a, const struct command_view *v) {
+    const struct command_kind *kind = command_kind_of(v->kind);
+    struct command_items it = command_items_of(v);
+    union any_item decoded;
+    struct slice raw;
+    size_t n = 0, at = 0;
+    int r;
+
+    ASSERT(handlers[v->kind]);
+    ASSERT(kind->item->struct_bytes <= sizeof(decoded));
+    while ((r = command_items_next(&it, &raw)) == 0) {
+        ASSERT(n < f->results_cap);
+        r = record_decode(kind->item, raw, &decoded, &at);
+        if (r < 0) {
+            errtext_set(a->err, "entry %" PRIu64 ": %s item %zu is malformed at byte %zu", a->index,
+                        kind->name, n, at);
+            return r;
+        }
+        f->results[n] = (struct fsm_result){.code = FSM_OK};
+        r = handlers[v->kind](f, a, &decoded, raw, &f->results[n]);
+        if (r < 0)
+            return r;
+        n++;
+    }
+    ASSERT(r == COMMAND_ITEMS_END);
+    ASSERT(n == v->items_count);
+    f->output.results_count = n;
+    return 0;
+}
+
+static int apply_command(struct fsm *f, struct apply *a, struct slice command) {
+    struct command_view v;
+    int r;
+
+    r = command_parse(command, &v, a->err);
+    if (r < 0)
+        return r;
+    if (v.now_ms < 0) {
+        errtext_set(a->err, "entry %" PRIu64 " carries no time", a->index);
+        return ERR_PROTO;
+    }
+    /* J7: logical time never runs backwards, whatever the clocks of successive leaders say. */
+    a->now_ms = f->last_now_ms = MAX(f->last_now_ms, v.now_ms);
+    f->output.kind = v.kind;
+    r = results_reserve(f, v.items_count);
+    if (r == 0)
+        r = keys_purge(f, a, PURGE_PER_COMMAND);
+    if (r == 0)
+        r = apply_items(f, a, &v);
+    return r;
+}
+
+int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct slice command,
+              const struct fsm_output **ret, struct errtext *reterr) {
+    struct apply a = {.index = index, .err = reterr};
+    int r = 0;
+
+    ASSERT(f);
+    ASSERT(!f->failed);
+    ASSERT(ret);
+    ASSERT(index == f->applied_index + 1);
+    ASSERT(term >= f->applied_term);
+    arena_clear(&f->arena);
+    f->output = (struct fsm_output){0};
+    if (command.len > 0)
+        r = apply_command(f, &a, command);
+    if (r < 0) {
+        f->failed = true; /* some items may be in: the log must be replayed on what was written */
+        if (reterr && reterr->s[0] == '\0')
+            errtext_set(reterr, "entry %" PRIu64 ": %s", index, err_name(r));
+        return r;
+    }
+    f->applied_index = index;
+    f->applied_term = term;
+    f->output.now_ms = f->last_now_ms;
+    f->output.results = f->results;
+    f->output.events = f->events;
+    ASSERT(f->counts[S_PENDING] + f->counts[S_RUNNING] == f->jobs.count);
+    ASSERT((f->counts[S_PENDING] == 0) == (f->ready_first == NULL));
+    *ret = &f->output;
+    return 0;
+}

@@ -1,0 +1,156 @@
+/* What the files of fsm/ share and nobody else sees: the state, the store in front of the kv, the
+ * one setter of a job's state, and the handlers of the commands.
+ * Invariants: see fsm_check_invariants. Thread: the loop. */
+#pragma once
+
+#include "fsm/command.h"
+#include "fsm/fsm.h"
+#include "fsm/idem.h"
+#include "fsm/job_state.h"
+#include "fsm/overlay.h"
+#include "fsm/record.h"
+
+#include "base/map.h"
+
+#define S_NONE CHRONOS__V1__JOB_STATE__JOB_STATE_UNSPECIFIED
+#define S_PENDING CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING
+#define S_RUNNING CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING
+#define S_COMPLETED CHRONOS__V1__JOB_STATE__JOB_STATE_COMPLETED
+#define S_FAILED CHRONOS__V1__JOB_STATE__JOB_STATE_FAILED
+#define S_CANCELLED CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED
+
+#define FSM_RECORD_BYTES_MAX (64UL * 1024 * 1024) /* a record can never come near this */
+
+__extension__ typedef unsigned __int128 fsm_u128;
+
+struct job_slab;
+
+struct fsm {
+    struct kv *kv; /* borrowed */
+    struct fsm_options options;
+    bool failed; /* an apply or write-back returned an error: only fsm_free is legal */
+
+    /* The replicated scalars, all in StateMeta. */
+    uint64_t applied_index;
+    uint64_t applied_term;
+    uint64_t next_seq;
+    int64_t last_now_ms;
+    fsm_u128 digest; /* sum over all records; see store.c */
+    uint64_t counts[JOB_STATE_COUNT];
+
+    /* Records not yet in the kv store. */
+    struct overlay overlay;
+    uint64_t written_index;
+    struct kv_op *ops; /* owned scratch of write-backs */
+    size_t ops_cap;
+
+    /* Derived, memory only. */
+    struct u64map jobs; /* seq -> struct fsm_job, not ended */
+    struct fsm_job *ready_first, *ready_last;
+    struct fsm_job *ready_hint; /* last one put back into the middle, or NULL */
+    struct job_slab *slabs;     /* owned */
+    struct fsm_job *free_jobs;  /* linked by ready_next */
+    struct bytesmap workers;    /* id -> struct fsm_worker, owned */
+    struct fsm_worker *workers_first;
+    struct idem keys;
+    uint64_t keys_count; /* "k" records */
+
+    /* Reused by each apply. */
+    struct arena arena; /* strings of events */
+    struct buf read;    /* a record read from the kv store */
+    struct buf encode;  /* a record being written */
+    struct fsm_result *results;
+    size_t results_cap;
+    struct fsm_event *events;
+    size_t events_cap;
+    struct fsm_output output;
+};
+
+/* One apply. */
+struct apply {
+    uint64_t index;
+    int64_t now_ms; /* made monotonic */
+    struct errtext *err;
+};
+
+/* ---- store.c: records, overlay before kv ------------------------------------------------------
+ */
+
+enum { STORE_NOT_FOUND = 1 };
+/* The bytes of a record, borrowed until the next store call. 0, STORE_NOT_FOUND, negative. */
+int store_read(struct fsm *f, struct slice key, struct slice *ret) _must_check_;
+/* The record's entry in the overlay, fetched from the kv store when needed; e->exists tells whether
+ * there is such a record. */
+int store_open(struct fsm *f, struct slice key, struct overlay_entry **ret) _must_check_;
+/* The same for a key that cannot exist yet: saves asking the kv store. */
+int store_create(struct fsm *f, struct slice key, struct overlay_entry **ret) _must_check_;
+/* New content, kept in the digest. @value must not point into the overlay. */
+int store_put(struct fsm *f, struct overlay_entry *e, struct slice value) _must_check_;
+void store_delete(struct fsm *f, struct overlay_entry *e);
+/* Digest of one record, as it is summed up. @hashed: key, 0x00, value. */
+fsm_u128 store_digest(struct slice hashed);
+/* StateMeta as of now into @b. */
+int store_encode_meta(const struct fsm *f, struct buf *b) _must_check_;
+
+/* ---- jobs.c -------------------------------------------------------------------------------------
+ */
+
+/* A job in no list yet, state UNSPECIFIED. NULL: -ENOMEM. */
+struct fsm_job *jobs_new(struct fsm *f, uint64_t seq) _must_check_;
+void jobs_free_all(struct fsm *f);
+/* Decode the record of a job that has not ended. */
+int jobs_load(struct fsm *f, struct apply *a, uint64_t seq, struct record_job *ret,
+              struct overlay_entry **ret_entry) _must_check_;
+/* The one setter of a job's state: asserts the edge, keeps lists and counters, writes @rec (whose
+ * other fields the caller has set) and emits the event. @j is dead when the new state is terminal.
+ */
+int jobs_transition(struct fsm *f, struct apply *a, struct fsm_job *j, struct record_job *rec,
+                    struct overlay_entry *e, enum job_event event) _must_check_;
+/* Put @j into the list its state demands (also for fsm_open). */
+void jobs_link(struct fsm *f, struct fsm_job *j);
+/* The running attempt of @j is lost with its worker: again, failed or cancelled (C28, J15, J19). */
+int jobs_lose(struct fsm *f, struct apply *a, struct fsm_job *j) _must_check_;
+/* A name (worker id) as a string that lives until the next apply. */
+const char *jobs_name(struct fsm *f, struct slice s) _must_check_;
+/* The state of a job that is not in memory: 0 with the record, STORE_NOT_FOUND, negative. */
+int jobs_read_ended(struct fsm *f, struct apply *a, uint64_t seq,
+                    struct record_job *ret) _must_check_;
+
+/* ---- workers.c
+ * ----------------------------------------------------------------------------------- */
+
+struct fsm_worker *workers_find(const struct fsm *f, struct slice id);
+/* A worker without record, sorted in. NULL: -ENOMEM. */
+struct fsm_worker *workers_new(struct fsm *f, struct slice id) _must_check_;
+void workers_remove(struct fsm *f, struct fsm_worker *w);
+void workers_free_all(struct fsm *f);
+/* Write its record; version and labels are copied from @source, a registration or an old record. */
+int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w,
+                struct slice source) _must_check_;
+int workers_open_record(struct fsm *f, struct slice id, struct overlay_entry **ret) _must_check_;
+
+/* ---- keys.c: idempotency
+ * ------------------------------------------------------------------------- */
+
+enum { KEYS_NOT_FOUND = 1 };
+/* 0 with the record of a key that is still remembered. */
+int keys_find(struct fsm *f, struct apply *a, struct slice key,
+              struct record_key *ret) _must_check_;
+int keys_remember(struct fsm *f, struct apply *a, struct slice key, struct slice request_hash,
+                  uint64_t job_seq) _must_check_;
+/* Forget up to @budget keys that have expired or are too many. */
+int keys_purge(struct fsm *f, struct apply *a, unsigned budget) _must_check_;
+
+/* ---- one file per command
+ * ------------------------------------------------------------------------ */
+
+/* @item: the decoded struct of the kind's shape; @raw: its bytes. 0 with *res filled, or negative.
+ */
+typedef int apply_item_fn(struct fsm *f, struct apply *a, const void *item, struct slice raw,
+                          struct fsm_result *res);
+apply_item_fn apply_submit_job;
+apply_item_fn apply_assign_job;
+apply_item_fn apply_register_worker;
+apply_item_fn apply_update_job_status;
+apply_item_fn apply_cancel_job;
+apply_item_fn apply_lose_worker;

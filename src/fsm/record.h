@@ -1,0 +1,152 @@
+/* The records of the state store and the items of commands as plain structs over borrowed bytes.
+ *
+ * The schemas are proto/chronos/internal/v1/command.proto; these tables say where wire.h puts each
+ * field. Keys: "j" + big-endian sequence number, "w" + worker id, "k" + idempotency key, "m".
+ * Slices point into the decoded bytes and live as long as those do.
+ * Pure. */
+#pragma once
+
+#include "fsm/wire.h"
+
+#include "base/buf.h"
+#include "base/codec.h"
+
+#define RECORD_JOB_KEY_BYTES 9
+#define RECORD_NAME_BYTES_MAX 128 /* the longest worker id or idempotency key */
+#define RECORD_KEY_BYTES_MAX (1 + RECORD_NAME_BYTES_MAX)
+
+struct record_job {
+    struct slice spec;
+    int32_t state; /* Chronos__V1__JobState */
+    uint32_t attempt;
+    uint32_t max_attempts;
+    struct slice worker_id;
+    uint64_t fencing_token;
+    bool cancel_requested;
+    int64_t created_at_ms;
+    int64_t started_at_ms;
+    int64_t finished_at_ms;
+    int32_t exit_code;
+    int32_t term_signal;
+    int32_t failure_reason; /* Chronos__V1__FailureReason */
+    struct slice failure_message;
+    struct slice output_tail;
+    uint64_t output_bytes;
+    bool output_truncated;
+    uint64_t created_index;
+    uint64_t updated_index;
+    struct slice queue;
+    uint64_t lost_attempts; /* attempts that counted against max_attempts and were lost */
+};
+
+/* The scalar part of WorkerRecord; version and labels are copied as they came. */
+struct record_worker {
+    struct slice worker_id;
+    uint64_t incarnation;
+    uint32_t slots;
+    uint64_t node_id;
+    struct slice version;
+    bool lost;
+    uint64_t registered_index;
+};
+
+struct record_key {
+    struct slice request_hash;
+    uint64_t job_seq;
+    int64_t created_at_ms;
+};
+
+struct item_submit {
+    struct slice spec;
+    struct slice idempotency_key;
+    struct slice request_hash;
+    uint32_t max_attempts;
+    struct slice queue;
+};
+
+struct item_assign {
+    uint64_t job_seq;
+    struct slice worker_id;
+    uint64_t worker_incarnation;
+};
+
+struct item_register {
+    struct slice worker_id;
+    uint64_t incarnation;
+    uint32_t slots;
+    uint64_t node_id;
+    struct slice version;
+};
+
+struct item_held {
+    uint64_t job_seq;
+    uint64_t fencing_token;
+};
+
+struct item_update {
+    uint64_t job_seq;
+    uint64_t fencing_token;
+    int32_t outcome; /* Chronos__V1__AttemptOutcome */
+    int32_t reason;  /* Chronos__V1__FailureReason */
+    struct slice message;
+    int32_t exit_code;
+    int32_t term_signal;
+    struct slice output_tail;
+    uint64_t output_bytes;
+    bool output_truncated;
+};
+
+struct item_cancel {
+    uint64_t job_seq;
+};
+
+struct item_lose {
+    struct slice worker_id;
+    uint64_t incarnation;
+};
+
+/* Field numbers that the register and the worker record share, so that raw fields can be copied. */
+enum {
+    RECORD_WORKER_LABELS = 6,
+    ITEM_REGISTER_HELD = 7,
+};
+
+/* A table and its length, for wire_decode and wire_encode. */
+struct record_shape {
+    const struct wire_desc *table;
+    size_t len;
+    size_t struct_bytes;
+};
+
+extern const struct record_shape record_shape_job;
+extern const struct record_shape record_shape_worker;
+extern const struct record_shape record_shape_key;
+extern const struct record_shape record_shape_submit;
+extern const struct record_shape record_shape_assign;
+extern const struct record_shape record_shape_register;
+extern const struct record_shape record_shape_held;
+extern const struct record_shape record_shape_update;
+extern const struct record_shape record_shape_cancel;
+extern const struct record_shape record_shape_lose;
+
+/* Zero @out and decode. 0, or ERR_PROTO with *ret_offset. */
+int record_decode(const struct record_shape *shape, struct slice bytes, void *out,
+                  size_t *ret_offset) _must_check_;
+/* Replace the content of @b by the encoding of @in. 0, -ENOMEM, ERR_LIMIT. */
+int record_encode(const struct record_shape *shape, const void *in, struct buf *b) _must_check_;
+
+static inline struct slice record_job_key(uint64_t seq, uint8_t out[RECORD_JOB_KEY_BYTES]) {
+    out[0] = 'j';
+    put_be64(out + 1, seq);
+    return slice_of(out, RECORD_JOB_KEY_BYTES);
+}
+
+/* @prefix is 'w' or 'k'; @name at most RECORD_NAME_BYTES_MAX. */
+static inline struct slice record_name_key(char prefix, struct slice name,
+                                           uint8_t out[RECORD_KEY_BYTES_MAX]) {
+    ASSERT(name.len <= RECORD_NAME_BYTES_MAX);
+    out[0] = (uint8_t) prefix;
+    if (name.len > 0)
+        memcpy(out + 1, name.data, name.len);
+    return slice_of(out, 1 + name.len);
+}

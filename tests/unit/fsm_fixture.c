@@ -1,0 +1,216 @@
+#include "fsm_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define BODY(x) CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_##x
+
+static void open_fsm(struct fixture *x) {
+    int r = fsm_open(x->kv, &x->options, &x->f, &x->err);
+
+    if (r < 0)
+        fail_msg("fsm_open: %s: %s", err_name(r), x->err.s);
+}
+
+void fixture_init(struct fixture *x, const struct fsm_options *o) {
+    *x = (struct fixture){.now_ms = 1000000, .term = 1};
+    if (o)
+        x->options = *o;
+    assert_int_equal(kv_mem_new(0, &x->kv), 0);
+    open_fsm(x);
+}
+
+void fixture_done(struct fixture *x) {
+    x->f = fsm_free(x->f);
+    x->kv->ops->close(x->kv);
+}
+
+void fixture_reopen(struct fixture *x) {
+    x->f = fsm_free(x->f);
+    open_fsm(x);
+}
+
+void fixture_crash(struct fixture *x, size_t keep_unflushed) {
+    x->f = fsm_free(x->f);
+    kv_mem_crash(x->kv, keep_unflushed);
+    open_fsm(x);
+}
+
+int fixture_apply(struct fixture *x, const struct bytes *command) {
+    x->err.s[0] = '\0';
+    return fsm_apply(x->f, fsm_applied_index(x->f) + 1, x->term, bytes_slice(command), &x->out,
+                     &x->err);
+}
+
+struct bytes *fixture_encode(const Chronos__Internal__V1__LogCommand *cmd, int64_t now_ms) {
+    struct bytes *b = NULL;
+
+    assert_int_equal(command_encode(cmd, &b), 0);
+    command_stamp(b, (struct wall){.ms = now_ms});
+    return b;
+}
+
+struct bytes *cmd_submit(const char *spec, const char *key, const char *hash, uint32_t max_attempts,
+                         int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
+    Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
+    Chronos__Internal__V1__SubmitJobItem *items[] = {&item};
+    char queue[] = "default", key_copy[256], spec_copy[256], hash_copy[64];
+
+    (void) strncpy(spec_copy, spec, sizeof(spec_copy) - 1);
+    (void) strncpy(key_copy, key, sizeof(key_copy) - 1);
+    (void) strncpy(hash_copy, hash, sizeof(hash_copy) - 1);
+    spec_copy[255] = key_copy[255] = hash_copy[63] = '\0';
+    item.spec.data = (uint8_t *) spec_copy;
+    item.spec.len = strlen(spec_copy);
+    item.idempotency_key = key_copy;
+    item.request_hash.data = (uint8_t *) hash_copy;
+    item.request_hash.len = strlen(hash_copy);
+    item.max_attempts = max_attempts;
+    item.queue = queue;
+    body.items = items;
+    body.n_items = 1;
+    c.body_case = BODY(SUBMIT_JOB);
+    c.submit_job = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_assign(uint64_t seq, const char *worker, uint64_t incarnation, int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__AssignJob body = CHRONOS__INTERNAL__V1__ASSIGN_JOB__INIT;
+    Chronos__Internal__V1__AssignJobItem item = CHRONOS__INTERNAL__V1__ASSIGN_JOB_ITEM__INIT;
+    Chronos__Internal__V1__AssignJobItem *items[] = {&item};
+    char id[128];
+
+    (void) strncpy(id, worker, sizeof(id) - 1);
+    id[127] = '\0';
+    item.job_seq = seq;
+    item.worker_id = id;
+    item.worker_incarnation = incarnation;
+    body.items = items;
+    body.n_items = 1;
+    c.body_case = BODY(ASSIGN_JOB);
+    c.assign_job = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_register(const char *worker, uint64_t incarnation, uint32_t slots, uint64_t node,
+                           const uint64_t (*held)[2], size_t held_count, int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__RegisterWorker body = CHRONOS__INTERNAL__V1__REGISTER_WORKER__INIT;
+    Chronos__Internal__V1__RegisterWorkerItem item =
+        CHRONOS__INTERNAL__V1__REGISTER_WORKER_ITEM__INIT;
+    Chronos__Internal__V1__RegisterWorkerItem *items[] = {&item};
+    Chronos__Internal__V1__RegisterWorkerItem__LabelsEntry label =
+        CHRONOS__INTERNAL__V1__REGISTER_WORKER_ITEM__LABELS_ENTRY__INIT;
+    Chronos__Internal__V1__RegisterWorkerItem__LabelsEntry *labels[] = {&label};
+    Chronos__Internal__V1__HeldAttempt h[64], *hp[64];
+    char id[128], version[] = "1.2", key[] = "zone", value[] = "a";
+
+    (void) strncpy(id, worker, sizeof(id) - 1);
+    id[127] = '\0';
+    assert_true(held_count <= 64);
+    for (size_t i = 0; i < held_count; i++) {
+        chronos__internal__v1__held_attempt__init(&h[i]);
+        h[i].job_seq = held[i][0];
+        h[i].fencing_token = held[i][1];
+        hp[i] = &h[i];
+    }
+    label.key = key;
+    label.value = value;
+    item.worker_id = id;
+    item.incarnation = incarnation;
+    item.slots = slots;
+    item.node_id = node;
+    item.version = version;
+    item.labels = labels;
+    item.n_labels = 1;
+    item.held = hp;
+    item.n_held = held_count;
+    body.items = items;
+    body.n_items = 1;
+    c.body_case = BODY(REGISTER_WORKER);
+    c.register_worker = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutcome outcome,
+                         Chronos__V1__FailureReason reason, int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__UpdateJobStatus u = CHRONOS__INTERNAL__V1__UPDATE_JOB_STATUS__INIT;
+    char message[] = "said so", tail[] = "the tail";
+
+    u.job_seq = seq;
+    u.fencing_token = token;
+    u.outcome = outcome;
+    u.reason = reason;
+    u.message = message;
+    u.exit_code = outcome == CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED ? 3 : 0;
+    u.output_tail.data = (uint8_t *) tail;
+    u.output_tail.len = strlen(tail);
+    u.output_bytes = 1000;
+    c.body_case = BODY(UPDATE_JOB_STATUS);
+    c.update_job_status = &u;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_cancel(uint64_t seq, int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__CancelJob body = CHRONOS__INTERNAL__V1__CANCEL_JOB__INIT;
+    Chronos__Internal__V1__CancelJobItem item = CHRONOS__INTERNAL__V1__CANCEL_JOB_ITEM__INIT;
+    Chronos__Internal__V1__CancelJobItem *items[] = {&item};
+
+    item.job_seq = seq;
+    body.items = items;
+    body.n_items = 1;
+    c.body_case = BODY(CANCEL_JOB);
+    c.cancel_job = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_lose(const char *worker, uint64_t incarnation, int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__LoseWorker body = CHRONOS__INTERNAL__V1__LOSE_WORKER__INIT;
+    Chronos__Internal__V1__LoseWorkerItem item = CHRONOS__INTERNAL__V1__LOSE_WORKER_ITEM__INIT;
+    Chronos__Internal__V1__LoseWorkerItem *items[] = {&item};
+    char id[128];
+
+    (void) strncpy(id, worker, sizeof(id) - 1);
+    id[127] = '\0';
+    item.worker_id = id;
+    item.incarnation = incarnation;
+    body.items = items;
+    body.n_items = 1;
+    c.body_case = BODY(LOSE_WORKER);
+    c.lose_worker = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+enum fsm_code fixture_do(struct fixture *x, struct bytes *command) {
+    int r = fixture_apply(x, command);
+
+    if (r < 0)
+        fail_msg("fsm_apply: %s: %s", err_name(r), x->err.s);
+    (void) bytes_unref(command);
+    assert_int_equal(x->out->results_count, 1);
+    return x->out->results[0].code;
+}
+
+enum fsm_code fixture_submit(struct fixture *x, uint32_t max_attempts) {
+    return fixture_do(x, cmd_submit("a spec", "", "", max_attempts, x->now_ms));
+}
+
+enum fsm_code fixture_update(struct fixture *x, uint64_t seq, uint64_t token,
+                             Chronos__V1__AttemptOutcome outcome) {
+    Chronos__V1__FailureReason reason =
+        outcome == CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED
+            ? CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_EXIT_CODE
+            : CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_UNSPECIFIED;
+
+    return fixture_do(x, cmd_update(seq, token, outcome, reason, x->now_ms));
+}

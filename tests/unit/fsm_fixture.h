@@ -1,0 +1,44 @@
+/* A state machine over kv_mem and short ways to build and apply commands. Tests only. */
+#pragma once
+
+#include "fsm/command.h"
+#include "fsm/fsm.h"
+#include "storage/kv_mem.h"
+
+struct fixture {
+    struct kv *kv;
+    struct fsm *f;
+    struct fsm_options options;
+    int64_t now_ms; /* stamped on every command */
+    uint64_t term;
+    const struct fsm_output *out; /* of the last apply */
+    struct errtext err;
+};
+
+void fixture_init(struct fixture *x, const struct fsm_options *o);
+void fixture_done(struct fixture *x);
+/* Close, optionally cut the power keeping @keep batches, open again. */
+void fixture_reopen(struct fixture *x);
+void fixture_crash(struct fixture *x, size_t keep_unflushed);
+
+/* Apply ready-made bytes at the next index; returns fsm_apply's result. */
+int fixture_apply(struct fixture *x, const struct bytes *command);
+/* Encode @cmd, stamp it with now_ms. Owned by the caller. */
+struct bytes *fixture_encode(const Chronos__Internal__V1__LogCommand *cmd, int64_t now_ms);
+
+/* One-item commands. The caller owns the result. */
+struct bytes *cmd_submit(const char *spec, const char *key, const char *hash, uint32_t max_attempts,
+                         int64_t now_ms);
+struct bytes *cmd_assign(uint64_t seq, const char *worker, uint64_t incarnation, int64_t now_ms);
+struct bytes *cmd_register(const char *worker, uint64_t incarnation, uint32_t slots, uint64_t node,
+                           const uint64_t (*held)[2], size_t held_count, int64_t now_ms);
+struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutcome outcome,
+                         Chronos__V1__FailureReason reason, int64_t now_ms);
+struct bytes *cmd_cancel(uint64_t seq, int64_t now_ms);
+struct bytes *cmd_lose(const char *worker, uint64_t incarnation, int64_t now_ms);
+
+/* Apply and free; the result must be 0. Returns the code of the only item. */
+enum fsm_code fixture_do(struct fixture *x, struct bytes *command);
+enum fsm_code fixture_submit(struct fixture *x, uint32_t max_attempts);
+enum fsm_code fixture_update(struct fixture *x, uint64_t seq, uint64_t token,
+                             Chronos__V1__AttemptOutcome outcome);
