@@ -377,3 +377,13 @@ struct mono replica_now(const struct replica *r) {
 const struct raft *replica_raft(const struct replica *r) {
     return r->raft;
 }
+
+void replica_transfer_leadership(struct replica *r, uint64_t to) {
+    struct raft_event ev = {.type = RAFT_EV_TRANSFER, .transfer_to = to};
+
+    if (raft_role(r->raft) != RAFT_LEADER)
+        return;
+    r->now = r->env.clock.mono(r->env.clock.ctx);
+    r->wants_turn = true;
+    (void) replica_step(r, &ev, NULL);
+}

@@ -125,6 +125,10 @@ const char *replica_client_address(const struct replica *r, uint64_t node_id);
 struct mono replica_now(const struct replica *r);
 const struct raft *replica_raft(const struct replica *r);
 
+/* Hand leadership to @to (0 = the most caught-up voter). Does nothing on a node that does not lead;
+ * raft gives up by itself after an election timeout. Look at raft_role() for the outcome. */
+void replica_transfer_leadership(struct replica *r, uint64_t to);
+
 /* ---- the event stream (WatchJobs)
  * ---------------------------------------------------------------- */
 
