@@ -352,12 +352,12 @@ static int op_open(void *ctx, const char *name, int flags, struct disk_file **re
     if (r < 0)
         return r;
     if (strlen(name) >= NAME_BYTES || strchr(name, '/'))
-        return -EINVAL;
+        return leave(d, special, -EINVAL);
     e = dir_find(d, name);
     if (e && (flags & DISK_CREATE) && (flags & DISK_EXCL))
-        return -EEXIST;
+        return leave(d, special, -EEXIST);
     if (!e && !(flags & DISK_CREATE))
-        return -ENOENT;
+        return leave(d, special, -ENOENT);
     r = dir_reserve(d);
     if (r < 0)
         return r;
@@ -447,7 +447,7 @@ static int op_pwrite(void *ctx, struct disk_file *f, uint64_t off, const void *b
     if (r < 0)
         return r;
     if (f->flags & DISK_RDONLY)
-        return -EBADF;
+        return leave(d, special, -EBADF);
     if (special)
         len = part_of(d, len);
     growth = off + len > i->size ? off + len - i->size : 0;
@@ -455,7 +455,7 @@ static int op_pwrite(void *ctx, struct disk_file *f, uint64_t off, const void *b
         uint64_t over = d->used_bytes + growth - d->capacity_bytes;
 
         if (growth == 0 || over >= len)
-            return -ENOSPC;
+            return leave(d, special, -ENOSPC);
         len -= (size_t) over;
     }
     if (len > 0) {
@@ -487,7 +487,7 @@ static int op_truncate(void *ctx, struct disk_file *f, uint64_t size) {
         return leave(d, special, 0);
     if (size > i->size && d->capacity_bytes > 0 &&
         d->used_bytes + (size - i->size) > d->capacity_bytes)
-        return -ENOSPC;
+        return leave(d, special, -ENOSPC);
     r = inode_reserve(i, size);
     if (r >= 0)
         r = undo_push(d, i, MIN(size, i->size), (size_t) (i->size - MIN(size, i->size)), 0);
@@ -506,9 +506,9 @@ static int op_rename(void *ctx, const char *from, const char *to) {
     if (r < 0)
         return r;
     if (strlen(to) >= NAME_BYTES || strchr(to, '/'))
-        return -EINVAL;
+        return leave(d, special, -EINVAL);
     if (!dir_find(d, from))
-        return -ENOENT;
+        return leave(d, special, -ENOENT);
     r = dir_reserve(d);
     if (r < 0)
         return r;
@@ -531,7 +531,7 @@ static int op_unlink(void *ctx, const char *name) {
     if (r < 0)
         return r;
     if (!dir_find(d, name))
-        return -ENOENT;
+        return leave(d, special, -ENOENT);
     r = dir_reserve(d);
     if (r < 0)
         return r;
@@ -931,7 +931,8 @@ uint32_t sim_disk_open_handles(const struct sim_disk *d) {
 uint8_t *sim_disk_bytes(struct sim_disk *d, const char *name, uint64_t *ret_len) {
     struct entry *e = dir_find(d, name);
 
-    if (!e)
+    /* An empty file has an address too: NULL means that there is no file. */
+    if (!e || inode_reserve(e->inode, 1) < 0)
         return NULL;
     *ret_len = e->inode->size;
     return e->inode->data;
