@@ -32,7 +32,8 @@ struct client {
     size_t nodes_count;
     size_t current;
     uint64_t timeout_ms;
-    struct retry retry;
+    struct retry retry;        /* of the call */
+    struct retry stream_retry; /* of the stream: calls come in between */
     struct mono started;
     bool noticed; /* "waiting" was printed */
 };
@@ -104,6 +105,7 @@ int client_new(const char *addresses, uint64_t timeout_ms, struct client **ret,
     /* Jitter needs no secret: the clock does when the system has no entropy yet. */
     (void) getrandom(&seed, sizeof(seed), GRND_NONBLOCK);
     c->retry.rng = rng_seed(seed);
+    c->stream_retry.rng = rng_seed(~seed);
     if (uv_loop_init(&c->loop) < 0) {
         errtext_set(reterr, "the event loop cannot be created");
         return -ENOMEM;
@@ -222,10 +224,14 @@ static void wait_ms(struct client *c, uint64_t ms) {
 
 /* ---- repetition ---------------------------------------------------------------------------- */
 
-void client_start(struct client *c) {
+static void start(struct client *c, struct retry *r) {
     c->started = now_mono();
-    c->retry.deadline = mono_add_ms(c->started, c->timeout_ms);
-    c->retry.attempts = 0;
+    r->deadline = mono_add_ms(c->started, c->timeout_ms);
+    r->attempts = 0;
+}
+
+void client_stream_start(struct client *c) {
+    start(c, &c->stream_retry);
 }
 
 /* The leader's address is the best next choice; a node that is away is the worst. */
@@ -255,10 +261,11 @@ static void notice(struct client *c, const struct client_error *e) {
     fprintf(stderr, "still trying (%s: %s)\n", client_code_name(e->code), e->message);
 }
 
-static bool repeat(struct client *c, const struct outcome *o, const struct client_error *e) {
+static bool repeat(struct client *c, struct retry *policy, const struct outcome *o,
+                   const struct client_error *e) {
     uint64_t delay = 0;
 
-    if (!retry_next(&c->retry, now_mono(), &o->answer, c->nodes_count, &delay))
+    if (!retry_next(policy, now_mono(), &o->answer, c->nodes_count, &delay))
         return false;
     choose_next(c, o);
     notice(c, e);
@@ -272,7 +279,7 @@ int client_call(struct client *c, const char *path, const ProtobufCMessage *requ
     _cleanup_(bytes_unrefp) struct bytes *b = pack(request);
     struct outcome o = {.descriptor = reply};
 
-    client_start(c);
+    start(c, &c->retry);
     do {
         o = (struct outcome){.descriptor = reply,
                              .message_out = reterr->message,
@@ -288,7 +295,7 @@ int client_call(struct client *c, const char *path, const ProtobufCMessage *requ
         while (!o.done)
             (void) uv_run(&c->loop, UV_RUN_ONCE);
         reterr->code = o.code;
-    } while (o.code != RPC_OK && repeat(c, &o, reterr));
+    } while (o.code != RPC_OK && repeat(c, &c->retry, &o, reterr));
     if (o.code != RPC_OK)
         return (int) o.code;
     c->retry.attempts++;
@@ -384,11 +391,11 @@ bool client_stream_retry(struct client *c, const struct client_error *e, bool pr
     struct outcome o = {.code = e->code};
 
     if (progress)
-        client_start(c);
+        client_stream_start(c);
     o.answer = (struct retry_answer){.code = (uint32_t) e->code, .repeatable = true};
     if (h->on_tick)
         h->on_tick(h->arg);
-    return repeat(c, &o, e);
+    return repeat(c, &c->stream_retry, &o, e);
 }
 
 /* ---- codes --------------------------------------------------------------------------------- */

@@ -63,8 +63,8 @@ int client_stream(struct client *c, const char *path, const ProtobufCMessage *re
 bool client_stream_retry(struct client *c, const struct client_error *e, bool progress,
                          const struct client_stream_handler *h) _must_check_;
 
-/* Forget the tries and start the overall time anew, before a fresh stream. */
-void client_start(struct client *c);
+/* Forget the failed streams and start the overall time anew, before a fresh stream. */
+void client_stream_start(struct client *c);
 
 /* The exit code for a gRPC code: 0, 1, 3 or 4 of cli/exit_code.h. */
 int client_exit_code(enum rpc_code code);
