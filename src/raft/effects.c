@@ -57,8 +57,7 @@ void raft_effects_send(struct raft *r, struct raft_message m) {
     if (m.term == 0)
         m.term = r->term;
     ASSERT(m.term > 0);
-    if (makes_own_term_known(m.type) &&
-        (r->hard_state_dirty || r->hard_state_seq > r->durable_seq))
+    if (makes_own_term_known(m.type) && (r->hard_state_dirty || r->hard_state_seq > r->durable_seq))
         m.after_seq = RAFT_AFTER_NEWEST;
     if (!raft_effects_grow(r, (void **) &r->messages, &r->messages_cap, n, sizeof(*r->messages)))
         return;

@@ -14,8 +14,8 @@
 
 void raft_election_reset_timer(struct raft *r) {
     /* 5.2: "election timeouts are chosen randomly from a fixed interval" - drawn anew each time. */
-    uint64_t ns = rng_range(&r->rng, r->options.election_timeout_min_ns,
-                            r->options.election_timeout_max_ns);
+    uint64_t ns =
+        rng_range(&r->rng, r->options.election_timeout_min_ns, r->options.election_timeout_max_ns);
 
     ASSERT(ns >= r->options.election_timeout_min_ns);
     ASSERT(ns <= r->options.election_timeout_max_ns);
@@ -143,8 +143,9 @@ void raft_election_pre_campaign(struct raft *r) {
 }
 
 /* 5.2: "To begin an election, a follower increments its current term and transitions to candidate
- * state. It then votes for itself and issues RequestVote RPCs." The requests wait for the batch that
- * holds term, vote and every entry they advertise (M18, M45); the own vote counts from then on. */
+ * state. It then votes for itself and issues RequestVote RPCs." The requests wait for the batch
+ * that holds term, vote and every entry they advertise (M18, M45); the own vote counts from then
+ * on. */
 void raft_election_campaign(struct raft *r, bool transfer) {
     start_round(r, RAFT_CANDIDATE);
     raft_effects_hard_state(r, r->term + 1, r->options.id);

@@ -1,7 +1,7 @@
 /* What a leader knows of each peer, and the window of what is in flight to it.
  *
- * Section 5.3 keeps nextIndex and matchIndex for each server; the states and the window are those of
- * etcd's raft design (probe, replicate, snapshot), which keep a slow or lost link from being fed
+ * Section 5.3 keeps nextIndex and matchIndex for each server; the states and the window are those
+ * of etcd's raft design (probe, replicate, snapshot), which keep a slow or lost link from being fed
  * without end (mutant M33). */
 #include "raft/raft_internal.h"
 
@@ -106,7 +106,7 @@ void raft_progress_sent(struct raft *r, struct raft_peer *p, uint64_t last, size
     ASSERT(p->inflight_count < cap);
     ASSERT(last + 1 >= p->next);
 
-    if (p->match + 1 == p->next)
+    if (p->inflight_count == 0)
         p->moved_at = r->now;
     p->inflight[(p->inflight_head + p->inflight_count) % cap] =
         (struct raft_inflight){.last = last, .bytes = bytes};

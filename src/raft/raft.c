@@ -58,7 +58,8 @@ static int start_check(const struct raft_start *s, struct errtext *reterr) {
     }
     if (last_term > s->hard_state.term || s->hard_state.term > RAFT_TERM_MAX ||
         (s->hard_state.term == 0 && s->hard_state.vote != 0)) {
-        errtext_set(reterr, "stored term %llu (vote %llu) does not fit a log that ends in term %llu",
+        errtext_set(reterr,
+                    "stored term %llu (vote %llu) does not fit a log that ends in term %llu",
                     (unsigned long long) s->hard_state.term,
                     (unsigned long long) s->hard_state.vote, (unsigned long long) last_term);
         return ERR_CORRUPT;

@@ -6,11 +6,11 @@
  * majority of the cluster." 4./5. the state machine advances to readIndex and answers (caller).
  *
  * Rounds are numbered. A read is confirmed only by a round whose heartbeats were all sent after the
- * read arrived; reads that arrive while a round is under way share the next one. A confirmation is a
- * count of acknowledged round numbers, not a lookup by the reader's id, so that a repeated id cannot
- * be answered by an older round (M30).
- * A follower asks the leader, one request at a time for all that wait. Its request ids start at a
- * number that is new in each life, so that an answer to an earlier life is recognised. */
+ * read arrived; reads that arrive while a round is under way share the next one. A confirmation is
+ * a count of acknowledged round numbers, not a lookup by the reader's id, so that a repeated id
+ * cannot be answered by an older round (M30). A follower asks the leader, one request at a time for
+ * all that wait. Its request ids start at a number that is new in each life, so that an answer to
+ * an earlier life is recognised. */
 #include "raft/raft_internal.h"
 
 static struct raft_pending_read *pending_push(struct raft *r) {
@@ -171,8 +171,7 @@ void raft_read_index_ready(struct raft *r) {
 void raft_read_index_join_heartbeat(struct raft *r) {
     ASSERT(r->role == RAFT_LEADER);
     ASSERT(r->reads_head + r->reads_count <= r->reads_cap);
-    if (r->reads_count > 0 &&
-        r->reads[r->reads_head + r->reads_count - 1].round > r->read_round)
+    if (r->reads_count > 0 && r->reads[r->reads_head + r->reads_count - 1].round > r->read_round)
         r->read_round++;
 }
 

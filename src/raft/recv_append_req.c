@@ -20,8 +20,7 @@ static bool entries_are_sane(const struct raft_message *m) {
     for (size_t i = 0; i < m->entries_count; i++) {
         const struct raft_entry *e = &m->entries[i];
 
-        if (e->index != m->log_index + 1 + i || e->term < term || e->term == 0 ||
-            e->term > m->term)
+        if (e->index != m->log_index + 1 + i || e->term < term || e->term == 0 || e->term > m->term)
             return false;
         if (e->type != RAFT_ENTRY_NOOP && e->type != RAFT_ENTRY_CONFIG &&
             e->type != RAFT_ENTRY_COMMAND)

@@ -33,7 +33,8 @@ static void revive(struct raft *r, struct raft_peer *p) {
             p->probe_sent = false;
         break;
     case RAFT_REPLICATE:
-        if (p->match + 1 < p->next && mono_diff_ns(r->now, p->moved_at) >= 2 * interval) {
+        /* Also an empty request, which moves no index, holds a place in the window. */
+        if (p->inflight_count > 0 && mono_diff_ns(r->now, p->moved_at) >= 2 * interval) {
             p->stalled = true;
             p->moved_at = r->now;
         }

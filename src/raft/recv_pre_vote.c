@@ -1,9 +1,9 @@
 /* PreVote (dissertation 9.6).
  *
  * "Servers [...] grant a pre-vote if the candidate's log is up to date and they have not received
- * heartbeats from a valid leader for at least a baseline election timeout." Neither side changes its
- * term or vote, and nothing is written (M15). A grant carries the term that was asked for; a refusal
- * carries our own, so that a candidate with an old term catches up (M16, M17). */
+ * heartbeats from a valid leader for at least a baseline election timeout." Neither side changes
+ * its term or vote, and nothing is written (M15). A grant carries the term that was asked for; a
+ * refusal carries our own, so that a candidate with an old term catches up (M16, M17). */
 #include "raft/raft_internal.h"
 
 void raft_recv_pre_vote_req(struct raft *r, const struct raft_message *m) {

@@ -102,7 +102,8 @@ void raft_replication_set_commit(struct raft *r, uint64_t commit) {
 
 /* Figure 2: "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and
  * log[N].term == currentTerm: set commitIndex = N". Every member's own match is counted (M42), the
- * leader's is what its disk has (M31), and an older term's entry is never counted (M1, figure 8). */
+ * leader's is what its disk has (M31), and an older term's entry is never counted (M1, figure 8).
+ */
 void raft_replication_maybe_commit(struct raft *r) {
     const struct raft_config *c = raft_config_current(r);
     uint64_t matches[RAFT_NODES_MAX];
@@ -138,8 +139,7 @@ void raft_replication_check_quorum(struct raft *r) {
     if (!mono_reached(r->now, r->quorum_deadline))
         return;
     for (size_t i = 0; i < c->count; i++)
-        contacts[i] =
-            r->peers[i].id == r->options.id ? r->now.ns : r->peers[i].last_contact.ns;
+        contacts[i] = r->peers[i].id == r->options.id ? r->now.ns : r->peers[i].last_contact.ns;
     limit = mono_add_ns((struct mono){.ns = raft_config_quorum_value(c, contacts)},
                         r->options.election_timeout_max_ns);
     if (mono_reached(r->now, limit))
@@ -181,18 +181,19 @@ static void send_append(struct raft *r, struct raft_peer *p, uint64_t prev_term,
     ASSERT(count == 0 || entries[0].index == p->next);
     ASSERT(prev == 0 || prev_term > 0);
 
-    raft_effects_send(r, (struct raft_message){
-                             .type = RAFT_MSG_APPEND_REQ,
-                             .to = p->id,
-                             .log_index = prev,
-                             .log_term = prev_term,
-                             .commit = r->commit,
-                             .session = p->session,
-                             /* The array is not const because a receiver's message owns one; the
-                              * contract of raft.h forbids the caller to touch these. */
-                             .entries = count > 0 ? (struct raft_entry *) (uintptr_t) entries : NULL,
-                             .entries_count = count,
-                         });
+    raft_effects_send(r,
+                      (struct raft_message){
+                          .type = RAFT_MSG_APPEND_REQ,
+                          .to = p->id,
+                          .log_index = prev,
+                          .log_term = prev_term,
+                          .commit = r->commit,
+                          .session = p->session,
+                          /* The array is not const because a receiver's message owns one; the
+                           * contract of raft.h forbids the caller to touch these. */
+                          .entries = count > 0 ? (struct raft_entry *) (uintptr_t) entries : NULL,
+                          .entries_count = count,
+                      });
     p->sent = true;
     p->commit_sent = MAX(p->commit_sent, MIN(r->commit, prev + count));
     if (p->state == RAFT_REPLICATE) {
@@ -234,7 +235,7 @@ static void flush_peer(struct raft *r, struct raft_peer *p) {
 
     if (p->state == RAFT_SNAPSHOT || p->load_pending)
         return;
-    if (p->stalled) {
+    if (p->stalled && !p->sent) {
         send_stall_probe(r, p);
         return;
     }

@@ -16,8 +16,7 @@ static uint64_t best_target(const struct raft *r) {
     for (size_t i = 0; i < c->count; i++) {
         const struct raft_peer *p = &r->peers[i];
 
-        if (p->id == r->options.id || !(c->members[i].flags & RAFT_MEMBER_VOTER) ||
-            !p->contacted ||
+        if (p->id == r->options.id || !(c->members[i].flags & RAFT_MEMBER_VOTER) || !p->contacted ||
             mono_diff_ns(r->now, p->last_contact) >= r->options.election_timeout_min_ns)
             continue;
         if (!best || p->match > best->match)

@@ -265,7 +265,9 @@ static void check_peers(struct world *w, struct world_node *n) {
         if (raft_peer_status(n->raft, id, &s) != 0)
             continue;
         CHECK(w, s.next > s.match);
-        CHECK(w, s.match <= w->nodes[id].log_count); /* R12: durable there */
+        /* R12: durable there, unless a newer leader had it cut since. */
+        CHECK(w, s.match <= w->nodes[id].log_count ||
+                     w->nodes[id].hard_state.term > raft_term(n->raft));
         CHECK(w, s.inflight_messages <= w->options.inflight_messages_max);
     }
 }

@@ -70,7 +70,7 @@ struct world {
     const char *what; /* printed when a check fails */
     struct rng rng;
     struct mono now;
-    struct raft_options options; /* for nodes started from now on */
+    struct raft_options options;                  /* for nodes started from now on */
     struct world_node nodes[WORLD_NODES_MAX + 1]; /* by id; [0] unused */
     size_t count;
     bool cut[WORLD_NODES_MAX + 1][WORLD_NODES_MAX + 1]; /* from, to */
@@ -79,9 +79,9 @@ struct world {
     size_t net_cap;
     uint64_t context_last;
     /* history */
-    uint64_t *leader_of;      /* by term */
+    uint64_t *leader_of;                      /* by term */
     uint64_t (*vote_of)[WORLD_NODES_MAX + 1]; /* by term and node */
-    struct raft_entry *committed; /* ghost log; entry i at [i - 1] */
+    struct raft_entry *committed;             /* ghost log; entry i at [i - 1] */
     size_t committed_count;
     size_t elections;
     size_t truncations;

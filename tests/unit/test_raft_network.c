@@ -1,10 +1,10 @@
 /* Random networks of 1 to 5 rafts.
  *
- * Goal: find interleavings nobody thought of. Method: from each seed a swarm of fault rates is drawn
- * (loss, duplication, reordering, slow disks, crashes that lose unconfirmed batches, cut links,
- * unreadable loads), thousands of random actions run against raft_world.c's checkers, then all faults
- * end and the cluster must agree and commit within a bounded time.
- * Seeds: CHRONOS_RAFT_SEEDS=first-last (default 1-400). */
+ * Goal: find interleavings nobody thought of. Method: from each seed a swarm of fault rates is
+ * drawn (loss, duplication, reordering, slow disks, crashes that lose unconfirmed batches, cut
+ * links, unreadable loads), thousands of random actions run against raft_world.c's checkers, then
+ * all faults end and the cluster must agree and commit within a bounded time. Seeds:
+ * CHRONOS_RAFT_SEEDS=first-last (default 1-400). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -87,8 +87,8 @@ static void fire_timers(struct world *w) {
 
 static void restart(struct world *w, uint64_t id) {
     struct world_node *n = &w->nodes[id];
-    uint64_t applied = rng_chance(&w->rng, 500) ? n->store_applied
-                                                : rng_range(&w->rng, 0, n->store_applied);
+    uint64_t applied =
+        rng_chance(&w->rng, 500) ? n->store_applied : rng_range(&w->rng, 0, n->store_applied);
 
     n->store_applied = applied;
     world_restart(w, id, rng_range(&w->rng, applied > 5 ? applied - 5 : 0, applied), applied);
@@ -248,10 +248,11 @@ static void test_random_networks(void **state) {
         fail_msg("CHRONOS_RAFT_SEEDS=%s is not first-last", range);
     for (uint64_t seed = first; seed <= last; seed++)
         run_seed(seed, &t);
-    print_message("seeds %llu-%llu: %zu elections, %zu truncations, %zu commits, %zu loads, "
-                  "%llu reads\n",
-                  first, last, t.elections, t.truncations, t.commits, t.loads,
-                  (unsigned long long) t.reads_ok);
+    print_message(
+        "seeds %llu-%llu: %zu elections, %zu truncations, %zu commits, %zu loads, "
+        "%llu reads\n",
+        first, last, t.elections, t.truncations, t.commits, t.loads,
+        (unsigned long long) t.reads_ok);
     if (last - first < 100)
         return;
     /* A world in which nothing happens proves nothing. */
