@@ -267,6 +267,7 @@ void rpc_call_begin(struct rpc_call *c) {
         rpc_server_watch_later(s, c);
     else if (!c->watched)
         rpc_call_watch(c);
+    ASSERT(c->watched || c->young);
     if (c->handled && c->slot->method->kind == RPC_BIDI_STREAM && c->state == RPC_CALL_OPEN)
         call_read(c);
     call_unhold(c);

@@ -75,7 +75,7 @@ struct rpc_pump *rpc_server_pump(const struct rpc_server *s);
 void *rpc_server_ctx(const struct rpc_server *s);
 bool rpc_server_stopping(const struct rpc_server *s);
 size_t rpc_server_write_queue_bytes_max(const struct rpc_server *s);
-/* Bracket every handler call: a handler may free the server. */
+/* Bracket every event: on_stopped comes when the outermost is done. */
 void rpc_server_enter(struct rpc_server *s);
 void rpc_server_leave(struct rpc_server *s);
 /* Watch the call if it is still open after a while: most unary calls are answered within a few

@@ -441,7 +441,8 @@ struct rpc_channel *rpc_channel_free(struct rpc_channel *ch) {
 /* --- the client --- */
 
 static void client_release(struct rpc_client *c) {
-    /* The last answers are still on their way from gRPC; nobody waits for them any more. */
+    ASSERT(!c->channels);
+    ASSERT(c->depth == 0);
     while (c->idle) {
         struct unary *u = c->idle;
 

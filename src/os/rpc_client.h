@@ -11,7 +11,9 @@ struct rpc_channel; /* one per server address */
 struct rpc_stream;  /* one bidi or server stream */
 
 int rpc_client_new(uv_loop_t *loop, struct rpc_client **ret, struct errtext *reterr) _must_check_;
-/* All calls get on_done / on_end with CANCELLED before this returns. */
+/* All calls get on_done / on_end with CANCELLED before this returns. Frees the channels that are
+ * left, too. Allowed inside a callback. The loop must run once more afterwards, so that libuv can
+ * close the handles. */
 struct rpc_client *rpc_client_free(struct rpc_client *c);
 
 /* Lazy connection with gRPC's own reconnects (backoff capped at 1 s here). @address "host:port".

@@ -17,7 +17,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SERVER_UNARY_REQUESTS 128
+/* Calls beyond these wait inside gRPC until one is lent again: measured, 16 and 512 answer equally
+ * fast, and a burst of 1,000 does not stall. */
+#define SERVER_UNARY_REQUESTS 64
 #define SERVER_STREAM_REQUESTS 16
 #define SERVER_POOL_MAX 1024
 #define SERVER_YOUNG_MS 20
@@ -43,7 +45,7 @@ struct rpc_server {
     struct rpc_call *idle; /* owned pool */
     size_t idle_count;
     size_t open_count;                        /* calls between OPEN and GONE */
-    size_t unasked_count;                     /* of these: streams that no handler has finished */
+    size_t unfinished_count;                  /* of these: streams that no handler has finished */
     struct rpc_call *young_head, *young_tail; /* open unary calls not yet watched, oldest first */
     uv_timer_t timer; /* while serving: the sweep of young calls; once stopping: the grace */
     bool timer_open;  /* the handle is initialised */
@@ -53,18 +55,20 @@ struct rpc_server {
     void (*on_stopped)(void *arg);
     void *on_stopped_arg;
     unsigned depth; /* handler frames on the stack */
-    bool doomed;    /* freed by one of them: the outermost frame releases the memory */
 };
 
 struct rpc_pump *rpc_server_pump(const struct rpc_server *s) {
     return s->pump;
 }
+
 void *rpc_server_ctx(const struct rpc_server *s) {
     return s->ctx;
 }
+
 bool rpc_server_stopping(const struct rpc_server *s) {
     return s->stopping;
 }
+
 size_t rpc_server_write_queue_bytes_max(const struct rpc_server *s) {
     return s->write_queue_bytes_max;
 }
@@ -214,7 +218,7 @@ static void server_cancel_all(struct rpc_server *s) {
 /* Streams that nobody has finished never end by themselves: once only such are left, waiting for
  * the grace time would be waiting for nothing. */
 static void server_check_grace(struct rpc_server *s) {
-    if (s->stopping && s->open_count == s->unasked_count)
+    if (s->stopping && s->open_count == s->unfinished_count)
         server_cancel_all(s);
 }
 
@@ -268,19 +272,19 @@ static bool call_is_stream(const struct rpc_call *c) {
 void rpc_server_call_opened(struct rpc_server *s, const struct rpc_call *c) {
     s->open_count++;
     if (call_is_stream(c))
-        s->unasked_count++;
+        s->unfinished_count++;
 }
 
 void rpc_server_call_finishing(struct rpc_server *s, const struct rpc_call *c) {
     if (!call_is_stream(c))
         return;
-    ASSERT(s->unasked_count > 0);
-    s->unasked_count--;
+    ASSERT(s->unfinished_count > 0);
+    s->unfinished_count--;
 }
 
 void rpc_server_call_over(struct rpc_server *s, const struct rpc_call *c) {
     (void) c;
-    ASSERT(s->open_count > s->unasked_count || s->open_count > 0);
+    ASSERT(s->open_count > 0);
     s->open_count--;
     server_check_grace(s);
 }
@@ -334,9 +338,7 @@ void rpc_server_leave(struct rpc_server *s) {
     s->depth--;
     if (s->depth > 0)
         return;
-    if (s->doomed) {
-        server_release(s);
-    } else if (s->down && s->pump->pending == 0 && on_stopped) {
+    if (s->down && s->pump->pending == 0 && on_stopped) {
         (void) uv_timer_stop(&s->timer);
         s->on_stopped = NULL;
         on_stopped(s->on_stopped_arg); /* may free the server */
@@ -346,9 +348,9 @@ void rpc_server_leave(struct rpc_server *s) {
 struct rpc_server *rpc_server_free(struct rpc_server *s) {
     if (!s)
         return NULL;
-    ASSERT(!s->doomed);
+    /* A handler on the stack still holds its call, and gRPC waits for that to shut down. */
+    ASSERT(s->depth == 0);
     s->on_stopped = NULL;
-    rpc_server_enter(s);
     if (s->started && !s->stopping)
         server_shutdown(s);
     if (s->started) {
@@ -356,8 +358,7 @@ struct rpc_server *rpc_server_free(struct rpc_server *s) {
         rpc_pump_drain(s->pump);
         ASSERT(s->down);
     }
-    s->doomed = true;
-    rpc_server_leave(s);
+    server_release(s);
     return NULL;
 }
 

@@ -43,8 +43,8 @@ enum rpc_kind {
 struct rpc_call; /* one call; owned by the server until on_gone has been delivered */
 
 struct rpc_metadata {
-    const char *key; /* lower case */
-    const char *value;
+    const char *key;   /* lower case */
+    const char *value; /* printable ASCII (a pair with other bytes in it is left out) */
 };
 
 struct rpc_method {
@@ -56,7 +56,8 @@ struct rpc_method {
     /* BIDI only. @end: the client has half-closed, @message is empty. */
     void (*on_message)(void *ctx, struct rpc_call *call, struct slice message, bool end);
     /* The call is over (finished by us, cancelled, deadline, connection lost). Last callback; after
-     * it the pointer is invalid. For UNARY it also comes once the reply was sent. */
+     * it the pointer is invalid. For UNARY it also comes once the reply was sent, and up to 40 ms
+     * after the client left (gRPC is asked to watch a unary call only when it is 20 ms old). */
     void (*on_gone)(void *ctx, struct rpc_call *call);
     /* Stream writable again after rpc_call_write returned 1; may be NULL. */
     void (*on_writable)(void *ctx, struct rpc_call *call);
@@ -76,9 +77,14 @@ struct rpc_server;
 int rpc_server_new(uv_loop_t *loop, const struct rpc_server_options *o, struct rpc_server **ret,
                    struct errtext *reterr) _must_check_;
 int rpc_server_port(const struct rpc_server *s);
-/* Stop accepting, let running unary calls finish until @grace_ms, cancel the rest, then on_stopped
- * (on the loop). After that rpc_server_free. */
+/* Stop accepting, let running unary calls (and streams that were finished) end until @grace_ms,
+ * cancel the rest, then on_stopped (on the loop). Streams that nobody has finished are cancelled as
+ * soon as only such are left: finish them first to give them a status of their own. A call that
+ * still arrives is refused with UNAVAILABLE. After that, or from on_stopped, rpc_server_free. */
 void rpc_server_stop(struct rpc_server *s, uint64_t grace_ms, void (*on_stopped)(void *arg), void *arg);
+/* At any time but from inside a method's callback (on_stopped may): calls in flight are cancelled
+ * and get their on_gone before this returns; on_stopped no longer comes. The loop must run once more afterwards, so that
+ * libuv can close the handles. NULL allowed; returns NULL. */
 struct rpc_server *rpc_server_free(struct rpc_server *s);
 
 /* Attach the handler's own state to a call. */
@@ -87,7 +93,8 @@ void *rpc_call_user(const struct rpc_call *c);
 const char *rpc_call_peer(struct rpc_call *c); /* "ipv4:127.0.0.1:5012"; borrowed */
 /* The client's deadline on our monotonic clock (uv_hrtime base); MONO_NEVER when none. */
 struct mono rpc_call_deadline(const struct rpc_call *c);
-/* Request metadata by lower-case key, borrowed until on_gone; NULL when absent. */
+/* Request metadata by lower-case key, borrowed until on_gone (each call makes a copy that lives as
+ * long as the call: ask once); NULL when absent. */
 const char *rpc_call_metadata(const struct rpc_call *c, const char *key);
 
 /* UNARY: answer with a message and OK. Takes a reference of @reply. Exactly one of reply/fail. */
@@ -98,5 +105,6 @@ void rpc_call_reply(struct rpc_call *c, struct bytes *reply);
 void rpc_call_finish(struct rpc_call *c, enum rpc_code code, const char *message,
                      const struct rpc_metadata *trailing, size_t trailing_count);
 /* Streams: queue one message (takes a reference). 0; 1 = queued, but the queue is above its bound:
- * wait for on_writable before producing more. Writing to a call that is already dying is harmless. */
+ * wait for on_writable (at half the bound) before producing more. A stream whose handler goes on
+ * to 16 times the bound is cancelled. Writing to a call that is already dying is harmless. */
 int rpc_call_write(struct rpc_call *c, struct bytes *message);

@@ -172,7 +172,7 @@ static const struct rpc_method methods[] = {
 
 static void on_watchdog(uv_timer_t *t) {
     (void) t;
-    fprintf(stderr, "watchdog: the loop made no progress for %d ms\n", WATCHDOG_MS);
+    fprintf(stderr, "watchdog: the test took longer than %d ms\n", WATCHDOG_MS);
     abort();
 }
 
@@ -337,16 +337,21 @@ static void test_unknown_method(void **state) {
     assert_int_equal(f->gone, 0);
 }
 
-/* Goal: a deadline ends the call on both sides, once each. */
+/* Goal: a deadline ends the call on both sides, once each.
+ * Method: on a slow machine it may pass before the call has left; then it is tried with twice the
+ * time until the server has seen one. */
 static void test_deadline(void **state) {
     struct fixture *f = *state;
+    unsigned tries = 0;
 
-    call(f, "/t/Hold", 10, 50);
-    run_until_count(f, &f->done, 1);
-    assert_int_equal(f->code, RPC_DEADLINE_EXCEEDED);
+    for (uint64_t timeout_ms = 50; f->calls == 0; timeout_ms *= 2) {
+        call(f, "/t/Hold", 10, timeout_ms);
+        run_until_count(f, &f->done, ++tries);
+        assert_int_equal(f->code, RPC_DEADLINE_EXCEEDED);
+    }
     run_until(f, &f->held_gone);
-    assert_int_equal(f->gone, 1);
-    assert_int_equal(f->done, 1);
+    assert_int_equal(f->gone, f->calls);
+    assert_int_equal(f->done, tries);
 }
 
 /* Goal: a held call can be answered later; its user pointer is kept. */
@@ -551,6 +556,7 @@ static void test_channel_free(void **state) {
 /* --- everything at once --- */
 
 #define CHAOS_STEPS 4000
+#define CHAOS_CALLS_MIN 200
 #define CHAOS_MAX 256
 
 struct chaos {
@@ -662,8 +668,7 @@ static void chaos_begin(struct chaos *c) {
         struct rpc_stream *s = NULL;
 
         assert_int_equal(rpc_stream_open(c->f->channel, "/c/Chat",
-                                         rng_below(&c->rand, 2) ? b : NULL, timeout_ms, &cb, c,
-                                         &s),
+                                         rng_below(&c->rand, 2) ? b : NULL, timeout_ms, &cb, c, &s),
                          0);
         c->closing[c->streams_count] = false;
         c->streams[c->streams_count++] = s;
@@ -719,7 +724,7 @@ static void test_chaos(void **state) {
     (void) snprintf(f->address, sizeof(f->address), "127.0.0.1:%d", rpc_server_port(s));
     (void) rpc_channel_free(f->channel);
     assert_int_equal(rpc_channel_new(f->client, f->address, 0, &f->channel), 0);
-    for (unsigned i = 0; i < CHAOS_STEPS; i++)
+    for (unsigned i = 0; i < CHAOS_STEPS || c->on_calls < CHAOS_CALLS_MIN; i++)
         chaos_step(c);
     if (seed % 2 == 0)
         f->client = rpc_client_free(f->client);
@@ -729,7 +734,6 @@ static void test_chaos(void **state) {
     assert_int_equal(c->on_calls, c->on_gones);
     assert_int_equal(c->streams_count, 0);
     assert_int_equal(c->held_count, 0);
-    assert_true(c->on_calls > 100);
     free(c);
 }
 
