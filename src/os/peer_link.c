@@ -218,6 +218,23 @@ static void dial(struct peer_link *l) {
         start_resolve(l);
 }
 
+/* A stopped process keeps its connection alive in the kernel while it reads nothing. Waiting for it
+ * would only collect messages that are stale when it wakes; a new connection starts afresh. */
+static void arm_stall(struct peer_link *l) {
+    l->stall_bytes = uv_stream_get_write_queue_size((const uv_stream_t *) &l->conn->tcp);
+    arm(l, l->net->o.stall_ms);
+}
+
+static void check_stall(struct peer_link *l) {
+    size_t left = uv_stream_get_write_queue_size((const uv_stream_t *) &l->conn->tcp);
+
+    ASSERT(l->writing); /* the timer runs only meanwhile */
+    if (left == l->stall_bytes)
+        peer_link_fail(l, "the peer reads nothing");
+    else
+        arm_stall(l);
+}
+
 static void on_timer(uv_timer_t *t) {
     struct peer_link *l = CONTAINER_OF(t, struct peer_link, timer);
 
@@ -232,8 +249,10 @@ static void on_timer(uv_timer_t *t) {
         l->net->counters.timed_out++;
         peer_link_fail(l, "no answer to the handshake");
         break;
-    case PEER_LINK_RESOLVING:
     case PEER_LINK_UP:
+        check_stall(l);
+        break;
+    case PEER_LINK_RESOLVING:
     case PEER_LINK_CLOSING:
     case PEER_LINK_CLOSED:
         break;
@@ -424,6 +443,8 @@ static void on_written(uv_write_t *req, int status) {
     ASSERT(l->writing);
     l->writing = false;
     l->in_flight = 0;
+    if (l->state == PEER_LINK_UP)
+        (void) uv_timer_stop(&l->timer);
     if (status < 0) {
         peer_link_fail(l, uv_strerror(status)); /* no effect when it is closing already */
         return;
@@ -461,5 +482,6 @@ void peer_link_flush(struct peer_link *l) {
         }
         l->writing = true;
         l->in_flight = messages;
+        arm_stall(l);
     }
 }

@@ -250,6 +250,7 @@ static void set_defaults(struct peer_net_options *o) {
     o->connect_ms = o->connect_ms ? o->connect_ms : 2000;
     o->backoff_min_ms = o->backoff_min_ms ? o->backoff_min_ms : 20;
     o->backoff_max_ms = o->backoff_max_ms ? o->backoff_max_ms : 500;
+    o->stall_ms = o->stall_ms ? o->stall_ms : 5000;
     o->reject_retry_ms = o->reject_retry_ms ? o->reject_retry_ms : 5000;
 }
 

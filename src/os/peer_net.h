@@ -48,6 +48,7 @@ struct peer_net_options {
     uint64_t handshake_ms;                           /* default 5,000 */
     uint64_t connect_ms;                             /* default 2,000 */
     uint64_t backoff_min_ms, backoff_max_ms;         /* defaults 20 and 500 */
+    uint64_t stall_ms;                               /* default 5,000: the peer reads nothing */
     uint64_t reject_retry_ms;                        /* default 5,000, after a REJECT */
     struct peer_net_callbacks callbacks;
 };

@@ -124,6 +124,7 @@ struct peer_link {
     uv_write_t write;
     bool writing; /* `write` is in flight and covers the first in_flight messages */
     unsigned in_flight;
+    size_t stall_bytes; /* of it not yet taken by the kernel when the stall timer was armed */
     struct peer_send *head;
     struct peer_send **tail;
     size_t head_offset; /* bytes of the first message that left already */

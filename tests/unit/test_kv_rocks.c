@@ -5,6 +5,8 @@
 #include "os/kv_rocks.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define KEYS 500U
@@ -179,6 +181,53 @@ static void write_and_die(const char *dir, uint64_t batches, uint64_t flush_at) 
 /* Goal: after a crash the store is an exact prefix of the batches, at least what was flushed
  * (reliability.md W13). Method: a child writes past several memtables and ends with _exit; the
  * counter must say exactly which records exist. */
+/* In a child: files may not grow past 1 MiB; exit 42 when the store says so and goes on saying so.
+ */
+static void write_against_limit(const char *dir) {
+    const struct rlimit limit = {.rlim_cur = 1 << 20, .rlim_max = 1 << 20};
+    uint8_t key[12], value[1000] = {0};
+    struct kv_op op = {.value = slice_of(value, sizeof(value))};
+    struct rng rng = rng_seed(1);
+    struct errtext err = {0};
+    struct kv *kv = NULL;
+
+    if (kv_rocks_open(dir, &kv, NULL) != 0 || signal(SIGXFSZ, SIG_IGN) == SIG_ERR ||
+        setrlimit(RLIMIT_FSIZE, &limit) != 0)
+        _exit(1);
+    for (uint64_t i = 0; i < 3000; i++) {
+        make_key(key, i);
+        for (size_t j = 0; j < sizeof(value); j++) /* incompressible */
+            value[j] = (uint8_t) rng_next(&rng);
+        op.key = slice_of(key, sizeof(key));
+        if (kv->ops->write(kv, &op, 1) != 0)
+            _exit(2);
+    }
+    if (kv->ops->flush(kv) >= 0)
+        _exit(3);
+    kv_rocks_last_error(kv, &err);
+    if (!strstr(err.s, "IO error"))
+        _exit(4);
+    _exit(kv->ops->write(kv, &op, 1) < 0 || kv->ops->flush(kv) < 0 ? 42 : 5);
+}
+
+/* Goal: a flush that fails is a negative result with a text, and the store does not go on as if
+ * nothing had happened. Method: a child with a file size limit in place of a full disk. */
+static void test_failed_flush(void **state) {
+    char dir[64];
+    int status = 0;
+    pid_t pid;
+
+    (void) state;
+    os_test_dir(dir);
+    pid = fork();
+    if (pid == 0)
+        write_against_limit(dir);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 42);
+    os_test_rmdir(dir);
+}
+
 static void check_prefix(const char *dir, uint64_t batches) {
     struct kv *kv = NULL;
     struct kv_iter *it = NULL;
@@ -320,7 +369,8 @@ static void test_speed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_crash_prefix), /* first: it forks, and RocksDB starts threads */
+        cmocka_unit_test(test_failed_flush), /* these two first: they fork, and RocksDB has */
+        cmocka_unit_test(test_crash_prefix), /* threads that a fork would miss */
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_contract),
         cmocka_unit_test(test_close_does_not_flush),

@@ -367,6 +367,51 @@ static bool has_received(void *arg) {
     return ((const struct side *) arg)->received > 0;
 }
 
+/* Goal: a peer that stops reading (a stopped process, whose kernel still answers) is given up after
+ * the stall time instead of being fed stale messages later. Method: a raw socket plays a peer that
+ * shakes hands and then never reads. */
+static void test_stall(void **state) {
+    struct side a = {0};
+    struct peer_net_options o = options(&a, 1, CLUSTER_A);
+    struct peer_frame_hello h = {.from = 2, .to = 1, .protocol_min = 1, .protocol_max = 1};
+    uint8_t frame[PEER_FRAME_HEADER_BYTES + PEER_FRAME_HELLO_BYTES_MAX];
+    struct sockaddr_in sa = {.sin_family = AF_INET};
+    socklen_t sa_len = sizeof(sa);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), peer;
+    uv_loop_t loop;
+    char address[32];
+    size_t len;
+
+    (void) state;
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (const struct sockaddr *) &sa, sizeof(sa)), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *) &sa, &sa_len), 0);
+    (void) snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(sa.sin_port));
+    o.stall_ms = 100;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    assert_int_equal(peer_net_new(&loop, &o, &a.net, NULL), 0);
+    assert_int_equal(peer_net_set_peer(a.net, 2, address), 0);
+    (void) uv_run(&loop, UV_RUN_NOWAIT);
+    peer = accept(fd, NULL, NULL);
+    assert_true(peer >= 0);
+    memcpy(h.cluster_id, CLUSTER_A, sizeof(h.cluster_id));
+    len = peer_frame_encode_hello(frame + PEER_FRAME_HEADER_BYTES, &h);
+    peer_frame_encode_header(frame, PEER_FRAME_WELCOME,
+                             slice_of(frame + PEER_FRAME_HEADER_BYTES, len));
+    len += PEER_FRAME_HEADER_BYTES;
+    assert_int_equal(send(peer, frame, len, MSG_NOSIGNAL), len);
+    os_test_run_until(&loop, is_up, &a);
+    for (uint64_t i = 1; i <= 20; i++)
+        peer_net_send(a.net, 2, message(i, (size_t) 1 << 20));
+    os_test_run_until(&loop, is_down, &a);
+    assert_non_null(strstr(a.last_log, "reads nothing"));
+    stop(&loop, &a);
+    os_test_loop_done(&loop);
+    assert_int_equal(close(peer), 0);
+    assert_int_equal(close(fd), 0);
+}
+
 /* Goal: a bounded queue drops and counts; sending to nobody drops; removing the sender from inside
  * its own message is safe. Method: limits small enough to reach before the loop runs. */
 static void test_bounds(void **state) {
@@ -454,6 +499,7 @@ int main(void) {
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_silent),   cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_names),    cmocka_unit_test(test_listen_errors),
+        cmocka_unit_test(test_stall),
     };
 
     return cmocka_run_group_tests_name("peer_net", tests, NULL, NULL);
