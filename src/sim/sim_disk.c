@@ -49,7 +49,7 @@ struct inode {
     uint64_t size;
     uint64_t cap;
     struct vec undo;
-    size_t undo_last; /* position of the newest record, SIZE_MAX = none */
+    size_t undo_last;       /* position of the newest record, SIZE_MAX = none */
     struct lost_page *lost; /* owned */
     size_t lost_count;
     uint64_t lost_size; /* durable size behind a lying sync; UINT64_MAX = none */
@@ -250,7 +250,8 @@ static void dir_set(struct sim_disk *d, const char *name, struct inode *inode) {
 
 static int dir_reserve(struct sim_disk *d) {
     void *p = d->entries;
-    int r = grow(&p, &d->entries_cap, d->entries_count + d->dir_undos_count + 8, sizeof(*d->entries));
+    int r =
+        grow(&p, &d->entries_cap, d->entries_count + d->dir_undos_count + 8, sizeof(*d->entries));
 
     d->entries = (struct entry *) p;
     if (r < 0)
@@ -629,8 +630,8 @@ static bool chunk_equal(const struct plane *p, const struct inode *i, uint64_t s
 static int sync_lies(struct sim_disk *d, struct inode *i) {
     _cleanup_(plane_done) struct plane live = plane_copy(i);
     size_t pages = (size_t) ((live.size + PAGE_BYTES - 1) / PAGE_BYTES);
-    struct lost_page *lost = (struct lost_page *) must_alloc(
-        (pages + i->lost_count) * sizeof(struct lost_page));
+    struct lost_page *lost =
+        (struct lost_page *) must_alloc((pages + i->lost_count) * sizeof(struct lost_page));
     size_t n = 0;
 
     while (i->undo_last != SIZE_MAX)

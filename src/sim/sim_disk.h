@@ -23,7 +23,7 @@ enum sim_disk_op {
     SIM_DISK_UNLINK,
     SIM_DISK_SYNC_DIR,
     SIM_DISK_LIST,
-    SIM_DISK_OPS,           /* number of kinds */
+    SIM_DISK_OPS,                /* number of kinds */
     SIM_DISK_ANY = SIM_DISK_OPS, /* in a fault: count all of them */
 };
 
@@ -31,21 +31,22 @@ enum sim_disk_op {
 enum sim_disk_model {
     SIM_DISK_KEEP_NONE,
     SIM_DISK_KEEP_ALL,
-    SIM_DISK_KEEP_PREFIX,    /* writes and directory operations up to one moment; the next write torn */
-    SIM_DISK_KEEP_SECTORS,   /* any 512-byte sectors, any prefix of directory operations */
-    SIM_DISK_KEEP_PAGES,     /* any 4 KiB pages, any prefix of directory operations */
-    SIM_DISK_LOSE_DIR,       /* all data, no directory operation since the last sync_dir */
-    SIM_DISK_MODELS,         /* number of models */
+    SIM_DISK_KEEP_PREFIX,  /* writes and directory operations up to one moment; the next write torn
+                            */
+    SIM_DISK_KEEP_SECTORS, /* any 512-byte sectors, any prefix of directory operations */
+    SIM_DISK_KEEP_PAGES,   /* any 4 KiB pages, any prefix of directory operations */
+    SIM_DISK_LOSE_DIR,     /* all data, no directory operation since the last sync_dir */
+    SIM_DISK_MODELS,       /* number of models */
 };
 
 enum sim_disk_effect {
-    SIM_DISK_FAIL,      /* return @err, do nothing */
-    SIM_DISK_SHORT,     /* pread, pwrite: do only part (at least one byte) */
-    SIM_DISK_SYNC_LIES, /* datasync: return @err, call the pages clean without writing them: later
-                         * syncs succeed and write nothing of them */
+    SIM_DISK_FAIL,       /* return @err, do nothing */
+    SIM_DISK_SHORT,      /* pread, pwrite: do only part (at least one byte) */
+    SIM_DISK_SYNC_LIES,  /* datasync: return @err, call the pages clean without writing them: later
+                          * syncs succeed and write nothing of them */
     SIM_DISK_SYNC_DROPS, /* the same, and the process then reads the old content back */
-    SIM_DISK_CRASH,     /* the power goes before the operation: ERR_CRASHED from here on */
-    SIM_DISK_CRASH_MID, /* the power goes in the middle: a write is partly live, others are done */
+    SIM_DISK_CRASH,      /* the power goes before the operation: ERR_CRASHED from here on */
+    SIM_DISK_CRASH_MID,  /* the power goes in the middle: a write is partly live, others are done */
 };
 
 struct sim_disk_fault {

@@ -14,7 +14,7 @@ int io_read_full(const struct disk *disk, struct disk_file *f, uint64_t off, voi
 int io_write_full(const struct disk *disk, struct disk_file *f, uint64_t off, const void *buf,
                   size_t len) _must_check_;
 /* Overwrite [@from, @to) with zero bytes. As io_write_full. */
-int io_write_zeros(const struct disk *disk, struct disk_file *f, uint64_t from, uint64_t to)
-    _must_check_;
+int io_write_zeros(const struct disk *disk, struct disk_file *f, uint64_t from,
+                   uint64_t to) _must_check_;
 /* Close when open; NULL is allowed. Returns NULL. */
 struct disk_file *io_close(const struct disk *disk, struct disk_file *f);

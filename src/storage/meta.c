@@ -22,8 +22,18 @@
 /* "CHRNMETA" as little-endian bytes. */
 #define META_MAGIC 0x4154454d4e524843ULL
 
-enum { M_MAGIC = 0, M_VERSION = 8, M_CRC = 12, M_GENERATION = 16, M_CLUSTER = 24, M_NODE = 40,
-       M_TERM = 48, M_VOTE = 56, M_SYNCED = 64, M_END = 72 };
+enum {
+    M_MAGIC = 0,
+    M_VERSION = 8,
+    M_CRC = 12,
+    M_GENERATION = 16,
+    M_CLUSTER = 24,
+    M_NODE = 40,
+    M_TERM = 48,
+    M_VOTE = 56,
+    M_SYNCED = 64,
+    M_END = 72
+};
 
 STATIC_ASSERT(M_END <= META_SLOT_BYTES, "the fields fit the slot");
 
@@ -121,16 +131,18 @@ static int read_slots(struct meta *m, struct errtext *reterr) {
     }
     /* An intact slot of a newer program beside an old one of ours: its term may be the truth. */
     if (worst == ERR_VERSION) {
-        errtext_set(reterr, "the file " META_NAME " was written by a newer version of this program");
+        errtext_set(reterr,
+                    "the file " META_NAME " was written by a newer version of this program");
         return ERR_VERSION;
     }
     if (found)
         return 0;
-    errtext_set(reterr,
-                "the file " META_NAME
-                ": both slots (offset 0 and offset %u) are damaged; term and vote are lost, so this "
-                "node must not vote again: remove it from the cluster and add it under a new id",
-                META_SLOT_BYTES);
+    errtext_set(
+        reterr,
+        "the file " META_NAME
+        ": both slots (offset 0 and offset %u) are damaged; term and vote are lost, so this "
+        "node must not vote again: remove it from the cluster and add it under a new id",
+        META_SLOT_BYTES);
     return ERR_CORRUPT;
 }
 

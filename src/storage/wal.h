@@ -6,7 +6,8 @@
  * ever rewritten.
  * What it is not: it knows no Raft; it stores (term, index, type, data) and gives it back.
  * Invariants: reliability.md W1, W3, W7-W11, W16, W18, W20; drawn in docs/formats.md.
- * Thread: wal_open on the owner's thread; after that all calls run inside disk jobs, one at a time. */
+ * Thread: wal_open on the owner's thread; after that all calls run inside disk jobs, one at a time.
+ */
 #pragma once
 
 #include "base/bytes.h"
@@ -31,7 +32,7 @@ struct wal_identity {
 
 struct wal_options {
     struct wal_identity identity;
-    uint32_t segment_bytes; /* default 16 MiB; WAL_SEGMENT_BYTES_MIN..MAX, multiple of 4096 */
+    uint32_t segment_bytes;  /* default 16 MiB; WAL_SEGMENT_BYTES_MIN..MAX, multiple of 4096 */
     uint32_t spare_segments; /* kept ready, default 2 */
     /* An index that was once known durable (struct meta_state has one), 0 = none. A log that ends
      * before it, with no truncation to explain that, is refused as damaged. */
@@ -53,10 +54,10 @@ DEFINE_CLEANUP(struct wal *, wal_close);
 
 /* Write records (not yet durable). The first must be wal_last_index() + 1. After any negative
  * result the log is closed for writing and the process must stop (W3, W19). */
-int wal_append(struct wal *w, const struct wal_record *recs, size_t n, struct errtext *reterr)
-    _must_check_;
-/* Cut all records with index >= @from (> the index before wal_first_index(); asserted); durable with
- * the next wal_sync. Nothing to cut: 0. */
+int wal_append(struct wal *w, const struct wal_record *recs, size_t n,
+               struct errtext *reterr) _must_check_;
+/* Cut all records with index >= @from (> the index before wal_first_index(); asserted); durable
+ * with the next wal_sync. Nothing to cut: 0. */
 int wal_truncate(struct wal *w, uint64_t from, struct errtext *reterr) _must_check_;
 /* One fdatasync for everything written so far (more when a segment was finished in between). */
 int wal_sync(struct wal *w, struct errtext *reterr) _must_check_;
@@ -76,12 +77,12 @@ int wal_read(struct wal *w, uint64_t first, size_t max_bytes,
              int (*each)(void *arg, const struct wal_record *rec), void *arg,
              struct errtext *reterr) _must_check_;
 /* Term of one record: 0 with *ret_term, 1 when not in the log. */
-int wal_term(struct wal *w, uint64_t index, uint64_t *ret_term, struct errtext *reterr)
-    _must_check_;
+int wal_term(struct wal *w, uint64_t index, uint64_t *ret_term,
+             struct errtext *reterr) _must_check_;
 
 uint64_t wal_first_index(const struct wal *w); /* 0 when it holds no record */
 /* The next record's index minus one; 0 in a new log. (After wal_release and a truncation of all
  * that was left it is not 0 although there is no record.) */
 uint64_t wal_last_index(const struct wal *w);
 uint64_t wal_synced_index(const struct wal *w); /* all up to here is durable */
-uint64_t wal_bytes(const struct wal *w);       /* of all segments in use */
+uint64_t wal_bytes(const struct wal *w);        /* of all segments in use */

@@ -151,8 +151,7 @@ static uint32_t segment_bytes_for(const struct wal *w, uint32_t min_bytes) {
 static int push_segment(struct wal *w, const struct wal_segment_header *h) {
     if (w->segs_count == w->segs_cap) {
         size_t cap = MAX((size_t) 8, w->segs_cap * 2);
-        struct wal_segment *segs =
-            (struct wal_segment *) realloc(w->segs, cap * sizeof(*segs));
+        struct wal_segment *segs = (struct wal_segment *) realloc(w->segs, cap * sizeof(*segs));
 
         if (!segs)
             return -ENOMEM;

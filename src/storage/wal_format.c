@@ -8,12 +8,39 @@
 /* "CHRONWAL" as little-endian bytes. */
 #define WAL_MAGIC 0x4c41574e4f524843ULL
 
-enum { H_MAGIC = 0, H_VERSION = 8, H_CRC = 12, H_CLUSTER = 16, H_NODE = 32, H_SEQ = 40, H_USE = 48,
-       H_PREV_SEQ = 56, H_PREV_INDEX = 64, H_PREV_TERM = 72, H_FLOOR = 80, H_OLDEST = 88,
-       H_PREV_END = 96, H_PREV_CRC = 100, H_BASE_END = 104, H_BYTES = 108, H_END = 112 };
+enum {
+    H_MAGIC = 0,
+    H_VERSION = 8,
+    H_CRC = 12,
+    H_CLUSTER = 16,
+    H_NODE = 32,
+    H_SEQ = 40,
+    H_USE = 48,
+    H_PREV_SEQ = 56,
+    H_PREV_INDEX = 64,
+    H_PREV_TERM = 72,
+    H_FLOOR = 80,
+    H_OLDEST = 88,
+    H_PREV_END = 96,
+    H_PREV_CRC = 100,
+    H_BASE_END = 104,
+    H_BYTES = 108,
+    H_END = 112
+};
 
-enum { R_LEN = 0, R_CRC = 4, R_INDEX = 8, R_TERM = 16, R_PREV = 24, R_SYNCED = 28, R_DATA_CRC = 32,
-       R_KIND = 36, R_TYPE = 37, R_USE = 38, R_END = 40 };
+enum {
+    R_LEN = 0,
+    R_CRC = 4,
+    R_INDEX = 8,
+    R_TERM = 16,
+    R_PREV = 24,
+    R_SYNCED = 28,
+    R_DATA_CRC = 32,
+    R_KIND = 36,
+    R_TYPE = 37,
+    R_USE = 38,
+    R_END = 40
+};
 
 STATIC_ASSERT(H_END <= WAL_HEADER_BYTES, "the header fits its block");
 STATIC_ASSERT(R_END == WAL_RECORD_HEADER_BYTES, "the record header is full");
@@ -50,8 +77,7 @@ void wal_format_header_encode(const struct wal_segment_header *h, uint8_t out[WA
     put_le32(out + H_CRC, header_crc(out));
 }
 
-int wal_format_header_decode(const uint8_t in[WAL_HEADER_BYTES],
-                             struct wal_segment_header *ret_h) {
+int wal_format_header_decode(const uint8_t in[WAL_HEADER_BYTES], struct wal_segment_header *ret_h) {
     struct wal_segment_header h = {0};
 
     ASSERT(in);

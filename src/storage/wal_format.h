@@ -28,11 +28,11 @@ struct wal_segment_header {
     uint64_t prev_seq;   /* segment before this one in the chain, 0 = none */
     uint64_t prev_index; /* last index of the log where this segment begins */
     uint64_t prev_term;
-    uint64_t floor;         /* lowest last index any truncation ever left; UINT64_MAX = none */
-    uint64_t oldest_seq;    /* segments before this one have been released */
-    uint32_t prev_end;      /* offset in prev_seq where its records end */
-    uint32_t prev_crc;      /* header crc of the last record there: the chain */
-    uint32_t base_end;      /* records before this offset were durable before the file got its name */
+    uint64_t floor;      /* lowest last index any truncation ever left; UINT64_MAX = none */
+    uint64_t oldest_seq; /* segments before this one have been released */
+    uint32_t prev_end;   /* offset in prev_seq where its records end */
+    uint32_t prev_crc;   /* header crc of the last record there: the chain */
+    uint32_t base_end;   /* records before this offset were durable before the file got its name */
     uint32_t segment_bytes; /* size of the file */
 };
 

@@ -27,10 +27,10 @@ struct wal_mark {
 /* A segment in use, oldest first in wal.segs. */
 struct wal_segment {
     struct wal_segment_header h;
-    uint32_t end;    /* offset after the last record */
-    uint64_t lo, hi; /* indices whose surviving record is in here; 0, 0 = none */
+    uint32_t end;            /* offset after the last record */
+    uint64_t lo, hi;         /* indices whose surviving record is in here; 0, 0 = none */
     uint64_t term_before_lo; /* term of record lo - 1, 0 when lo is the first ever */
-    struct wal_mark *marks; /* owned; ascending; the first is for lo */
+    struct wal_mark *marks;  /* owned; ascending; the first is for lo */
     size_t marks_count;
     size_t marks_cap;
     uint32_t since_mark; /* data records since the last mark */
@@ -118,8 +118,8 @@ int wal_files_parse_segment(const char *name, uint64_t *ret_seq);
 int wal_files_parse_spare(const char *name, uint64_t *ret_id);
 #define WAL_TEMP_NAME "wal-prepare.tmp"
 /* Make one zero-filled, synced spare of @bytes; *ret_id names it. Not added to w->spares. */
-int wal_files_make_spare(struct wal *w, uint32_t bytes, uint64_t *ret_id, struct errtext *reterr)
-    _must_check_;
+int wal_files_make_spare(struct wal *w, uint32_t bytes, uint64_t *ret_id,
+                         struct errtext *reterr) _must_check_;
 /* Begin a segment: take a spare of at least @min_bytes (making one when there is none), give it
  * the durable header @h (use, seq, segment_bytes, identity are filled in here) and make it active.
  * It has its spare name until wal_files_publish. */
@@ -128,8 +128,8 @@ int wal_files_begin(struct wal *w, struct wal_segment_header *h, uint32_t min_by
 /* Give the active segment its durable name. What it holds must be synced. */
 int wal_files_publish(struct wal *w, uint64_t spare_id, struct errtext *reterr) _must_check_;
 /* Turn files of segments no longer needed into spares, or remove them. Durable on return. */
-int wal_files_retire(struct wal *w, const uint64_t *seqs, size_t n, struct errtext *reterr)
-    _must_check_;
+int wal_files_retire(struct wal *w, const uint64_t *seqs, size_t n,
+                     struct errtext *reterr) _must_check_;
 
 /* wal_read.c */
 /* Load and check the record at @offset of @s. ERR_CORRUPT, -errno, -ENOMEM. */

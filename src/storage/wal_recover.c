@@ -36,7 +36,7 @@ struct recovery {
     uint64_t *spares; /* owned; ids of spare files */
     size_t spares_count;
     size_t spares_cap;
-    bool temp; /* a half-made spare exists */
+    bool temp;                          /* a half-made spare exists */
     struct wal_segment_header *headers; /* owned; of the chain, newest first */
     size_t headers_count;
     uint8_t *bytes; /* owned; the segment being replayed */

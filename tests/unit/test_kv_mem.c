@@ -131,9 +131,8 @@ static int write_batch(struct kv *kv, struct model *m, struct rng *g, uint64_t *
         uint32_t n = (uint32_t) rng_below(g, KEYS);
 
         values[i] = ++*stamp;
-        ops[i] = (struct kv_op){.key = key_of(n, keys[i]),
-                                .value = slice_of(&values[i], 8),
-                                .del = rng_chance(g, 350)};
+        ops[i] = (struct kv_op){
+            .key = key_of(n, keys[i]), .value = slice_of(&values[i], 8), .del = rng_chance(g, 350)};
         next.value[n] = ops[i].del ? 0 : values[i];
     }
     r = kv->ops->write(kv, ops, count);

@@ -83,15 +83,15 @@ static void test_cut_at_every_call(void **state) {
             int r;
 
             assert_int_equal(sim_disk_new(&d), 0);
-            sim_disk_set_fault(d, (struct sim_disk_fault){
-                                      .op = SIM_DISK_ANY,
-                                      .nth = nth,
-                                      .effect = v % 2 ? SIM_DISK_CRASH_MID : SIM_DISK_CRASH});
+            sim_disk_set_fault(
+                d, (struct sim_disk_fault){.op = SIM_DISK_ANY,
+                                           .nth = nth,
+                                           .effect = v % 2 ? SIM_DISK_CRASH_MID : SIM_DISK_CRASH});
             r = scenario(d, &m, &saved, &created);
             hit = sim_disk_fault_hit(d);
             assert_int_equal(r, hit ? ERR_CRASHED : 0);
             m = meta_close(m);
-            sim_disk_crash(d, &g, (enum sim_disk_model) (v / 2 % SIM_DISK_MODELS));
+            sim_disk_crash(d, &g, (enum sim_disk_model)(v / 2 % SIM_DISK_MODELS));
             /* And once more while it is opened. */
             sim_disk_set_fault(d, (struct sim_disk_fault){.op = SIM_DISK_ANY,
                                                           .nth = 1 + rng_below(&g, 5),
@@ -119,7 +119,8 @@ static void test_cut_at_every_call(void **state) {
     assert_true(runs > 4000);
 }
 
-/* Goal: W3. A failed sync ends it; after a restart what was read is made durable before it counts. */
+/* Goal: W3. A failed sync ends it; after a restart what was read is made durable before it counts.
+ */
 static void test_failed_sync(void **state) {
     (void) state;
     for (uint64_t k = 1; k <= 20; k++) {
@@ -134,12 +135,11 @@ static void test_failed_sync(void **state) {
             bool created;
 
             assert_int_equal(sim_disk_new(&d), 0);
-            sim_disk_set_fault(
-                d, (struct sim_disk_fault){.op = SIM_DISK_DATASYNC,
-                                           .nth = k + 1,
-                                           .effect = drops ? SIM_DISK_SYNC_DROPS
-                                                           : SIM_DISK_SYNC_LIES,
-                                           .err = -EIO});
+            sim_disk_set_fault(d, (struct sim_disk_fault){.op = SIM_DISK_DATASYNC,
+                                                          .nth = k + 1,
+                                                          .effect = drops ? SIM_DISK_SYNC_DROPS
+                                                                          : SIM_DISK_SYNC_LIES,
+                                                          .err = -EIO});
             assert_int_equal(scenario(d, &m, &saved, &created), -EIO);
             assert_int_equal(meta_save(m, 100, 1, 0, &e), -EIO);
             m = meta_close(m);
@@ -169,7 +169,8 @@ static void test_damage(void **state) {
     assert_int_equal(meta_save(m, 5, 1, 50, &e), 0);
     assert_int_equal(meta_save(m, 6, 2, 60, &e), 0);
     m = meta_close(m);
-    for (uint32_t bit = 0; bit < 2 * SLOT_BYTES * 8; bit += bit % (SLOT_BYTES * 8) < 80 * 8 ? 1 : 61) {
+    for (uint32_t bit = 0; bit < 2 * SLOT_BYTES * 8;
+         bit += bit % (SLOT_BYTES * 8) < 80 * 8 ? 1 : 61) {
         struct sim_disk *d = sim_disk_clone(whole);
         struct meta_state s = {0};
         uint64_t len = 0;
@@ -223,10 +224,9 @@ static void test_nth_failure(void **state) {
             int r;
 
             assert_int_equal(sim_disk_new(&d), 0);
-            sim_disk_set_fault(d, (struct sim_disk_fault){.op = SIM_DISK_ANY,
-                                                          .nth = nth,
-                                                          .effect = SIM_DISK_FAIL,
-                                                          .err = errors[i]});
+            sim_disk_set_fault(
+                d, (struct sim_disk_fault){
+                       .op = SIM_DISK_ANY, .nth = nth, .effect = SIM_DISK_FAIL, .err = errors[i]});
             r = scenario(d, &m, &saved, &created);
             hit = sim_disk_fault_hit(d);
             sim_disk_clear_fault(d);

@@ -136,11 +136,11 @@ static void test_lying_sync(void **state) {
 
             half_written(d);
             f = must_open(d, "f", 0);
-            sim_disk_set_fault(d, (struct sim_disk_fault){
-                                      .op = SIM_DISK_DATASYNC,
-                                      .nth = 1,
-                                      .effect = drops ? SIM_DISK_SYNC_DROPS : SIM_DISK_SYNC_LIES,
-                                      .err = -EIO});
+            sim_disk_set_fault(d, (struct sim_disk_fault){.op = SIM_DISK_DATASYNC,
+                                                          .nth = 1,
+                                                          .effect = drops ? SIM_DISK_SYNC_DROPS
+                                                                          : SIM_DISK_SYNC_LIES,
+                                                          .err = -EIO});
             assert_int_equal(ops->datasync(d, f), -EIO);
             assert_int_equal(ops->datasync(d, f), 0);
             assert_int_equal(sim_disk_bytes(d, "f", &len)[0], drops ? 'a' : 'b');
@@ -169,18 +169,19 @@ static void test_faults(void **state) {
 
     (void) state;
     memset(b, 1, sizeof(b));
-    sim_disk_set_fault(d, (struct sim_disk_fault){
-                              .op = SIM_DISK_PWRITE, .nth = 2, .effect = SIM_DISK_SHORT});
+    sim_disk_set_fault(
+        d, (struct sim_disk_fault){.op = SIM_DISK_PWRITE, .nth = 2, .effect = SIM_DISK_SHORT});
     assert_int_equal(ops->pwrite(d, f, 0, b, sizeof(b), &n), 0);
     assert_int_equal(n, sizeof(b));
     assert_int_equal(ops->pwrite(d, f, 0, b, sizeof(b), &n), 0);
     assert_in_range(n, 1, sizeof(b) - 1);
-    sim_disk_set_fault(d, (struct sim_disk_fault){
-                              .op = SIM_DISK_ANY, .nth = 1, .effect = SIM_DISK_FAIL, .err = -EIO, .repeat = true});
+    sim_disk_set_fault(
+        d, (struct sim_disk_fault){
+               .op = SIM_DISK_ANY, .nth = 1, .effect = SIM_DISK_FAIL, .err = -EIO, .repeat = true});
     assert_int_equal(ops->pread(d, f, 0, b, 1, &n), -EIO);
     assert_int_equal(ops->datasync(d, f), -EIO);
-    sim_disk_set_fault(d, (struct sim_disk_fault){
-                              .op = SIM_DISK_DATASYNC, .nth = 1, .effect = SIM_DISK_CRASH});
+    sim_disk_set_fault(
+        d, (struct sim_disk_fault){.op = SIM_DISK_DATASYNC, .nth = 1, .effect = SIM_DISK_CRASH});
     assert_int_equal(ops->pread(d, f, 0, b, 1, &n), 0);
     assert_int_equal(ops->datasync(d, f), ERR_CRASHED);
     assert_int_equal(ops->pread(d, f, 0, b, 1, &n), ERR_CRASHED);
@@ -242,8 +243,8 @@ static void test_durable_plane(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_models),     cmocka_unit_test(test_directory),
-        cmocka_unit_test(test_lying_sync), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_models),        cmocka_unit_test(test_directory),
+        cmocka_unit_test(test_lying_sync),    cmocka_unit_test(test_faults),
         cmocka_unit_test(test_durable_plane),
     };
 

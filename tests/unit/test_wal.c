@@ -1,6 +1,7 @@
 /* The log when nothing fails: appending, rolling, truncating, releasing, reading, reopening. */
 #include "wal_world.h"
 
+#include "base/codec.h"
 
 /* Reopen and compare everything with the ledger. */
 static void reopen(struct world *w) {
@@ -39,7 +40,8 @@ static void test_round_trip(void **state) {
     while (w.written < 3000) {
         if (rng_chance(&g, 100))
             term++;
-        assert_int_equal(world_append(&w, term, 1 + rng_below(&g, 100), 8 + (uint32_t) rng_below(&g, 900)), 0);
+        assert_int_equal(
+            world_append(&w, term, 1 + rng_below(&g, 100), 8 + (uint32_t) rng_below(&g, 900)), 0);
         if (rng_chance(&g, 700))
             assert_int_equal(world_sync(&w), 0);
         if (rng_chance(&g, 300))
@@ -54,7 +56,8 @@ static void test_round_trip(void **state) {
         assert_int_equal(wal_term(w.wal, i, &t, &w.err), 0);
         assert_int_equal(t, w.recs[i].term);
         w.got_first = 0;
-        assert_int_equal(wal_read(w.wal, i, 1 + rng_below(&g, 20000), world_compare, &w, &w.err), 0);
+        assert_int_equal(wal_read(w.wal, i, 1 + rng_below(&g, 20000), world_compare, &w, &w.err),
+                         0);
         assert_int_equal(w.got_first, i);
         assert_false(w.bad_content);
     }
@@ -74,9 +77,14 @@ static void test_truncate(void **state) {
     assert_int_equal(world_open(&w), 0);
     for (int round = 0; round < 800; round++) {
         if (w.written < WORLD_MAX - 200)
-            assert_int_equal(world_append(&w, term, 1 + rng_below(&g, 60), 8 + (uint32_t) rng_below(&g, 300)), 0);
+            assert_int_equal(
+                world_append(&w, term, 1 + rng_below(&g, 60), 8 + (uint32_t) rng_below(&g, 300)),
+                0);
         if (rng_chance(&g, 300) && w.written > 0) {
-            uint64_t from = rng_chance(&g, 30) ? 1 : rng_range(&g, w.written - MIN(w.written - 1, (uint64_t) 400), w.written);
+            uint64_t from =
+                rng_chance(&g, 30)
+                    ? 1
+                    : rng_range(&g, w.written - MIN(w.written - 1, (uint64_t) 400), w.written);
 
             assert_int_equal(wal_truncate(w.wal, from, &w.err), 0);
             w.written = from - 1;
@@ -176,7 +184,8 @@ static void test_large_records(void **state) {
     world_done(&w);
 }
 
-/* Goal: files of another node or cluster and of a newer version are refused and left alone (W19). */
+/* Goal: files of another node or cluster and of a newer version are refused and left alone (W19).
+ */
 static void test_foreign_and_newer(void **state) {
     struct world w;
     char name[64];
@@ -257,13 +266,91 @@ static void test_group_commit(void **state) {
     world_done(&w);
 }
 
+/* Goal: W10, W16. A record is valid only at the offset, in the segment and in the use of the file
+ * it was written for, in each of which it differs by one; and with no bit of it changed. */
+static void test_record_is_bound_to_its_place(void **state) {
+    const struct wal_place at = {.seq = 5, .use = 9, .offset = 8192, .segment_bytes = 65536};
+    uint8_t b[WAL_RECORD_HEADER_BYTES + 16] = {0};
+    struct wal_frame f = {.index = 3,
+                          .term = 2,
+                          .len = 16,
+                          .synced = 4096,
+                          .kind = WAL_KIND_DATA,
+                          .type = 1,
+                          .data = b + WAL_RECORD_HEADER_BYTES};
+    struct wal_frame got;
+
+    (void) state;
+    wal_format_record_encode(&f, &at, b);
+    assert_int_equal(wal_format_record_parse(b, sizeof(b), &at, &got), WAL_PARSE_OK);
+    assert_int_equal(got.index, 3);
+    for (uint32_t bit = 0; bit < 60; bit++) {
+        struct wal_place x = at;
+
+        x.seq ^= 1ULL << bit;
+        assert_int_equal(wal_format_record_parse(b, sizeof(b), &x, &got), WAL_PARSE_BAD);
+        x = at;
+        x.use ^= 1ULL << bit;
+        assert_int_equal(wal_format_record_parse(b, sizeof(b), &x, &got), WAL_PARSE_BAD);
+        x = at;
+        x.offset += 8 * (bit + 1);
+        assert_int_equal(wal_format_record_parse(b, sizeof(b), &x, &got), WAL_PARSE_BAD);
+    }
+    for (uint32_t bit = 0; bit < sizeof(b) * 8; bit++) {
+        b[bit / 8] ^= (uint8_t) (1U << bit % 8);
+        assert_int_equal(wal_format_record_parse(b, sizeof(b), &at, &got), WAL_PARSE_BAD);
+        b[bit / 8] ^= (uint8_t) (1U << bit % 8);
+    }
+    /* W18: a length past the limit or the segment's end is refused before it is used. */
+    f.len = 65536 - 8192;
+    put_le32(b, f.len);
+    assert_int_equal(wal_format_record_parse(b, sizeof(b), &at, &got), WAL_PARSE_BAD);
+    put_le32(b, UINT32_MAX);
+    assert_int_equal(wal_format_record_parse(b, sizeof(b), &at, &got), WAL_PARSE_BAD);
+}
+
+/* Goal: W10. A file begun twice under one sequence number (the first recovery was cut before the
+ * new segment got its name) gets another use number, so the first attempt's records are stale. */
+static void test_use_number_grows(void **state) {
+    struct world w;
+    struct wal_segment_header h;
+    struct rng g = rng_seed(1);
+    uint64_t len = 0;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(world_append(&w, 1, 10, 100), 0);
+    assert_int_equal(world_sync(&w), 0);
+    w.wal = wal_close(w.wal);
+    for (int i = 0; i < 3; i++) {
+        sim_disk_set_fault(w.disk, (struct sim_disk_fault){.op = SIM_DISK_RENAME,
+                                                           .nth = i == 0 ? 2 : 1,
+                                                           .effect = SIM_DISK_CRASH});
+        assert_int_equal(world_open(&w), ERR_CRASHED);
+        sim_disk_crash(w.disk, &g, SIM_DISK_KEEP_SECTORS);
+    }
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(w.got_last, 10);
+    assert_int_equal(
+        wal_format_header_decode(sim_disk_bytes(w.disk, "wal-0000000000000002.log", &len), &h), 0);
+    assert_int_equal(h.use, 4);
+    world_done(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty),           cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_truncate),        cmocka_unit_test(test_release),
-        cmocka_unit_test(test_restarts_bounded), cmocka_unit_test(test_large_records),
-        cmocka_unit_test(test_foreign_and_newer), cmocka_unit_test(test_hint),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_truncate),
+        cmocka_unit_test(test_release),
+        cmocka_unit_test(test_restarts_bounded),
+        cmocka_unit_test(test_large_records),
+        cmocka_unit_test(test_foreign_and_newer),
+        cmocka_unit_test(test_hint),
         cmocka_unit_test(test_group_commit),
+        cmocka_unit_test(test_record_is_bound_to_its_place),
+        cmocka_unit_test(test_use_number_grows),
     };
 
     return cmocka_run_group_tests_name("wal", tests, NULL, NULL);

@@ -34,12 +34,12 @@ static void recover_with_crashes(struct world *w, struct rng *g) {
     for (int depth = 0; depth < 5 && rng_chance(g, 700); depth++) {
         int r;
 
-        sim_disk_set_fault(w->disk, (struct sim_disk_fault){
-                                        .op = SIM_DISK_ANY,
-                                        .nth = 1 + rng_below(g, 40),
-                                        .effect = rng_chance(g, 500) ? SIM_DISK_CRASH
-                                                                     : SIM_DISK_CRASH_MID,
-                                    });
+        sim_disk_set_fault(w->disk,
+                           (struct sim_disk_fault){
+                               .op = SIM_DISK_ANY,
+                               .nth = 1 + rng_below(g, 40),
+                               .effect = rng_chance(g, 500) ? SIM_DISK_CRASH : SIM_DISK_CRASH_MID,
+                           });
         r = world_open(w);
         if (r == 0 && !sim_disk_crashed(w->disk)) {
             sim_disk_clear_fault(w->disk);
@@ -85,8 +85,9 @@ static void test_power_cuts(void **state) {
             uint32_t big = rng_chance(&g, 200) ? 3000 : 300;
 
             for (int i = 0; i < steps; i++) {
-                assert_int_equal(
-                    world_append(&w, term, 1 + rng_below(&g, 12), 8 + (uint32_t) rng_below(&g, big)), 0);
+                assert_int_equal(world_append(&w, term, 1 + rng_below(&g, 12),
+                                              8 + (uint32_t) rng_below(&g, big)),
+                                 0);
                 if (rng_chance(&g, 500))
                     assert_int_equal(world_sync(&w), 0);
                 if (rng_chance(&g, 200))
@@ -211,7 +212,8 @@ struct damage {
     uint64_t wrong;
 };
 
-/* One damaged copy. @kind 0: flip @mask at @at; 1: zero the sector of @at; 2: swap it with another. */
+/* One damaged copy. @kind 0: flip @mask at @at; 1: zero the sector of @at; 2: swap it with another.
+ */
 static void damage_one(struct world *w, struct sim_disk *whole, const char *name, int kind,
                        uint64_t at, uint8_t mask, uint64_t other, struct damage *d) {
     uint64_t len = 0;
@@ -484,14 +486,10 @@ static void test_truncation_cuts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_power_cuts),
-        cmocka_unit_test(test_truncation_cuts),
-        cmocka_unit_test(test_every_byte_of_tail),
-        cmocka_unit_test(test_damage_is_never_silent),
-        cmocka_unit_test(test_header_bits),
-        cmocka_unit_test(test_watermark_vouches),
-        cmocka_unit_test(test_misplaced),
-        cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_power_cuts),         cmocka_unit_test(test_truncation_cuts),
+        cmocka_unit_test(test_every_byte_of_tail), cmocka_unit_test(test_damage_is_never_silent),
+        cmocka_unit_test(test_header_bits),        cmocka_unit_test(test_watermark_vouches),
+        cmocka_unit_test(test_misplaced),          cmocka_unit_test(test_noise),
     };
 
     return cmocka_run_group_tests_name("wal_damage", tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The log when system calls fail, the power goes at any of them, the disk fills or memory is out. */
+/* The log when system calls fail, the power goes at any of them, the disk fills or memory is out.
+ */
 #include "wal_world.h"
 
 /* ---- memory ---- */
@@ -68,10 +69,8 @@ static int scenario(struct world *w) {
 /* After a failure: the log stays closed for writing, whatever is tried. */
 static void assert_stays_failed(struct world *w, int err) {
     uint64_t writes = sim_disk_count(w->disk, SIM_DISK_PWRITE);
-    struct wal_record rec = {.index = wal_last_index(w->wal) + 1,
-                             .term = 1000,
-                             .type = 3,
-                             .data = slice_of("x", 1)};
+    struct wal_record rec = {
+        .index = wal_last_index(w->wal) + 1, .term = 1000, .type = 3, .data = slice_of("x", 1)};
 
     for (int i = 0; i < 3; i++) {
         assert_int_equal(wal_sync(w->wal, &w->err), err);
@@ -113,16 +112,17 @@ static void test_cut_at_every_call(void **state) {
             int r;
 
             world_init(&w);
-            sim_disk_set_fault(w.disk, (struct sim_disk_fault){
-                                           .op = SIM_DISK_ANY,
-                                           .nth = nth,
-                                           .effect = model % 2 ? SIM_DISK_CRASH_MID : SIM_DISK_CRASH,
-                                       });
+            sim_disk_set_fault(w.disk,
+                               (struct sim_disk_fault){
+                                   .op = SIM_DISK_ANY,
+                                   .nth = nth,
+                                   .effect = model % 2 ? SIM_DISK_CRASH_MID : SIM_DISK_CRASH,
+                               });
             r = scenario(&w);
             done = !sim_disk_fault_hit(w.disk);
             assert_true(done ? r == 0 : r == ERR_CRASHED);
             w.wal = wal_close(w.wal);
-            sim_disk_crash(w.disk, &g, (enum sim_disk_model) (model / 2));
+            sim_disk_crash(w.disk, &g, (enum sim_disk_model)(model / 2));
             assert_recovers(&w);
             world_done(&w);
             runs++;
@@ -150,13 +150,13 @@ static void test_failed_sync(void **state) {
             int r;
 
             world_init(&w);
-            sim_disk_set_fault(w.disk, (struct sim_disk_fault){
-                                           .op = SIM_DISK_DATASYNC,
-                                           .nth = k,
-                                           .effect = variant % 2 ? SIM_DISK_SYNC_DROPS
-                                                                 : SIM_DISK_SYNC_LIES,
-                                           .err = -EIO,
-                                       });
+            sim_disk_set_fault(w.disk,
+                               (struct sim_disk_fault){
+                                   .op = SIM_DISK_DATASYNC,
+                                   .nth = k,
+                                   .effect = variant % 2 ? SIM_DISK_SYNC_DROPS : SIM_DISK_SYNC_LIES,
+                                   .err = -EIO,
+                               });
             r = scenario(&w);
             done = !sim_disk_fault_hit(w.disk);
             assert_int_equal(r, done ? 0 : -EIO);
@@ -310,7 +310,8 @@ static void test_out_of_memory(void **state) {
         w.got_first = 0;
         w.got_last = 0;
         w.bad_content = false;
-        assert_int_equal(wal_open(sim_disk_interface(w.disk), &w.o, world_each, &w, &w.wal, &w.err), 0);
+        assert_int_equal(wal_open(sim_disk_interface(w.disk), &w.o, world_each, &w, &w.wal, &w.err),
+                         0);
         assert_true(w.got_last >= 200);
         assert_false(w.bad_content);
         world_done(&w);

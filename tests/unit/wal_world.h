@@ -56,8 +56,7 @@ _unused_ static int world_each(void *arg, const struct wal_record *rec) {
     if (rec->index != w->got_last + 1 || rec->index > WORLD_MAX || rec->data.len < 8)
         w->bad_content = true;
     else
-        w->got[rec->index] = (struct world_rec){.term = rec->term,
-                                                .len = (uint32_t) rec->data.len};
+        w->got[rec->index] = (struct world_rec){.term = rec->term, .len = (uint32_t) rec->data.len};
     w->got_last = rec->index;
     return 0;
 }
