@@ -25,7 +25,8 @@
 #define CLIENT_MESSAGE_BYTES_DEFAULT (4 * 1024 * 1024)
 #define CLIENT_BACKOFF_MIN_MS 100
 #define CLIENT_BACKOFF_MAX_MS 1000
-#define CLIENT_KEEPALIVE_MS 20000 /* the server tolerates one each 10 s */
+#define CLIENT_CONNECT_TIMEOUT_MS 2000 /* for one attempt; gRPC files it under backoff */
+#define CLIENT_KEEPALIVE_MS 20000      /* the server tolerates one each 10 s */
 #define CLIENT_KEEPALIVE_TIMEOUT_MS 10000
 #define UNARY_OPS 6
 
@@ -327,7 +328,7 @@ static grpc_channel *channel_new_core(const char *target, size_t message_bytes_m
     grpc_arg args[] = {
         rpc_arg_int(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
         rpc_arg_int(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, CLIENT_BACKOFF_MIN_MS),
-        rpc_arg_int(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CLIENT_BACKOFF_MAX_MS),
+        rpc_arg_int(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CLIENT_CONNECT_TIMEOUT_MS),
         rpc_arg_int(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, CLIENT_BACKOFF_MAX_MS),
         rpc_arg_int(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, CLIENT_BACKOFF_MAX_MS),
         rpc_arg_int(GRPC_ARG_KEEPALIVE_TIME_MS, CLIENT_KEEPALIVE_MS),

@@ -751,6 +751,26 @@ static void test_port_taken(void **state) {
     assert_non_null(strstr(e.s, strerror(EADDRINUSE)));
 }
 
+/* Goal: a channel finds a server that was gone and came back at the same address.
+ * Method: one call to connect, replace the server, one call that waits for readiness. */
+static void test_reconnect(void **state) {
+    struct fixture *f = *state;
+    int r = 0;
+
+    call(f, "/t/Echo", 10, 0);
+    run_until_count(f, &f->done, 1);
+    f->server = rpc_server_free(f->server);
+    f->server = new_server(f, f->address, NULL, &r);
+    assert_int_equal(r, 0);
+    /* The first call may still meet the dying connection. */
+    for (unsigned n = 2; n == 2 || f->code != RPC_OK; n++) {
+        call(f, "/t/Echo", 10, 0);
+        run_until_count(f, &f->done, n);
+        assert_true(f->code == RPC_OK || f->code == RPC_UNAVAILABLE);
+    }
+    assert_int_equal(f->reply_len, 10);
+}
+
 /* Goal: nobody listens -> UNAVAILABLE at once when the call does not wait for readiness. */
 static void test_connection_refused(void **state) {
     struct fixture *f = *state;
@@ -794,6 +814,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_channel_free, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chaos, setup, teardown),
         cmocka_unit_test_setup_teardown(test_port_taken, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reconnect, setup, teardown),
         cmocka_unit_test_setup_teardown(test_connection_refused, setup, teardown),
     };
 
