@@ -1,0 +1,283 @@
+/* A fake worker over the node's real half of the worker protocol. */
+#include "sim/sim_internal.h"
+
+#include "fsm/job_id.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BEAT_NS (5 * NS_PER_S)
+#define REPORT_REPEAT_NS (2 * NS_PER_S)
+
+static void wake_in(struct sim_worker *wk, uint64_t ns) {
+    sim_push(wk->world, ns, SIM_WORKER_WAKE, wk->slot, 0, 0, NULL);
+}
+
+/* ---- stream ------------------------------------------------------------------------------------------- */
+
+/* node -> worker, in order, after a while */
+static int session_send(void *arg, struct bytes *message) {
+    struct sim_worker *wk = arg;
+    struct world *w = wk->world;
+    uint64_t at = w->now_ns + rng_range(&w->rng, 10 * NS_PER_US, 3 * NS_PER_MS);
+
+    wk->to_worker_at = at = MAX(at, wk->to_worker_at + 1);
+    sim_push(w, at - w->now_ns, SIM_TO_WORKER, wk->slot, 0, wk->session_gen, message);
+    return 0;
+}
+
+static void session_end(void *arg, int code, const char *message) {
+    struct sim_worker *wk = arg;
+
+    sim_trace(wk->world, "worker %s: stream ended by node %u: %d %s", wk->id, wk->node + 1, code,
+              message);
+    wk->session_ended = true;
+    wake_in(wk, rng_range(&wk->world->rng, NS_PER_MS, 200 * NS_PER_MS));
+}
+
+static const struct worker_session_ops session_ops = {.send = session_send, .end = session_end};
+
+static void send_to_node(struct sim_worker *wk, const Chronos__V1__WorkerMessage *m) {
+    struct world *w = wk->world;
+    struct bytes *b = bytes_new(chronos__v1__worker_message__get_packed_size(m));
+    uint64_t at = w->now_ns + rng_range(&w->rng, 10 * NS_PER_US, 3 * NS_PER_MS);
+
+    ASSERT(b);
+    (void) chronos__v1__worker_message__pack(m, b->data);
+    wk->from_worker_at = at = MAX(at, wk->from_worker_at + 1);
+    sim_push(w, at - w->now_ns, SIM_FROM_WORKER, wk->slot, wk->node, wk->session_gen, b);
+}
+
+static void drop_session(struct sim_worker *wk) {
+    wk->session = worker_session_free(wk->session);
+    wk->session_gen++;
+    wk->session_ended = false;
+    wk->welcomed = false;
+}
+
+void sim_worker_node_gone(struct sim_worker *wk) {
+    drop_session(wk);
+    wake_in(wk, rng_range(&wk->world->rng, NS_PER_MS, 300 * NS_PER_MS));
+}
+
+static void ref_fill(Chronos__V1__AttemptRef *ref, char id[JOB_ID_BYTES_MAX],
+                     const struct sim_attempt *a) {
+    chronos__v1__attempt_ref__init(ref);
+    job_id_format(a->seq, id);
+    ref->job_id = id;
+    ref->attempt = a->attempt;
+    ref->fencing_token = a->token;
+}
+
+static void connect(struct sim_worker *wk) {
+    struct world *w = wk->world;
+    Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
+    Chronos__V1__WorkerHello h = CHRONOS__V1__WORKER_HELLO__INIT;
+    Chronos__V1__AttemptRef refs[64], *running[64];
+    char ids[64][JOB_ID_BYTES_MAX];
+    unsigned node = (unsigned) rng_below(&w->rng, w->nodes_count);
+
+    if (rng_chance(&w->rng, 700) && wk->slot < w->nodes_count)
+        node = wk->slot; /* mostly its own */
+    if (!w->nodes[node].up || worker_session_new(w->nodes[node].replica, &session_ops, wk,
+                                                 &wk->session) != 0) {
+        wake_in(wk, rng_range(&w->rng, 10 * NS_PER_MS, 500 * NS_PER_MS));
+        return;
+    }
+    wk->node = node;
+    wk->next_beat = w->now_ns + BEAT_NS;
+    h.worker_id = wk->id;
+    h.incarnation = wk->incarnation;
+    h.slots = wk->slots;
+    h.running = running;
+    for (struct sim_attempt *a = wk->attempts; a; a = a->next) {
+        ASSERT(h.n_running < ARRAY_LEN(refs));
+        ref_fill(&refs[h.n_running], ids[h.n_running], a);
+        running[h.n_running] = &refs[h.n_running];
+        h.n_running++;
+    }
+    m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HELLO;
+    m.hello = &h;
+    send_to_node(wk, &m);
+}
+
+/* ---- attempts ------------------------------------------------------------------------------------------- */
+
+static struct sim_attempt *attempt_find(struct sim_worker *wk, uint64_t seq, uint64_t token) {
+    for (struct sim_attempt *a = wk->attempts; a; a = a->next)
+        if (a->seq == seq && a->token == token)
+            return a;
+    return NULL;
+}
+
+static void attempt_drop(struct sim_worker *wk, struct sim_attempt *a) {
+    struct sim_attempt **p = &wk->attempts;
+
+    if (!a)
+        return;
+    while (*p != a)
+        p = &(*p)->next;
+    *p = a->next;
+    free(a);
+}
+
+static bool ref_parse(const Chronos__V1__AttemptRef *ref, uint64_t *seq) {
+    return ref && job_id_parse(ref->job_id, seq) == 0;
+}
+
+static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
+    struct world *w = wk->world;
+
+    for (size_t i = 0; i < list->n_assignments; i++) {
+        const Chronos__V1__AttemptRef *ref = list->assignments[i]->attempt;
+        struct sim_attempt *a;
+        uint64_t seq = 0, ns;
+
+        if (!ref_parse(ref, &seq)) {
+            sim_fail(w, "worker %s got an assignment without a job id", wk->id);
+            return;
+        }
+        if (attempt_find(wk, seq, ref->fencing_token))
+            continue;
+        a = calloc(1, sizeof(*a));
+        ASSERT(a);
+        ns = rng_chance(&w->rng, 50) ? rng_range(&w->rng, NS_PER_S, 20 * NS_PER_S)
+                                     : rng_range(&w->rng, 10 * NS_PER_US, 30 * NS_PER_MS);
+        *a = (struct sim_attempt){.next = wk->attempts,
+                                  .seq = seq,
+                                  .attempt = ref->attempt,
+                                  .token = ref->fencing_token,
+                                  .ends_at = w->now_ns + ns};
+        wk->attempts = a;
+        wake_in(wk, ns);
+    }
+}
+
+static void kill_attempt(struct sim_worker *wk, const Chronos__V1__AttemptRef *ref, bool cancelled) {
+    struct sim_attempt *a;
+    uint64_t seq = 0;
+
+    if (!ref_parse(ref, &seq))
+        return;
+    a = attempt_find(wk, seq, ref->fencing_token);
+    if (!a)
+        return;
+    if (!cancelled) {
+        attempt_drop(wk, a);
+        return;
+    }
+    a->cancelled = !a->ended;
+    a->ended = true;
+    wake_in(wk, NS_PER_MS);
+}
+
+void sim_worker_receive(struct sim_worker *wk, struct slice message) {
+    Chronos__V1__NodeMessage *m =
+        chronos__v1__node_message__unpack(NULL, message.len, message.data);
+    uint64_t seq = 0;
+
+    if (!m) {
+        sim_fail(wk->world, "worker %s got a malformed message", wk->id);
+        return;
+    }
+    if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_WELCOME) {
+        wk->welcomed = true;
+        for (size_t i = 0; i < m->welcome->n_kill; i++)
+            kill_attempt(wk, m->welcome->kill[i], false);
+        wake_in(wk, 0);
+    } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_ASSIGN) {
+        assign(wk, m->assign);
+    } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_KILL) {
+        kill_attempt(wk, m->kill->attempt, m->kill->cancelled);
+    } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_REPORT_ACK) {
+        for (size_t i = 0; i < m->report_ack->n_results; i++) {
+            const Chronos__V1__ReportResult *res = m->report_ack->results[i];
+
+            if (res->stale)
+                wk->world->result->stale_reports++;
+            if (ref_parse(res->attempt, &seq))
+                attempt_drop(wk, attempt_find(wk, seq, res->attempt->fencing_token));
+        }
+    }
+    chronos__v1__node_message__free_unpacked(m, NULL);
+}
+
+static void report(struct sim_worker *wk, struct sim_attempt *a) {
+    struct world *w = wk->world;
+    Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
+    Chronos__V1__WorkerReports list = CHRONOS__V1__WORKER_REPORTS__INIT;
+    Chronos__V1__AttemptReport r = CHRONOS__V1__ATTEMPT_REPORT__INIT, *reports[] = {&r};
+    Chronos__V1__AttemptRef ref;
+    char id[JOB_ID_BYTES_MAX];
+
+    ref_fill(&ref, id, a);
+    r.attempt = &ref;
+    r.outcome = a->cancelled ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED
+                : a->seq % 7 == 0 ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED
+                                  : CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED;
+    if (r.outcome == CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED) {
+        r.reason = CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_EXIT_CODE;
+        r.exit_code = 3;
+    }
+    list.reports = reports;
+    list.n_reports = 1;
+    m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_REPORTS;
+    m.reports = &list;
+    send_to_node(wk, &m);
+    a->report_at = w->now_ns + REPORT_REPEAT_NS;
+    wake_in(wk, REPORT_REPEAT_NS);
+}
+
+void sim_worker_wake(struct sim_worker *wk) {
+    struct world *w = wk->world;
+
+    if (!wk->up)
+        return;
+    for (struct sim_attempt *a = wk->attempts; a; a = a->next)
+        if (!a->ended && w->now_ns >= a->ends_at)
+            a->ended = true;
+    if (wk->session && wk->session_ended)
+        drop_session(wk);
+    if (!wk->session) {
+        connect(wk);
+        return;
+    }
+    if (!wk->welcomed)
+        return;
+    for (struct sim_attempt *a = wk->attempts; a; a = a->next)
+        if (a->ended && w->now_ns >= a->report_at)
+            report(wk, a);
+    if (w->now_ns >= wk->next_beat) {
+        Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
+        Chronos__V1__WorkerHeartbeat b = CHRONOS__V1__WORKER_HEARTBEAT__INIT;
+
+        m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HEARTBEAT;
+        m.heartbeat = &b;
+        send_to_node(wk, &m);
+        wk->next_beat = w->now_ns + BEAT_NS;
+        wake_in(wk, BEAT_NS);
+    }
+}
+
+void sim_worker_start(struct sim_worker *wk) {
+    wk->up = true;
+    wk->incarnation = rng_next(&wk->world->rng) | 1;
+    wake_in(wk, rng_range(&wk->world->rng, 0, 100 * NS_PER_MS));
+    wake_in(wk, BEAT_NS);
+}
+
+/* kill -9: all attempts die with it; it comes back as another incarnation that holds none. */
+void sim_worker_kill(struct sim_worker *wk) {
+    sim_trace(wk->world, "worker %s: killed", wk->id);
+    sim_worker_free(wk);
+    sim_worker_start(wk);
+}
+
+void sim_worker_free(struct sim_worker *wk) {
+    if (wk->session)
+        drop_session(wk);
+    while (wk->attempts)
+        attempt_drop(wk, wk->attempts);
+    wk->up = false;
+}
