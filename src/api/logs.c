@@ -185,6 +185,10 @@ static void fetch(struct api_logs *l) {
         l->fetch = opened;
         return;
     }
+    if (r == REPLICA_REFUSED) {
+        send_tail(l, "its worker is not connected");
+        return;
+    }
     logs_set_state(l, LOGS_ENDED);
     if (r > 0)
         api_fail_status(l->api, l->call, STATUS_READ, (enum replica_status) r, l->started,
