@@ -14,8 +14,10 @@
 
 #define MIB ((size_t) 1024 * 1024)
 #define MEMTABLE_BYTES (8 * MIB)
-/* One is written, up to three wait for the disk: 24 MiB of slack before a write would stall. */
-#define MEMTABLES_MAX 4
+/* One is written, up to five wait for the disk: 40 MiB of slack before a write, which is made on
+ * the loop, would be slowed down. They are freed once flushed, so an idle node has one small one.
+ */
+#define MEMTABLES_MAX 6
 #define BLOCK_CACHE_BYTES (8 * MIB)
 #define OPEN_FILES_MAX 128
 #define BACKGROUND_JOBS_MAX 2
