@@ -44,6 +44,7 @@ enum {
 
 STATIC_ASSERT(H_END <= WAL_HEADER_BYTES, "the header fits its block");
 STATIC_ASSERT(R_END == WAL_RECORD_HEADER_BYTES, "the record header is full");
+STATIC_ASSERT(R_KIND == WAL_RECORD_KIND_OFFSET, "the scan looks at the kind");
 STATIC_ASSERT(WAL_RECORD_HEADER_BYTES % 8 == 0, "data begins aligned");
 STATIC_ASSERT(WAL_HEADER_BYTES + WAL_RECORD_BYTES_MAX + WAL_RECORD_HEADER_BYTES + 8 <
                   WAL_SEGMENT_BYTES_MAX,
@@ -145,11 +146,10 @@ void wal_format_record_encode(struct wal_frame *f, const struct wal_place *at,
 /* Fields whose values no writer produces; checked first because they reject most offsets of a scan
  * without a checksum. */
 static bool record_plausible(const uint8_t *p, const struct wal_place *at) {
-    uint8_t kind = p[R_KIND];
     uint32_t len = get_le32(p + R_LEN);
     uint32_t synced = get_le32(p + R_SYNCED);
 
-    if (kind < WAL_KIND_DATA || kind > WAL_KIND_RELEASE)
+    if (!wal_format_maybe_record(p))
         return false;
     if (get_le16(p + R_USE) != (uint16_t) at->use || len > WAL_RECORD_BYTES_MAX)
         return false;

@@ -12,6 +12,7 @@
 #define WAL_FORMAT_VERSION 1U
 #define WAL_HEADER_BYTES 4096U
 #define WAL_RECORD_HEADER_BYTES 40U
+#define WAL_RECORD_KIND_OFFSET 36U
 #define WAL_RELEASE_BYTES 8U
 
 enum wal_kind {
@@ -69,6 +70,12 @@ int wal_format_header_decode(const uint8_t in[WAL_HEADER_BYTES],
 /* Encode the header of @f (crc is computed and stored into it); the data follows separately. */
 void wal_format_record_encode(struct wal_frame *f, const struct wal_place *at,
                               uint8_t out[WAL_RECORD_HEADER_BYTES]);
+
+/* Could a record begin at @p (at least a record header long)? A look at one byte, for scans. */
+static inline bool wal_format_maybe_record(const uint8_t *p) {
+    return p[WAL_RECORD_KIND_OFFSET] >= WAL_KIND_DATA &&
+           p[WAL_RECORD_KIND_OFFSET] <= WAL_KIND_RELEASE;
+}
 
 enum wal_parse {
     WAL_PARSE_OK = 0,

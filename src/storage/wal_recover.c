@@ -371,7 +371,7 @@ static bool vouched_for(const struct recovery *r, const struct wal_segment_heade
     while (offset + WAL_RECORD_HEADER_BYTES <= r->bytes_len) {
         struct wal_frame f;
 
-        if (!frame_at(r, h, (uint32_t) offset, &f)) {
+        if (!wal_format_maybe_record(r->bytes + offset) || !frame_at(r, h, (uint32_t) offset, &f)) {
             offset += 8;
             continue;
         }

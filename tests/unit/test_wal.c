@@ -338,6 +338,46 @@ static void test_use_number_grows(void **state) {
     world_done(&w);
 }
 
+/* Goal: W10. A spare whose header is damaged says nothing about its earlier uses: all of it is
+ * zeroed before it becomes a segment. Method: damage the spares, which are full of old records. */
+static void test_unknown_spare_is_zeroed(void **state) {
+    struct world w;
+    uint64_t len = 0;
+    const char *name;
+    size_t damaged = 0;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    while (wal_bytes(w.wal) < 5 * WAL_SEGMENT_BYTES_MIN)
+        assert_int_equal(world_append(&w, 1, 10, 500), 0);
+    assert_int_equal(wal_release(w.wal, w.written, &w.err), 0);
+    for (size_t i = 0; (name = sim_disk_name(w.disk, i)) != NULL; i++) {
+        if (strncmp(name, "spare-", 6) != 0)
+            continue;
+        sim_disk_bytes(w.disk, name, &len)[20] ^= 1;
+        damaged++;
+    }
+    assert_true(damaged >= 2);
+    len = wal_bytes(w.wal);
+    while (wal_bytes(w.wal) == len)
+        assert_int_equal(world_append(&w, 1, 1, 500), 0);
+    assert_int_equal(world_sync(&w), 0);
+    for (size_t i = 0; (name = sim_disk_name(w.disk, i)) != NULL; i++) {
+        const uint8_t *b = sim_disk_bytes(w.disk, name, &len);
+        struct wal_segment_header h;
+
+        if (wal_format_header_decode(b, &h) != 0 || h.seq != 6)
+            continue;
+        assert_int_equal(h.use, 1);
+        for (uint64_t at = 2 * WAL_HEADER_BYTES; at < len; at++)
+            assert_int_equal(b[at], 0);
+        damaged = 0;
+    }
+    assert_int_equal(damaged, 0);
+    world_done(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),
@@ -351,6 +391,7 @@ int main(void) {
         cmocka_unit_test(test_group_commit),
         cmocka_unit_test(test_record_is_bound_to_its_place),
         cmocka_unit_test(test_use_number_grows),
+        cmocka_unit_test(test_unknown_spare_is_zeroed),
     };
 
     return cmocka_run_group_tests_name("wal", tests, NULL, NULL);

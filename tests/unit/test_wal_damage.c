@@ -110,6 +110,44 @@ static void test_power_cuts(void **state) {
     assert_true(cuts > 2000);
 }
 
+/* Goal: W7. 10,000 subsets of the sectors of one unacknowledged tail: the acknowledged records
+ * stay, the rest is a prefix. Method: copies of one disk, each cut with its own seed. */
+static void test_sector_subsets(void **state) {
+    static struct world w;
+    struct sim_disk *whole;
+    uint64_t lasts[65] = {0};
+    uint64_t different = 0;
+
+    (void) state;
+    world_init(&w);
+    w.o.spare_segments = 0;
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(world_append(&w, 1, 32, 40), 0);
+    assert_int_equal(world_sync(&w), 0);
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(world_append(&w, 1, 4, 200), 0);
+    w.wal = wal_close(w.wal);
+    whole = w.disk;
+    for (uint64_t seed = 1; seed <= 10000; seed++) {
+        struct rng g = rng_seed(seed);
+
+        w.disk = sim_disk_clone(whole);
+        assert_non_null(w.disk);
+        sim_disk_crash(w.disk, &g, seed % 4 == 0 ? SIM_DISK_KEEP_PREFIX : SIM_DISK_KEEP_SECTORS);
+        if (world_open(&w) != 0)
+            fail_msg("seed %lu: %s", (unsigned long) seed, w.err.s);
+        assert_false(w.bad_content);
+        assert_in_range(w.got_last, 32, 64);
+        different += lasts[w.got_last]++ == 0 ? 1 : 0;
+        w.wal = wal_close(w.wal);
+        w.disk = sim_disk_free(w.disk);
+    }
+    /* The cuts fall in many places, or this shows nothing. */
+    assert_true(different > 15);
+    w.disk = whole;
+    world_done(&w);
+}
+
 /* Goal: a 64-record log, half acknowledged, all behind any byte gone (zeros, or what the recycled
  * file held before): every acknowledged record stays, and recovery twice agrees. A file that is
  * really shorter is refused: ours never are. */
@@ -486,10 +524,15 @@ static void test_truncation_cuts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_power_cuts),         cmocka_unit_test(test_truncation_cuts),
-        cmocka_unit_test(test_every_byte_of_tail), cmocka_unit_test(test_damage_is_never_silent),
-        cmocka_unit_test(test_header_bits),        cmocka_unit_test(test_watermark_vouches),
-        cmocka_unit_test(test_misplaced),          cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_power_cuts),
+        cmocka_unit_test(test_truncation_cuts),
+        cmocka_unit_test(test_sector_subsets),
+        cmocka_unit_test(test_every_byte_of_tail),
+        cmocka_unit_test(test_damage_is_never_silent),
+        cmocka_unit_test(test_header_bits),
+        cmocka_unit_test(test_watermark_vouches),
+        cmocka_unit_test(test_misplaced),
+        cmocka_unit_test(test_noise),
     };
 
     return cmocka_run_group_tests_name("wal_damage", tests, NULL, NULL);
