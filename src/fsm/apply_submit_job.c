@@ -28,7 +28,7 @@ static int check_key(struct fsm *f, struct apply *a, const struct item_submit *s
     if (r < 0)
         return r;
     if (r == KEYS_NOT_FOUND)
-        return keys_purge(f, a, PURGE_PER_KEY);
+        return keys_purge(f, a, 1, PURGE_PER_KEY);
     ASSERT(rec.job_seq > 0);
     ASSERT(rec.job_seq < f->next_seq);
     *res = (struct fsm_result){

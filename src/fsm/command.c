@@ -297,6 +297,7 @@ static void describe_first(const struct command_view *v, char *out, size_t out_b
                         (const char *) o.lose.worker_id.data);
         break;
     case CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__NOT_SET:
+    case _CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__CASE_IS_INT_SIZE:
         break;
     }
 }

@@ -2,7 +2,6 @@
  * fsm_open.c. Thread: the loop. */
 #include "fsm/fsm_internal.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -97,23 +96,16 @@ void fsm_digest(const struct fsm *f, uint8_t ret[16]) {
     memcpy(ret, out.digest, 16);
 }
 
-/* Unpack what store_read found. */
 static int read_record(struct fsm *f, struct slice key, const ProtobufCMessageDescriptor *type,
                        struct arena *arena, ProtobufCMessage **ret) {
-    ProtobufCMessage *m;
     struct slice value;
     int r;
 
-    ASSERT(arena);
-    ASSERT(ret);
+    ASSERT(key.len > 1);
     r = store_read(f, key, &value);
     if (r != 0)
         return r == STORE_NOT_FOUND ? FSM_READ_NOT_FOUND : r;
-    m = protobuf_c_message_unpack(type, arena_pb(arena), value.len, value.data);
-    if (!m) /* the arena's cap, memory, or bytes: tell them apart by what the record is */
-        return arena->used_bytes + value.len * 2 > arena->max_bytes ? -ENOMEM : ERR_CORRUPT;
-    *ret = m;
-    return 0;
+    return store_unpack(type, value, arena, ret);
 }
 
 int fsm_read_job(struct fsm *f, uint64_t seq, struct arena *arena,
@@ -159,14 +151,15 @@ static int scan(struct kv_iter *it, uint64_t from_seq, bool ascending, struct ar
     else
         it->ops->seek_for_prev(it, record_job_key(from_seq, key));
     for (; at_job(it); ascending ? it->ops->next(it) : it->ops->prev(it)) {
-        Chronos__Internal__V1__JobRecord *rec;
-        struct slice value = it->ops->value(it);
+        ProtobufCMessage *m;
 
         arena_clear(arena);
-        rec = chronos__internal__v1__job_record__unpack(arena_pb(arena), value.len, value.data);
-        if (!rec)
-            return arena->used_bytes + value.len * 2 > arena->max_bytes ? -ENOMEM : ERR_CORRUPT;
-        r = each(arg, get_be64(it->ops->key(it).data + 1), rec);
+        r = store_unpack(&chronos__internal__v1__job_record__descriptor, it->ops->value(it), arena,
+                         &m);
+        if (r < 0)
+            return r;
+        r = each(arg, get_be64(it->ops->key(it).data + 1),
+                 (const Chronos__Internal__V1__JobRecord *) (const void *) m);
         if (r != 0)
             return r < 0 ? r : 0;
     }

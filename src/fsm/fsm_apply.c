@@ -88,7 +88,7 @@ static int apply_command(struct fsm *f, struct apply *a, struct slice command) {
     f->output.kind = v.kind;
     r = results_reserve(f, v.items_count);
     if (r == 0)
-        r = keys_purge(f, a, PURGE_PER_COMMAND);
+        r = keys_purge(f, a, 0, PURGE_PER_COMMAND);
     if (r == 0)
         r = apply_items(f, a, &v);
     return r;

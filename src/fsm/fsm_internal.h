@@ -89,6 +89,9 @@ int store_put(struct fsm *f, struct overlay_entry *e, struct slice value) _must_
 void store_delete(struct fsm *f, struct overlay_entry *e);
 /* Digest of one record, as it is summed up. @hashed: key, 0x00, value. */
 fsm_u128 store_digest(struct slice hashed);
+/* A record unpacked into @arena. 0, ERR_CORRUPT, -ENOMEM. */
+int store_unpack(const ProtobufCMessageDescriptor *type, struct slice bytes, struct arena *arena,
+                 ProtobufCMessage **ret) _must_check_;
 /* StateMeta as of now into @b. */
 int store_encode_meta(const struct fsm *f, struct buf *b) _must_check_;
 
@@ -138,8 +141,9 @@ int keys_find(struct fsm *f, struct apply *a, struct slice key,
               struct record_key *ret) _must_check_;
 int keys_remember(struct fsm *f, struct apply *a, struct slice key, struct slice request_hash,
                   uint64_t job_seq) _must_check_;
-/* Forget up to @budget keys that have expired or are too many. */
-int keys_purge(struct fsm *f, struct apply *a, unsigned budget) _must_check_;
+/* Forget up to @budget keys that have expired, or for which there would be no room if @wanted more
+ * were remembered. */
+int keys_purge(struct fsm *f, struct apply *a, uint64_t wanted, unsigned budget) _must_check_;
 
 /* ---- one file per command
  * ------------------------------------------------------------------------ */

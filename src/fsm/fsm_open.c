@@ -55,7 +55,7 @@ static int take_meta(struct loader *l, const Chronos__Internal__V1__StateMeta *m
 
 /* 0, or STORE_NOT_FOUND in an empty store. */
 static int load_meta(struct loader *l) {
-    Chronos__Internal__V1__StateMeta *m;
+    ProtobufCMessage *m;
     struct fsm *f = l->f;
     int r;
 
@@ -70,8 +70,11 @@ static int load_meta(struct loader *l) {
         return l->it->ops->status(l->it) < 0 ? l->it->ops->status(l->it) : STORE_NOT_FOUND;
     }
     arena_clear(&f->arena);
-    m = chronos__internal__v1__state_meta__unpack(arena_pb(&f->arena), f->read.len, f->read.data);
-    return m ? take_meta(l, m) : corrupt(l, "unreadable index record, bytes", f->read.len);
+    r = store_unpack(&chronos__internal__v1__state_meta__descriptor,
+                     slice_of(f->read.data, f->read.len), &f->arena, &m);
+    if (r == ERR_CORRUPT)
+        return corrupt(l, "unreadable index record, bytes", f->read.len);
+    return r < 0 ? r : take_meta(l, (const Chronos__Internal__V1__StateMeta *) (void *) m);
 }
 
 static int load_worker(struct loader *l, struct slice key, struct slice value) {

@@ -58,7 +58,7 @@ int keys_remember(struct fsm *f, struct apply *a, struct slice key, struct slice
     return r < 0 ? r : idem_push(&f->keys, a->now_ms, job_seq, key);
 }
 
-int keys_purge(struct fsm *f, struct apply *a, unsigned budget) {
+int keys_purge(struct fsm *f, struct apply *a, uint64_t wanted, unsigned budget) {
     uint8_t bytes[RECORD_KEY_BYTES_MAX];
     struct overlay_entry *e;
     struct idem_front front;
@@ -66,7 +66,8 @@ int keys_purge(struct fsm *f, struct apply *a, unsigned budget) {
     int r;
 
     while (budget > 0 && idem_peek(&f->keys, &front)) {
-        if (!expired(a->now_ms, front.created_at_ms) && f->keys_count < f->options.idempotency_max)
+        if (!expired(a->now_ms, front.created_at_ms) &&
+            f->keys_count + wanted <= f->options.idempotency_max)
             return 0;
         r = store_open(f, record_name_key('k', front.key, bytes), &e);
         if (r < 0)

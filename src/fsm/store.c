@@ -123,6 +123,42 @@ void store_delete(struct fsm *f, struct overlay_entry *e) {
     e->value_len = 0;
 }
 
+/* protobuf-c answers NULL for malformed bytes and for no memory alike; only the latter goes through
+ * here. */
+struct noting_allocator {
+    ProtobufCAllocator pb;
+    struct arena *arena;
+    bool failed;
+};
+
+static void *noting_alloc(void *ctx, size_t size) {
+    struct noting_allocator *n = ctx;
+    void *p = arena_alloc(n->arena, size);
+
+    n->failed |= !p;
+    return p;
+}
+
+static void noting_free(void *ctx, void *p) {
+    (void) ctx;
+    (void) p; /* released with the arena */
+}
+
+int store_unpack(const ProtobufCMessageDescriptor *type, struct slice bytes, struct arena *arena,
+                 ProtobufCMessage **ret) {
+    struct noting_allocator n = {.arena = arena};
+    ProtobufCMessage *m;
+
+    ASSERT(arena);
+    ASSERT(ret);
+    n.pb = (ProtobufCAllocator){.alloc = noting_alloc, .free = noting_free, .allocator_data = &n};
+    m = protobuf_c_message_unpack(type, &n.pb, bytes.len, bytes.data);
+    if (!m)
+        return n.failed ? -ENOMEM : ERR_CORRUPT;
+    *ret = m;
+    return 0;
+}
+
 /* The oldest job that has not ended: fsm_open need not read the records before it. */
 static uint64_t first_active_seq(const struct fsm *f) {
     uint64_t first = f->ready_first ? f->ready_first->seq : f->next_seq;
