@@ -259,12 +259,17 @@ static void check_leader(struct world *w, struct world_node *n) {
 }
 
 static void check_peers(struct world *w, struct world_node *n) {
+    if (n->match_term != raft_term(n->raft))
+        memset(n->match_seen, 0, sizeof(n->match_seen));
+    n->match_term = raft_term(n->raft);
     for (uint64_t id = 1; id <= w->count; id++) {
         struct raft_peer_status s;
 
         if (raft_peer_status(n->raft, id, &s) != 0)
             continue;
         CHECK(w, s.next > s.match);
+        CHECK(w, s.match >= n->match_seen[id]); /* M3 */
+        n->match_seen[id] = s.match;
         /* R12: durable there, unless a newer leader had it cut since. */
         CHECK(w, s.match <= w->nodes[id].log_count ||
                      w->nodes[id].hard_state.term > raft_term(n->raft));
