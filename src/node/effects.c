@@ -341,6 +341,10 @@ static void note_role(struct replica *r) {
     log_info(r->env.log, "role", "node=%llu role=%s term=%llu leader=%llu",
              (unsigned long long) r->o.id, raft_role_to_string(raft_role(r->raft)),
              (unsigned long long) raft_term(r->raft), (unsigned long long) raft_leader(r->raft));
+    if (raft_term(r->raft) != r->role_term) {
+        r->role_term = raft_term(r->raft);
+        proposals_term_changed(r);
+    }
     if (leads != r->was_leader) {
         r->was_leader = leads;
         scheduler_reset(r);

@@ -79,6 +79,31 @@ static void proposal_answer(struct replica *r, struct proposal *p,
     free(p);
 }
 
+static void seen_clear(struct proposals *ps) {
+    free(ps->seen_ring);
+    u64map_done(&ps->seen);
+    ps->seen_ring = NULL;
+    ps->seen_next = 0;
+}
+
+static int seen_add(struct proposals *ps, uint64_t origin) {
+    int rc;
+
+    if (!ps->seen_ring) {
+        ps->seen_ring = calloc(FORWARD_SEEN_MAX, sizeof(*ps->seen_ring));
+        if (!ps->seen_ring)
+            return -ENOMEM;
+    }
+    rc = u64map_put(&ps->seen, origin, ps);
+    if (rc < 0)
+        return rc;
+    if (ps->seen_ring[ps->seen_next] != 0)
+        (void) u64map_del(&ps->seen, ps->seen_ring[ps->seen_next]);
+    ps->seen_ring[ps->seen_next] = origin;
+    ps->seen_next = (ps->seen_next + 1) % FORWARD_SEEN_MAX;
+    return 0;
+}
+
 int proposals_init(struct replica *r) {
     uint64_t random = r->env.random.next(r->env.random.ctx);
 
@@ -99,6 +124,7 @@ void proposals_free(struct replica *r) {
     for (size_t i = 0; i < ps->inbox_count; i++)
         bytes_unref(ps->inbox[i].data);
     free(ps->inbox);
+    seen_clear(ps);
     u64map_done(&ps->by_origin);
     timer_heap_done(&ps->deadlines);
 }
@@ -298,6 +324,8 @@ static void drain_inbox(struct replica *r) {
                     : CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_NOT_LEADER;
 
             answer_forward(r, &ps->inbox[i + k], outcome, index + k, term);
+            if (result == RAFT_PROPOSE_ACCEPTED && seen_add(ps, ps->inbox[i + k].id) < 0)
+                replica_fail(r, -ENOMEM, "proposals: out of memory");
         }
         i += n;
     }
@@ -368,6 +396,10 @@ void proposals_term_applied(struct replica *r, uint64_t term, uint64_t index) {
     }
 }
 
+void proposals_term_changed(struct replica *r) {
+    seen_clear(&r->proposals);
+}
+
 void proposals_leader_changed(struct replica *r) {
     struct proposal *p = r->proposals.in_flight.head;
 
@@ -376,8 +408,10 @@ void proposals_leader_changed(struct replica *r) {
         struct proposal *next = p->next;
 
         /* Whether the old leader appended it is unknown. */
-        if (p->state == PROPOSAL_FORWARDED && p->flags & REPLICA_RETRY_SAFE)
+        if (p->state == PROPOSAL_FORWARDED && p->flags & REPLICA_RETRY_SAFE) {
+            p->maybe_taken = true;
             requeue(r, p);
+        }
         p = next;
     }
     r->wants_turn = true;
@@ -393,6 +427,11 @@ void proposals_on_forward(struct replica *r, uint64_t from, uint64_t id, struct 
         r->bad_messages++;
         return;
     }
+    if (u64map_get(&ps->seen, id))
+        return;
+    for (size_t i = 0; i < ps->inbox_count; i++)
+        if (ps->inbox[i].id == id)
+            return;
     command = slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES);
     if (command_check(command, &why) < 0) {
         log_warn(r->env.log, "forwarded command refused", "from=%llu reason=\"%s\"",
@@ -420,7 +459,7 @@ void proposals_on_forward(struct replica *r, uint64_t from, uint64_t id, struct 
 void proposals_on_forward_result(struct replica *r,
                                  const Chronos__Internal__V1__ForwardResult *res) {
     struct proposal *p = u64map_get(&r->proposals.by_origin, res->id);
-    const struct replica_proposed full = {.status = REPLICA_FULL};
+    struct replica_proposed full = {.status = REPLICA_FULL};
 
     if (!p || p->state != PROPOSAL_FORWARDED)
         return; /* answered, expired or put back meanwhile */
@@ -432,6 +471,8 @@ void proposals_on_forward_result(struct replica *r,
         if (r->applied_term > p->term && fsm_applied_index(r->fsm) < p->index)
             requeue(r, p); /* a newer term already committed in front of it */
     } else if (res->outcome == CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_FULL) {
+        if (p->maybe_taken)
+            full.status = REPLICA_UNKNOWN;
         proposal_answer(r, p, &full);
     } else {
         requeue(r, p);

@@ -21,6 +21,7 @@
 
 #define ARENA_BYTES_MAX (64UL * 1024 * 1024)
 #define APPLY_ENTRIES_PER_TURN 4096
+#define FORWARD_SEEN_MAX 16384
 #define FORWARDED_MAX 4096 /* proposals a follower may have handed to a leader unanswered */
 
 /* ---- proposals (proposals.c) -------------------------------------------------------------------
@@ -42,6 +43,7 @@ struct proposal {
     unsigned flags;
     uint64_t origin;
     struct bytes *data; /* owned; header + command */
+    bool maybe_taken;   /* an earlier try may still commit: never say "not submitted" */
     uint64_t term;      /* APPENDED */
     uint64_t index;     /* APPENDED */
     replica_propose_fn done;
@@ -70,6 +72,11 @@ struct proposals {
     struct forwarded_in *inbox;
     size_t inbox_count, inbox_cap;
     bool raft_full; /* do not try again before something commits */
+    /* Origins this leader appended in its term, newest FORWARD_SEEN_MAX: a repeated forward is not
+     * appended again. Its first copy commits in this term or is known lost when the term ends. */
+    struct u64map seen;
+    uint64_t *seen_ring; /* owned; FORWARD_SEEN_MAX slots, 0 = empty */
+    size_t seen_next;
 };
 
 /* ---- persistence (effects.c)
@@ -244,6 +251,7 @@ struct replica {
     uint64_t apply_target;
     uint64_t applied_term;
     bool was_leader;
+    uint64_t role_term; /* of the last role change seen */
     struct arena arena;    /* scratch within one function */
     struct arena rx_arena; /* the peer message being handled */
     uint64_t bad_messages; /* dropped from peers */
@@ -268,6 +276,7 @@ void proposals_applied(struct replica *r, uint64_t origin, uint64_t index,
 /* Entries of @term are being applied: what was appended in older terms beyond is lost. */
 void proposals_term_applied(struct replica *r, uint64_t term, uint64_t index);
 void proposals_leader_changed(struct replica *r);
+void proposals_term_changed(struct replica *r);
 void proposals_on_forward(struct replica *r, uint64_t from, uint64_t id, struct slice data);
 void proposals_on_forward_result(struct replica *r,
                                  const Chronos__Internal__V1__ForwardResult *res);

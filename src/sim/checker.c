@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chronos/internal/v1/peer.pb-c.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -22,6 +24,7 @@ void checker_done(struct checker *c) {
     while ((s = u64map_next(&c->job_state, &pos)))
         free(s->value);
     u64map_done(&c->leader_of_term);
+    u64map_done(&c->votes);
     u64map_done(&c->digests);
     u64map_done(&c->entry_hash);
     u64map_done(&c->job_state);
@@ -70,7 +73,7 @@ static void check_leader(struct world *w, struct sim_node *n) {
     n->seen_leader = leads;
 }
 
-/* R7: terms and commits never go back within a life; a term never goes back at all. */
+/* R7: terms and commits never go back within a life. */
 static void check_monotonic(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
     uint64_t applied = replica_applied(n->replica);
@@ -238,8 +241,41 @@ void checker_node(struct world *w, struct sim_node *n) {
     check_events(w, n);
 }
 
+/* What leaves a node binds it for ever: R7 (a term it named), R8 (one vote a term), R15 (it has on disk
+ * what it acknowledges), across crashes. */
+void checker_sent(struct world *w, struct sim_node *n, struct slice payload) {
+    const struct raft *r = replica_raft(n->replica);
+    Chronos__Internal__V1__PeerMessage *m;
+
+    arena_clear(&w->arena);
+    m = chronos__internal__v1__peer_message__unpack(arena_pb(&w->arena), payload.len, payload.data);
+    if (!m) {
+        sim_fail(w, "node %u sends a malformed message", n->slot + 1);
+        return;
+    }
+    for (size_t i = 0; i < m->n_raft; i++) {
+        const Chronos__Internal__V1__RaftMessage *rm = m->raft[i];
+        bool pre = rm->type == RAFT_MSG_PRE_VOTE_REQ || rm->type == RAFT_MSG_PRE_VOTE_RESP;
+
+        if (!pre)
+            n->sent_term = MAX(n->sent_term, rm->term);
+        if (rm->type == RAFT_MSG_VOTE_RESP && !rm->reject &&
+            !remember(w, &w->checker.votes, rm->term << 8 | n->slot, rm->to << 1))
+            sim_fail(w, "node %u votes twice in term %llu", n->slot + 1,
+                     (unsigned long long) rm->term);
+        if (rm->type == RAFT_MSG_APPEND_RESP && !rm->reject &&
+            rm->match > raft_durable_index(r) && rm->term == raft_term(r))
+            sim_fail(w, "node %u acknowledges %llu with %llu durable", n->slot + 1,
+                     (unsigned long long) rm->match, (unsigned long long) raft_durable_index(r));
+    }
+}
+
 void checker_restarted(struct world *w, struct sim_node *n) {
-    (void) w;
+    if (raft_term(replica_raft(n->replica)) < n->sent_term)
+        sim_fail(w, "node %u comes back in term %llu after it had spoken in %llu", n->slot + 1,
+                 (unsigned long long) raft_term(replica_raft(n->replica)),
+                 (unsigned long long) n->sent_term);
+    n->seen_term = 0;
     n->seen_commit = 0;
     n->seen_applied = 0;
     n->seen_leader = false;

@@ -48,6 +48,7 @@ struct sim_node {
     bool job_running;                     /* a RUN or DONE event is on its way */
     uint64_t disk_slow_until;
     /* what the checkers remember */
+    uint64_t sent_term; /* the highest any message promised; survives crashes */
     uint64_t seen_term, seen_commit, seen_applied, checked_last;
     uint64_t events_cursor;
     bool seen_leader;
@@ -110,6 +111,7 @@ struct checker {
     struct ghost_entry *committed; /* by index */
     size_t committed_cap;
     uint64_t committed_count; /* highest index known committed */
+    struct u64map votes;      /* node and term -> candidate, from sent replies */
     struct u64map digests;    /* applied index -> digest's low half, never 0 */
     struct u64map entry_hash; /* hash(index, term) -> hash of content and of the one before */
     struct u64map job_state;  /* job -> struct job_ghost */
@@ -185,4 +187,5 @@ void checker_init(struct checker *c);
 void checker_done(struct checker *c);
 void checker_node(struct world *w, struct sim_node *n);
 void checker_restarted(struct world *w, struct sim_node *n);
+void checker_sent(struct world *w, struct sim_node *n, struct slice payload);
 void checker_final(struct world *w);

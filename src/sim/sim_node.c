@@ -81,6 +81,7 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
     unsigned slot = (unsigned) to - 1, copies = 1;
 
     ASSERT(slot < w->nodes_count && slot != n->slot);
+    checker_sent(w, n, bytes_slice(payload));
     if (w->blocked[n->slot][slot] || rng_chance(&w->rng, w->loss_permille)) {
         bytes_unref(payload);
         return;

@@ -87,6 +87,7 @@ static void connect(struct sim_worker *wk) {
     }
     wk->node = node;
     wk->next_beat = w->now_ns + BEAT_NS;
+    wake_in(wk, BEAT_NS);
     h.worker_id = wk->id;
     h.incarnation = wk->incarnation;
     h.slots = wk->slots;
@@ -142,7 +143,7 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
             continue;
         a = calloc(1, sizeof(*a));
         ASSERT(a);
-        ns = rng_chance(&w->rng, 50) ? rng_range(&w->rng, NS_PER_S, 20 * NS_PER_S)
+        ns = !w->healing && rng_chance(&w->rng, 30) ? rng_range(&w->rng, NS_PER_S, 20 * NS_PER_S)
                                      : rng_range(&w->rng, 10 * NS_PER_US, 30 * NS_PER_MS);
         *a = (struct sim_attempt){.next = wk->attempts,
                                   .seq = seq,

@@ -336,6 +336,16 @@ static void liveness(struct world *w) {
 
     while (!w->failed && !w->no_memory && w->heap.count > 0 && w->now_ns < end && !settled(w))
         step(w);
+    for (unsigned i = 0; i < w->nodes_count && !w->failed && !settled(w); i++)
+        if (w->nodes[i].up)
+            sim_trace(w, "node %u: applied=%llu last=%llu pending=%llu running=%llu", i + 1,
+                      (unsigned long long) replica_applied(w->nodes[i].replica),
+                      (unsigned long long) raft_last_index(replica_raft(w->nodes[i].replica)),
+                      (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
+                                                          CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING),
+                      (unsigned long long) fsm_jobs_count(
+                          replica_fsm(w->nodes[i].replica),
+                          CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING));
     if (!w->failed && !settled(w))
         sim_fail(w, "liveness: not settled %llu s after healing (%u calls unanswered)",
                  (unsigned long long) (HEAL_NS / NS_PER_S), w->ops_pending);
