@@ -128,7 +128,7 @@ enum raft_event_type {
     RAFT_EV_READ,        /* start a linearizable read, see effects.reads */
     RAFT_EV_TRANSFER,    /* hand leadership to a peer */
     RAFT_EV_LOADED,      /* old entries read from disk, see effects.loads */
-    RAFT_EV_CAMPAIGN,    /* start an election now (tests, and TIMEOUT_NOW inside) */
+    RAFT_EV_CAMPAIGN,    /* start an election now, without PreVote (tests) */
     RAFT_EV_UNREACHABLE  /* the link to a peer broke: what was in flight is lost */
 };
 
@@ -256,7 +256,8 @@ DEFINE_CLEANUP(struct raft *, raft_free);
 int raft_step(struct raft *r, struct mono now, const struct raft_event *ev,
               const struct raft_effects **ret_effects) _must_check_;
 
-/* When RAFT_EV_TIMEOUT is due. MONO_NEVER for a lone learner. */
+/* When RAFT_EV_TIMEOUT is due; may move with every step. MONO_NEVER for a lone learner and for a
+ * leader without peers. */
 struct mono raft_deadline(const struct raft *r);
 
 /* ---- looking in ----------------------------------------------------------------------------- */

@@ -546,6 +546,75 @@ static void test_nonsense(void **state) {
     }
 }
 
+/* Goal: a peer whose frames are intact and whose content is nonsense stops nobody. Method: random
+ * messages with small random fields into one node that is elected now and then; every step must end
+ * in 0 or, when a committed entry is contradicted, in ERR_CORRUPT. An assertion would end the test.
+ */
+static struct raft_message garbage(struct rng *g, struct raft_entry *e, uint64_t term) {
+    struct raft_message m = {
+        .type = (enum raft_message_type) rng_range(g, 1, RAFT_MSG_TYPE_MAX),
+        .from = rng_range(g, 1, 6),
+        .to = 1,
+        .term = rng_range(g, term > 1 ? term - 1 : 0, term + (rng_chance(g, 50) ? 2 : 0)),
+        .log_index = rng_below(g, 12),
+        .log_term = rng_below(g, 6),
+        .commit = rng_below(g, 14),
+        .reject = rng_chance(g, 400),
+        .match = rng_below(g, 12),
+        .hint_index = rng_chance(g, 50) ? UINT64_MAX : rng_below(g, 12),
+        .hint_term = rng_below(g, 6),
+        .context = rng_below(g, 4),
+        .session = rng_below(g, 40),
+    };
+
+    if (m.type == RAFT_MSG_APPEND_REQ && rng_chance(g, 700)) {
+        m.log_term = MIN(m.log_index, 2);
+        m.entries = e;
+        m.entries_count = rng_below(g, 4);
+        for (size_t i = 0; i < m.entries_count; i++)
+            e[i] = (struct raft_entry){.index = m.log_index + 1 + i,
+                                       .term = MAX(m.log_term, rng_range(g, 1, 3)),
+                                       .type =
+                                           rng_chance(g, 30) ? RAFT_ENTRY_CONFIG : RAFT_ENTRY_NOOP};
+    }
+    return m;
+}
+
+static void test_garbage(void **state) {
+    struct rng g = rng_seed(99);
+    struct raft_config c = voters(5);
+    size_t leaders = 0;
+    size_t stopped = 0;
+
+    (void) state;
+    for (int life = 0; life < 2000; life++) {
+        struct raft_entry e[4];
+        struct solo s;
+        int rc = 0;
+
+        solo_start(&s, &c, (struct raft_hard_state){.term = 2}, (uint64_t[]){1, 2, 2, 2}, 4, 3, 2);
+        for (int i = 0; rc == 0 && i < 200; i++) {
+            struct raft_message m = garbage(&g, e, raft_term(s.raft));
+            struct raft_event ev = {.type = RAFT_EV_MESSAGE, .message = &m};
+
+            if (rng_chance(&g, 50))
+                ev.type = RAFT_EV_CAMPAIGN;
+            if (rng_chance(&g, 50))
+                ev = (struct raft_event){.type = RAFT_EV_READ, .read_context = 3};
+            s.now.ns += rng_below(&g, 20) * NS_PER_MS;
+            rc = raft_step(s.raft, s.now, &ev, &s.fx);
+            if (rc == 0 && s.fx->persist_seq)
+                solo_persisted(&s, s.fx->persist_seq);
+            leaders += rc == 0 && raft_role(s.raft) == RAFT_LEADER ? 1 : 0;
+        }
+        assert_true(rc == 0 || rc == ERR_CORRUPT);
+        stopped += rc == ERR_CORRUPT ? 1 : 0;
+        s.raft = raft_free(s.raft);
+    }
+    assert_true(leaders > 1000);
+    assert_true(stopped > 0 && stopped < 2000);
+}
+
 /* ---- bounds, reads, configurations ---------------------------------------------------------- */
 
 /* M50: accepted but uncommitted proposals are bounded; FULL appends nothing. */
@@ -802,6 +871,7 @@ int main(void) {
         cmocka_unit_test(test_pre_vote),
         cmocka_unit_test(test_stale_answers_by_role),
         cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_uncommitted_bound),
         cmocka_unit_test(test_read_answers),
         cmocka_unit_test(test_joint_and_learners),
