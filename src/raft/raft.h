@@ -65,8 +65,8 @@ struct raft_config {
 /* Encode as protobuf chronos.internal.v1.RaftConfig. NULL when memory is out. */
 struct bytes *raft_config_encode(const struct raft_config *c) _must_check_;
 /* 0, or ERR_PROTO with the reason (the entry came from a log: the node must stop), or -ENOMEM. */
-int raft_config_decode(struct slice data, struct raft_config *ret, struct errtext *reterr)
-    _must_check_;
+int raft_config_decode(struct slice data, struct raft_config *ret,
+                       struct errtext *reterr) _must_check_;
 const struct raft_member *raft_config_find(const struct raft_config *c, uint64_t id);
 
 /* ---- messages ------------------------------------------------------------------------------- */
@@ -163,10 +163,10 @@ struct raft_hard_state {
 };
 
 enum raft_propose_result {
-    RAFT_PROPOSE_NONE,       /* the event was no proposal */
-    RAFT_PROPOSE_ACCEPTED,   /* all entries appended at propose_first_index .. */
-    RAFT_PROPOSE_NOT_LEADER, /* nothing appended; leader hint in raft_leader() */
-    RAFT_PROPOSE_FULL,       /* uncommitted bound reached; nothing appended; retry after commits */
+    RAFT_PROPOSE_NONE,        /* the event was no proposal */
+    RAFT_PROPOSE_ACCEPTED,    /* all entries appended at propose_first_index .. */
+    RAFT_PROPOSE_NOT_LEADER,  /* nothing appended; leader hint in raft_leader() */
+    RAFT_PROPOSE_FULL,        /* uncommitted bound reached; nothing appended; retry after commits */
     RAFT_PROPOSE_TRANSFERRING /* leadership is being handed over; nothing appended */
 };
 
@@ -220,7 +220,7 @@ struct raft_options {
     size_t inflight_bytes_max;        /* per peer */
     size_t uncommitted_entries_max;   /* proposals beyond this are FULL */
     size_t uncommitted_bytes_max;
-    size_t applied_entries_kept;      /* in memory for slow followers (snapshot_threshold) */
+    size_t applied_entries_kept; /* in memory for slow followers (snapshot_threshold) */
 };
 
 void raft_options_default(struct raft_options *o, uint64_t id, uint64_t seed);

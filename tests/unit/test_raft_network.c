@@ -4,7 +4,7 @@
  * drawn (loss, duplication, reordering, slow disks, crashes that lose unconfirmed batches, cut
  * links, unreadable loads), thousands of random actions run against raft_world.c's checkers, then
  * all faults end and the cluster must agree and commit within a bounded time. Seeds:
- * CHRONOS_RAFT_SEEDS=first-last (default 1-2000). */
+ * CHRONOS_RAFT_SEEDS=first-last (default 1-1000). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -263,7 +263,7 @@ static void run_seed(uint64_t seed, struct totals *t, FILE *trace) {
 static void test_random_networks(void **state) {
     const char *range = getenv("CHRONOS_RAFT_SEEDS");
     unsigned long long first = 1;
-    unsigned long long last = 2000;
+    unsigned long long last = 1000;
     struct totals t = {0};
 
     (void) state;
