@@ -48,10 +48,10 @@ static const struct rpc_method api_methods[] = {
     UNARY("chronos.v1.ClusterService", "ListLogEntries", cluster_on_log_entries),
     {.path = "/chronos.v1.WorkerService/Session",
      .kind = RPC_BIDI_STREAM,
-     .on_call = worker_on_call,
-     .on_message = worker_on_message,
-     .on_gone = worker_on_gone,
-     .on_writable = worker_on_writable},
+     .on_call = worker_stream_on_call,
+     .on_message = worker_stream_on_message,
+     .on_gone = worker_stream_on_gone,
+     .on_writable = worker_stream_on_writable},
     UNARY("grpc.health.v1.Health", "Check", health_on_check),
     {.path = "/grpc.health.v1.Health/Watch",
      .kind = RPC_SERVER_STREAM,
@@ -358,7 +358,7 @@ void api_stop(struct api *a, uint64_t grace_ms, void (*on_stopped)(void *arg), v
     watch_stop(a);
     logs_stop(a);
     health_stop(a);
-    worker_stop(a);
+    worker_stream_stop(a);
     log_info(a->o.log, "api stopping", "pending=%zu", a->ops_live);
     rpc_server_stop(a->server, grace_ms, on_server_stopped, a);
 }

@@ -129,7 +129,7 @@ def test_errors(nodes, pb):
                  js.SubmitJobRequest(spec=bad))
     expect_error(code.INVALID_ARGUMENT, "spec: is missing", submit, "SubmitJob",
                  js.SubmitJobRequest())
-    expect_error(code.NOT_FOUND, "", submit, "GetJob", js.GetJobRequest(job_id="jdzzzzzzzzzzzz"))
+    expect_error(code.NOT_FOUND, "", submit, "GetJob", js.GetJobRequest(job_id="jczzzzzzzzzzzz"))
     expect_error(code.INVALID_ARGUMENT, "job_id", submit, "GetJob",
                  js.GetJobRequest(job_id="no id"))
     expect_error(code.INVALID_ARGUMENT, "page_size", submit, "ListJobs",
@@ -224,7 +224,7 @@ def test_cancel(nodes, pb):
     expect_error(grpc.StatusCode.FAILED_PRECONDITION, "already ended", nodes[0].job, "CancelJob",
                  js.CancelJobRequest(job_id=done))
     expect_error(grpc.StatusCode.NOT_FOUND, "", nodes[0].job, "CancelJob",
-                 js.CancelJobRequest(job_id="jdzzzzzzzzzzzz"))
+                 js.CancelJobRequest(job_id="jczzzzzzzzzzzz"))
 
 
 def test_logs(nodes, pb):

@@ -15,7 +15,7 @@ const TIMEOUT_MS = 30000;
 
 function load(file) {
   const definition = loader.loadSync(file, {
-    includeDirs: [PROTO_DIR], longs: Number, enums: String, defaults: true, oneofs: true,
+    includeDirs: [PROTO_DIR], keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true,
   });
   return grpc.loadPackageDefinition(definition);
 }
@@ -74,7 +74,7 @@ async function submit(nodes) {
 async function errors(nodes) {
   await refused(unary(nodes[0], 'SubmitJob', { spec: { shell: 'true', env: { CHRONOS_X: '1' } } }),
     grpc.status.INVALID_ARGUMENT, 'spec.env["CHRONOS_X"]');
-  await refused(unary(nodes[0], 'GetJob', { job_id: 'jdzzzzzzzzzzzz' }),
+  await refused(unary(nodes[0], 'GetJob', { job_id: 'jczzzzzzzzzzzz' }),
     grpc.status.NOT_FOUND, 'job');
 }
 

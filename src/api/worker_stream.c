@@ -35,7 +35,7 @@ static void on_end(void *arg, int grpc_code, const char *message) {
 
 static const struct worker_session_ops session_ops = {.send = on_send, .end = on_end};
 
-void worker_on_call(void *ctx, struct rpc_call *call, struct slice request) {
+void worker_stream_on_call(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     struct api_session *s;
 
@@ -63,7 +63,7 @@ void worker_on_call(void *ctx, struct rpc_call *call, struct slice request) {
     rpc_call_set_user(call, s);
 }
 
-void worker_on_message(void *ctx, struct rpc_call *call, struct slice message, bool end) {
+void worker_stream_on_message(void *ctx, struct rpc_call *call, struct slice message, bool end) {
     struct api_session *s = rpc_call_user(call);
 
     (void) ctx;
@@ -75,7 +75,7 @@ void worker_on_message(void *ctx, struct rpc_call *call, struct slice message, b
         worker_session_message(s->session, message);
 }
 
-void worker_on_writable(void *ctx, struct rpc_call *call) {
+void worker_stream_on_writable(void *ctx, struct rpc_call *call) {
     struct api_session *s = rpc_call_user(call);
 
     (void) ctx;
@@ -83,7 +83,7 @@ void worker_on_writable(void *ctx, struct rpc_call *call) {
         worker_session_writable(s->session);
 }
 
-void worker_on_gone(void *ctx, struct rpc_call *call) {
+void worker_stream_on_gone(void *ctx, struct rpc_call *call) {
     struct api *a = ctx;
     struct api_session *s = rpc_call_user(call);
 
@@ -102,7 +102,7 @@ void worker_on_gone(void *ctx, struct rpc_call *call) {
     free(s);
 }
 
-void worker_stop(struct api *a) {
+void worker_stream_stop(struct api *a) {
     for (struct api_session *s = a->sessions; s; s = s->next)
         session_finish(s, RPC_UNAVAILABLE, "this node is stopping; connect to another node");
 }
