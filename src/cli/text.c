@@ -88,16 +88,19 @@ int text_escape(struct text_escape *e, const void *data, size_t len, bool one_li
     size_t taken;
     int r;
 
-    /* First complete what the last chunk left over, byte by byte. */
+    /* First complete what the last chunk left over, byte by byte. What turns out to be no character
+     * gives up its first byte, and the rest is looked at again. */
     while (e->pending_len > 0 && len > 0) {
         ASSERT(e->pending_len < sizeof(e->pending));
         e->pending[e->pending_len++] = *p++;
         len--;
-        r = escape_one(e->pending, e->pending_len, one_line, out, &taken);
-        if (r < 0)
-            return r;
-        e->pending_len -= taken;
-        memmove(e->pending, e->pending + taken, e->pending_len);
+        do {
+            r = escape_one(e->pending, e->pending_len, one_line, out, &taken);
+            if (r < 0)
+                return r;
+            e->pending_len -= taken;
+            memmove(e->pending, e->pending + taken, e->pending_len);
+        } while (taken > 0 && e->pending_len > 0);
     }
     while (len > 0) {
         r = escape_one(p, len, one_line, out, &taken);
