@@ -56,8 +56,9 @@ static void check_leader(struct world *w, struct sim_node *n) {
         w->result->elections++;
         /* R4: everything ever committed is in the new leader's log. */
         if (raft_last_index(r) < c->committed_count)
-            sim_fail(w, "leader completeness: node %u leads term %llu with %llu entries, %llu are "
-                        "committed",
+            sim_fail(w,
+                     "leader completeness: node %u leads term %llu with %llu entries, %llu are "
+                     "committed",
                      n->slot + 1, (unsigned long long) raft_term(r),
                      (unsigned long long) raft_last_index(r),
                      (unsigned long long) c->committed_count);
@@ -116,8 +117,7 @@ static void check_log_matching(struct world *w, struct sim_node *n) {
         if (!e || (!p && i > 1))
             continue;
         key = i << 20 ^ e->term;
-        if (!remember(w, &w->checker.entry_hash, key,
-                      entry_content_hash(e, p ? p->term : 0) << 1))
+        if (!remember(w, &w->checker.entry_hash, key, entry_content_hash(e, p ? p->term : 0) << 1))
             sim_fail(w, "log matching: node %u differs at index %llu term %llu", n->slot + 1,
                      (unsigned long long) i, (unsigned long long) e->term);
     }
@@ -241,8 +241,8 @@ void checker_node(struct world *w, struct sim_node *n) {
     check_events(w, n);
 }
 
-/* What leaves a node binds it for ever: R7 (a term it named), R8 (one vote a term), R15 (it has on disk
- * what it acknowledges), across crashes. */
+/* What leaves a node binds it for ever: R7 (a term it named), R8 (one vote a term), R15 (it has on
+ * disk what it acknowledges), across crashes. */
 void checker_sent(struct world *w, struct sim_node *n, struct slice payload) {
     const struct raft *r = replica_raft(n->replica);
     Chronos__Internal__V1__PeerMessage *m;
@@ -263,8 +263,8 @@ void checker_sent(struct world *w, struct sim_node *n, struct slice payload) {
             !remember(w, &w->checker.votes, rm->term << 8 | n->slot, rm->to << 1))
             sim_fail(w, "node %u votes twice in term %llu", n->slot + 1,
                      (unsigned long long) rm->term);
-        if (rm->type == RAFT_MSG_APPEND_RESP && !rm->reject &&
-            rm->match > raft_durable_index(r) && rm->term == raft_term(r))
+        if (rm->type == RAFT_MSG_APPEND_RESP && !rm->reject && rm->match > raft_durable_index(r) &&
+            rm->term == raft_term(r))
             sim_fail(w, "node %u acknowledges %llu with %llu durable", n->slot + 1,
                      (unsigned long long) rm->match, (unsigned long long) raft_durable_index(r));
     }
@@ -283,36 +283,57 @@ void checker_restarted(struct world *w, struct sim_node *n) {
     n->events_cursor = replica_events_oldest(n->replica);
 }
 
-/* ---- the end -------------------------------------------------------------------------------------------- */
+/* ---- the end
+ * -------------------------------------------------------------------------------------------- */
 
+struct job_scan {
+    struct world *w;
+    unsigned node;
+    uint8_t jobs_of_op[SIM_OPS_MAX];
+};
+
+/* Which submit a job came from: sim_client.c puts the number into the name. */
+static int each_job(void *arg, uint64_t seq, const Chronos__Internal__V1__JobRecord *rec) {
+    struct job_scan *scan = arg;
+    struct world *w = scan->w;
+    unsigned number = 0;
+    const struct sim_op *op;
+
+    if (rec->spec.len != 8) {
+        sim_fail(w, "node %u: job %llu has another spec than was submitted", scan->node + 1,
+                 (unsigned long long) seq);
+        return 1;
+    }
+    for (int i = 3; i >= 0; i--)
+        number = number << 4 | (unsigned) (rec->spec.data[4 + i] - 'a');
+    op = &w->ops[number % SIM_OPS_MAX];
+    if (number >= w->ops_count || op->state == OP_REFUSED)
+        sim_fail(w, "node %u: job %llu of op %u, which was refused", scan->node + 1,
+                 (unsigned long long) seq, number);
+    else if (op->state == OP_ACKED && op->job_seq != seq)
+        sim_fail(w, "node %u: op %u was answered job %llu but made job %llu too", scan->node + 1,
+                 number, (unsigned long long) op->job_seq, (unsigned long long) seq);
+    else if (scan->jobs_of_op[number]++ > 0)
+        sim_fail(w, "node %u: op %u made more than one job (keyed=%d)", scan->node + 1, number,
+                 (int) op->keyed);
+    if (rec->state < CHRONOS__V1__JOB_STATE__JOB_STATE_COMPLETED)
+        sim_fail(w, "node %u: job %llu never ended, state %d attempt %u", scan->node + 1,
+                 (unsigned long long) seq, (int) rec->state, rec->attempt);
+    return w->failed;
+}
+
+/* J1 and J3: an acknowledged submit is there, once; an unknown one is 0 or 1 job; a refused one
+ * none. */
 static void check_jobs_on(struct world *w, struct sim_node *n) {
     struct fsm *f = replica_fsm(n->replica);
-    uint64_t jobs = fsm_next_seq(f) - 1, acked = 0, unkeyed_unknown = 0, keyed_unknown = 0;
+    struct job_scan scan = {.w = w, .node = n->slot};
 
-    for (unsigned i = 0; i < w->ops_count; i++) {
-        const struct sim_op *op = &w->ops[i];
-        Chronos__Internal__V1__JobRecord *rec = NULL;
-
-        if (op->state == OP_UNKNOWN && op->keyed)
-            keyed_unknown++;
-        else if (op->state == OP_UNKNOWN)
-            unkeyed_unknown++;
-        if (op->state != OP_ACKED)
-            continue;
-        acked++;
-        arena_clear(&w->arena);
-        if (fsm_read_job(f, op->job_seq, &w->arena, &rec) != 0)
-            sim_fail(w, "node %u: acknowledged job %llu is missing", n->slot + 1,
-                     (unsigned long long) op->job_seq);
-        else if (rec->state < CHRONOS__V1__JOB_STATE__JOB_STATE_COMPLETED)
-            sim_fail(w, "node %u: job %llu never ended, state %d attempt %u", n->slot + 1,
-                     (unsigned long long) op->job_seq, (int) rec->state, rec->attempt);
-    }
-    /* J3: an unknown outcome is 0 or 1 job, a refused one is none. */
-    if (jobs < acked || jobs > acked + unkeyed_unknown + keyed_unknown)
-        sim_fail(w, "node %u: %llu jobs for %llu acknowledged and %llu unknown submits", n->slot + 1,
-                 (unsigned long long) jobs, (unsigned long long) acked,
-                 (unsigned long long) (unkeyed_unknown + keyed_unknown));
+    if (fsm_scan_jobs(f, 1, true, &w->arena, each_job, &scan) < 0)
+        sim_fail(w, "node %u: its jobs cannot be read", n->slot + 1);
+    for (unsigned i = 0; i < w->ops_count && !w->failed; i++)
+        if (w->ops[i].state == OP_ACKED && scan.jobs_of_op[i] != 1)
+            sim_fail(w, "node %u: acknowledged job %llu of op %u is missing", n->slot + 1,
+                     (unsigned long long) w->ops[i].job_seq, i);
     fsm_check_invariants(f);
 }
 

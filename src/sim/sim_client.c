@@ -29,7 +29,8 @@ static int encode_submit(struct world *w, const struct sim_op *op, struct bytes 
     Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
     Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
     Chronos__Internal__V1__SubmitJobItem *items[] = {&item};
-    uint8_t spec[] = {0x1a, 0}; /* JobSpec.noop */
+    /* JobSpec{noop, name}: the name tells checker_final which submit a job came from. */
+    uint8_t spec[] = {0x1a, 0, 0x62, 4, 0, 0, 0, 0};
     uint8_t hash[16] = {0};
     char key[32] = "", queue[] = "default";
 
@@ -37,6 +38,8 @@ static int encode_submit(struct world *w, const struct sim_op *op, struct bytes 
     if (op->keyed)
         (void) snprintf(key, sizeof(key), "op-%u", op->number);
     hash[0] = (uint8_t) op->number;
+    for (int i = 0; i < 4; i++)
+        spec[4 + i] = (uint8_t) ('a' + (op->number >> (4 * i) & 15));
     item.spec.data = spec;
     item.spec.len = sizeof(spec);
     item.idempotency_key = key;
@@ -165,8 +168,8 @@ static void read_done(void *arg, enum replica_status status, uint64_t index) {
     if (status == REPLICA_OK) {
         w->result->reads++;
         if (index < c->acked_index)
-            sim_fail(w, "node %u: read at %llu, but %llu was acknowledged before it began", c->node + 1,
-                     (unsigned long long) index, (unsigned long long) c->acked_index);
+            sim_fail(w, "node %u: read at %llu, but %llu was acknowledged before it began",
+                     c->node + 1, (unsigned long long) index, (unsigned long long) c->acked_index);
         arena_clear(&w->arena);
         if (c->job_seq != 0 &&
             fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec) != 0)

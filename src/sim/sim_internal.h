@@ -141,7 +141,7 @@ struct world {
     unsigned ops_count;
     unsigned ops_pending;
     /* faults */
-    bool healing; /* the liveness phase: no new faults */
+    bool healing;                               /* the liveness phase: no new faults */
     bool blocked[SIM_NODES_MAX][SIM_NODES_MAX]; /* from, to: nothing gets through */
     uint64_t link_gen[SIM_NODES_MAX][SIM_NODES_MAX];
     uint32_t loss_permille, dup_permille, slow_permille;

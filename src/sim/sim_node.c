@@ -9,7 +9,8 @@
 
 #define TURNS_MAX 64
 
-/* ---- the fakes of base/env.h ------------------------------------------------------------------------- */
+/* ---- the fakes of base/env.h
+ * ------------------------------------------------------------------------- */
 
 static struct mono node_mono(void *ctx) {
     const struct sim_node *n = ctx;
@@ -74,7 +75,8 @@ void sim_node_disk_done(struct sim_node *n) {
     sim_node_turn(n);
 }
 
-/* Network: loss, delay, duplication and reordering by unequal delays; blocked directions lose all. */
+/* Network: loss, delay, duplication and reordering by unequal delays; blocked directions lose all.
+ */
 static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
     struct sim_node *n = ctx;
     struct world *w = n->world;
@@ -93,8 +95,7 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
 
         if (rng_chance(&w->rng, w->slow_permille))
             ns += rng_range(&w->rng, 0, 400 * NS_PER_MS);
-        sim_push(w, ns, SIM_DELIVER, n->slot, slot, w->link_gen[n->slot][slot],
-                 bytes_ref(payload));
+        sim_push(w, ns, SIM_DELIVER, n->slot, slot, w->link_gen[n->slot][slot], bytes_ref(payload));
     }
     bytes_unref(payload);
 }
@@ -106,7 +107,8 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------------- */
 
 static void bootstrap_config(const struct world *w, struct raft_config *c) {
     *c = (struct raft_config){.count = w->nodes_count};
@@ -186,9 +188,8 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
     for (unsigned i = 0; i < w->workers_count; i++)
         if (w->workers[i].session && w->workers[i].node == n->slot)
             sim_worker_node_gone(&w->workers[i]);
-    sim_disk_set_fault(n->disk, (struct sim_disk_fault){.op = SIM_DISK_ANY,
-                                                        .nth = 1,
-                                                        .effect = SIM_DISK_CRASH});
+    sim_disk_set_fault(
+        n->disk, (struct sim_disk_fault){.op = SIM_DISK_ANY, .nth = 1, .effect = SIM_DISK_CRASH});
     abandon_jobs(n);
     n->replica = replica_free(n->replica);
     sim_disk_clear_fault(n->disk);
@@ -211,7 +212,8 @@ void sim_node_free(struct sim_node *n) {
     (void) sim_disk_free(n->disk);
 }
 
-/* ---- turns ---------------------------------------------------------------------------------------------- */
+/* ---- turns
+ * ---------------------------------------------------------------------------------------------- */
 
 void sim_node_turn(struct sim_node *n) {
     struct world *w = n->world;

@@ -14,7 +14,8 @@ static void wake_in(struct sim_worker *wk, uint64_t ns) {
     sim_push(wk->world, ns, SIM_WORKER_WAKE, wk->slot, 0, 0, NULL);
 }
 
-/* ---- stream ------------------------------------------------------------------------------------------- */
+/* ---- stream
+ * ------------------------------------------------------------------------------------------- */
 
 /* node -> worker, in order, after a while */
 static int session_send(void *arg, struct bytes *message) {
@@ -80,8 +81,8 @@ static void connect(struct sim_worker *wk) {
 
     if (rng_chance(&w->rng, 700) && wk->slot < w->nodes_count)
         node = wk->slot; /* mostly its own */
-    if (!w->nodes[node].up || worker_session_new(w->nodes[node].replica, &session_ops, wk,
-                                                 &wk->session) != 0) {
+    if (!w->nodes[node].up ||
+        worker_session_new(w->nodes[node].replica, &session_ops, wk, &wk->session) != 0) {
         wake_in(wk, rng_range(&w->rng, 10 * NS_PER_MS, 500 * NS_PER_MS));
         return;
     }
@@ -103,7 +104,8 @@ static void connect(struct sim_worker *wk) {
     send_to_node(wk, &m);
 }
 
-/* ---- attempts ------------------------------------------------------------------------------------------- */
+/* ---- attempts
+ * ------------------------------------------------------------------------------------------- */
 
 static struct sim_attempt *attempt_find(struct sim_worker *wk, uint64_t seq, uint64_t token) {
     for (struct sim_attempt *a = wk->attempts; a; a = a->next)
@@ -143,8 +145,9 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
             continue;
         a = calloc(1, sizeof(*a));
         ASSERT(a);
-        ns = !w->healing && rng_chance(&w->rng, 30) ? rng_range(&w->rng, NS_PER_S, 20 * NS_PER_S)
-                                     : rng_range(&w->rng, 10 * NS_PER_US, 30 * NS_PER_MS);
+        ns = !w->healing && rng_chance(&w->rng, 30)
+                 ? rng_range(&w->rng, NS_PER_S, 20 * NS_PER_S)
+                 : rng_range(&w->rng, 10 * NS_PER_US, 30 * NS_PER_MS);
         *a = (struct sim_attempt){.next = wk->attempts,
                                   .seq = seq,
                                   .attempt = ref->attempt,
@@ -155,7 +158,8 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
     }
 }
 
-static void kill_attempt(struct sim_worker *wk, const Chronos__V1__AttemptRef *ref, bool cancelled) {
+static void kill_attempt(struct sim_worker *wk, const Chronos__V1__AttemptRef *ref,
+                         bool cancelled) {
     struct sim_attempt *a;
     uint64_t seq = 0;
 
@@ -214,7 +218,7 @@ static void report(struct sim_worker *wk, struct sim_attempt *a) {
 
     ref_fill(&ref, id, a);
     r.attempt = &ref;
-    r.outcome = a->cancelled ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED
+    r.outcome = a->cancelled      ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED
                 : a->seq % 7 == 0 ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED
                                   : CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED;
     if (r.outcome == CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED) {

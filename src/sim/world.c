@@ -66,7 +66,8 @@ void sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsi
     }
 }
 
-/* ---- faults --------------------------------------------------------------------------------------------- */
+/* ---- faults
+ * --------------------------------------------------------------------------------------------- */
 
 static void heal_network(struct world *w) {
     memset(w->blocked, 0, sizeof(w->blocked));
@@ -118,11 +119,11 @@ static void arm_disk_crash(struct world *w) {
     if (!n->up)
         return;
     sim_trace(w, "node %u: the power will go within its next disk operations", n->slot + 1);
-    sim_disk_set_fault(n->disk, (struct sim_disk_fault){
-                                    .op = SIM_DISK_ANY,
-                                    .nth = rng_range(&w->rng, 1, 12),
-                                    .effect = rng_chance(&w->rng, 500) ? SIM_DISK_CRASH
-                                                                       : SIM_DISK_CRASH_MID});
+    sim_disk_set_fault(n->disk, (struct sim_disk_fault){.op = SIM_DISK_ANY,
+                                                        .nth = rng_range(&w->rng, 1, 12),
+                                                        .effect = rng_chance(&w->rng, 500)
+                                                                      ? SIM_DISK_CRASH
+                                                                      : SIM_DISK_CRASH_MID});
 }
 
 static void flap_link(struct world *w) {
@@ -164,7 +165,8 @@ static void fault(struct world *w) {
     sim_push(w, rng_range(&w->rng, NS_PER_MS, 2 * w->fault_interval_ns), SIM_FAULT, 0, 0, 0, NULL);
 }
 
-/* ---- dispatch ------------------------------------------------------------------------------------------- */
+/* ---- dispatch
+ * ------------------------------------------------------------------------------------------- */
 
 static void on_link(struct world *w, const struct sim_event *e) {
     struct sim_node *n = &w->nodes[e->a];
@@ -245,7 +247,8 @@ static void step(struct world *w) {
     free(e);
 }
 
-/* ---- phases --------------------------------------------------------------------------------------------- */
+/* ---- phases
+ * --------------------------------------------------------------------------------------------- */
 
 static void draw_options(struct world *w) {
     static const unsigned sizes[] = {3, 3, 3, 5, 5, 1, 2, 4, 7};
@@ -338,19 +341,22 @@ static void liveness(struct world *w) {
         step(w);
     for (unsigned i = 0; i < w->nodes_count && !w->failed && !settled(w); i++)
         if (w->nodes[i].up)
-            sim_trace(w, "node %u: applied=%llu last=%llu pending=%llu running=%llu", i + 1,
-                      (unsigned long long) replica_applied(w->nodes[i].replica),
-                      (unsigned long long) raft_last_index(replica_raft(w->nodes[i].replica)),
-                      (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
-                                                          CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING),
-                      (unsigned long long) fsm_jobs_count(
-                          replica_fsm(w->nodes[i].replica),
-                          CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING));
+            sim_trace(
+                w, "node %u: applied=%llu last=%llu pending=%llu running=%llu", i + 1,
+                (unsigned long long) replica_applied(w->nodes[i].replica),
+                (unsigned long long) raft_last_index(replica_raft(w->nodes[i].replica)),
+                (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
+                                                    CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING),
+                (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
+                                                    CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING));
     if (!w->failed && !settled(w))
         sim_fail(w, "liveness: not settled %llu s after healing (%u calls unanswered)",
                  (unsigned long long) (HEAL_NS / NS_PER_S), w->ops_pending);
     quiet_from = w->now_ns;
     while (!w->failed && !w->no_memory && w->now_ns < quiet_from + SETTLE_NS)
+        step(w);
+    /* The last thing heard may be half way to the others. */
+    while (!w->failed && !w->no_memory && w->now_ns < quiet_from + 2 * SETTLE_NS && !settled(w))
         step(w);
 }
 
