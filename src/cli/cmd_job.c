@@ -1,5 +1,5 @@
 /* `chronos job`: the group, and the small commands get and cancel. */
-#include "cli/job.h"
+#include "cli/cli_job.h"
 
 #include "cli/commands.h"
 
@@ -17,10 +17,10 @@ static int run_get(void *values, char **rest, size_t rest_count) {
 
     ASSERT(rest_count == 1);
     if (r == 0)
-        r = job_fetch(c, rest[0], &reply);
+        r = cli_job_fetch(c, rest[0], &reply);
     if (r != 0)
         return r;
-    r = job_print(reply->job, v->common.output);
+    r = cli_job_print(reply->job, v->common.output);
     chronos__v1__get_job_response__free_unpacked(reply, NULL);
     return r;
 }
@@ -46,9 +46,9 @@ const struct arg_command cmd_job_get = {
 
 static int print_cancelled(const Chronos__V1__Job *j, uint32_t output) {
     if (output == CLI_JSON)
-        return job_print(j, output);
-    printf("%s  %s%s\n", j->id, job_state_name(j->state),
-           job_state_is_terminal(j->state) ? "" : " (being cancelled)");
+        return cli_job_print(j, output);
+    printf("%s  %s%s\n", j->id, cli_job_state_name(j->state),
+           cli_job_state_is_terminal(j->state) ? "" : " (being cancelled)");
     return EXIT_CODE_OK;
 }
 
@@ -60,7 +60,7 @@ static int cancelled_before(struct client *c, const char *id, const struct clien
 
     if (e->code != RPC_FAILED_PRECONDITION || client_attempts(c) < 2)
         return cli_fail(id, e);
-    r = job_fetch(c, id, &reply);
+    r = cli_job_fetch(c, id, &reply);
     if (r != 0)
         return r;
     if (reply->job->state == CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED)

@@ -1,5 +1,5 @@
 /* `chronos job list`: pages until the limit, as one table or one JSON document. */
-#include "cli/job.h"
+#include "cli/cli_job.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -58,10 +58,10 @@ static int add_row(struct listing *l, const Chronos__V1__Job *j) {
     struct table *t = &l->table;
     int r = table_add(t, NULL, "%s", j->id);
 
-    (void) job_command_text(j->spec, command, sizeof(command));
-    (void) job_result_text(j, result, sizeof(result));
+    (void) cli_job_command_text(j->spec, command, sizeof(command));
+    (void) cli_job_result_text(j, result, sizeof(result));
     if (r == 0)
-        r = table_add(t, job_state_colour(j->state), "%s", job_state_name(j->state));
+        r = table_add(t, cli_job_state_colour(j->state), "%s", cli_job_state_name(j->state));
     if (r == 0)
         r = table_add(t, NULL, "%s", queue);
     if (r == 0)
@@ -83,7 +83,7 @@ static int add_job(struct listing *l, const Chronos__V1__Job *j) {
     l->count++;
     if (!l->jobs)
         return add_row(l, j);
-    return json_array_append_new(l->jobs, job_json(j)) == 0 ? 0 : -ENOMEM;
+    return json_array_append_new(l->jobs, cli_job_json(j)) == 0 ? 0 : -ENOMEM;
 }
 
 /* 0; -ENOMEM; positive = exit code after printing why. */
@@ -139,7 +139,7 @@ static int fill(struct listing *l) {
     if (v->states.count > LIST_STATES_MAX)
         return cli_usage("--state: at most %d", LIST_STATES_MAX);
     for (size_t i = 0; i < v->states.count; i++) {
-        if (!job_state_from_name(v->states.items[i], &l->states[i]))
+        if (!cli_job_state_from_name(v->states.items[i], &l->states[i]))
             return cli_usage(
                 "--state %.32s: must be pending, running, completed, failed or "
                 "cancelled",

@@ -1,6 +1,6 @@
 /* `chronos job logs`: the output of an attempt. Raw bytes for files and pipes, escaped for
  * terminals. */
-#include "cli/job.h"
+#include "cli/cli_job.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -66,7 +66,7 @@ static int on_chunk(void *arg, const ProtobufCMessage *message) {
     return c->ended || c->error < 0 ? 1 : 0;
 }
 
-int job_copy_logs(struct client *client, const char *id, uint32_t attempt, bool follow) {
+int cli_job_copy_logs(struct client *client, const char *id, uint32_t attempt, bool follow) {
     struct copier c = {.id = id, .attempt = attempt, .escape = isatty(STDOUT_FILENO)};
     const struct client_stream_handler h = {.on_message = on_chunk, .arg = &c};
     struct client_error e = {.code = RPC_OK};
@@ -117,7 +117,7 @@ static int run(void *values, char **rest, size_t rest_count) {
     int r = cli_connect(&v->common, &c);
 
     ASSERT(rest_count == 1);
-    return r != 0 ? r : job_copy_logs(c, rest[0], (uint32_t) v->attempt, v->follow);
+    return r != 0 ? r : cli_job_copy_logs(c, rest[0], (uint32_t) v->attempt, v->follow);
 }
 
 static const struct arg_option options[] = {

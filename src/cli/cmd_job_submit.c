@@ -1,6 +1,6 @@
 /* `chronos job submit`. Every submit carries an idempotency key, so that repeating it is safe. */
 #include "base/arena.h"
-#include "cli/job.h"
+#include "cli/cli_job.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -179,38 +179,38 @@ static int follow(struct client *c, const char *id) {
     while (true) {
         Chronos__V1__GetJobResponse *reply = NULL;
         char text[JOB_TEXT_MAX];
-        int r = job_wait(c, id, seen, /* progress= */ true, &reply);
+        int r = cli_job_wait(c, id, seen, /* progress= */ true, &reply);
         bool ended;
         uint32_t attempt;
 
         if (r != 0)
             return r;
         attempt = reply->job->attempt;
-        ended = job_state_is_terminal(reply->job->state);
+        ended = cli_job_state_is_terminal(reply->job->state);
         r = exit_of(reply->job);
         if (ended && attempt <= seen)
-            fprintf(stderr, "%s %s%s%s\n", id, job_state_name(reply->job->state),
+            fprintf(stderr, "%s %s%s%s\n", id, cli_job_state_name(reply->job->state),
                     reply->job->state == CHRONOS__V1__JOB_STATE__JOB_STATE_FAILED ? ": " : "",
                     reply->job->state == CHRONOS__V1__JOB_STATE__JOB_STATE_FAILED
-                        ? job_result_text(reply->job, text, sizeof(text))
+                        ? cli_job_result_text(reply->job, text, sizeof(text))
                         : "");
         chronos__v1__get_job_response__free_unpacked(reply, NULL);
         if (ended && attempt <= seen)
             return r;
         seen = attempt;
         /* A failure here was printed; the job itself still decides the exit code. */
-        (void) !job_copy_logs(c, id, attempt, /* follow= */ true);
+        (void) !cli_job_copy_logs(c, id, attempt, /* follow= */ true);
     }
 }
 
 static int wait_end(struct client *c, const char *id, uint32_t output) {
     Chronos__V1__GetJobResponse *reply = NULL;
-    int r = job_wait(c, id, UINT32_MAX, /* progress= */ true, &reply);
+    int r = cli_job_wait(c, id, UINT32_MAX, /* progress= */ true, &reply);
     int printed;
 
     if (r != 0)
         return r;
-    printed = job_print(reply->job, output);
+    printed = cli_job_print(reply->job, output);
     r = exit_of(reply->job);
     chronos__v1__get_job_response__free_unpacked(reply, NULL);
     return printed != 0 ? printed : r;

@@ -1,5 +1,5 @@
 /* `chronos job watch`: every transition, one line each, resumed without a gap when a node goes. */
-#include "cli/job.h"
+#include "cli/cli_job.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,7 +20,7 @@ struct watcher {
 };
 
 static void print_word(const char *word, Chronos__V1__JobState state, int width) {
-    const char *colour = text_colour_wanted(stdout) ? job_state_colour(state) : NULL;
+    const char *colour = text_colour_wanted(stdout) ? cli_job_state_colour(state) : NULL;
 
     if (colour)
         printf("\x1b[%sm%-*s\x1b[0m", colour, width, word);
@@ -37,16 +37,17 @@ static int print_event(const Chronos__V1__JobEvent *ev) {
     j.exit_code = ev->exit_code;
     j.term_signal = ev->term_signal;
     printf("%8" PRIu64 "  %s  %s  ", ev->index, text_time(ev->at_ms, when), ev->job_id);
-    print_word(ev->from == CHRONOS__V1__JOB_STATE__JOB_STATE_UNSPECIFIED ? "-"
-                                                                         : job_state_name(ev->from),
+    print_word(ev->from == CHRONOS__V1__JOB_STATE__JOB_STATE_UNSPECIFIED
+                   ? "-"
+                   : cli_job_state_name(ev->from),
                ev->from, 9);
     printf(" -> ");
-    print_word(job_state_name(ev->to), ev->to, 9);
+    print_word(cli_job_state_name(ev->to), ev->to, 9);
     if (ev->attempt > 0)
         printf("  attempt %u on %s", ev->attempt, ev->worker_id);
-    if (job_result_text(&j, result, sizeof(result))[0])
+    if (cli_job_result_text(&j, result, sizeof(result))[0])
         printf("  %s", result);
-    if (ev->cancel_requested && !job_state_is_terminal(ev->to))
+    if (ev->cancel_requested && !cli_job_state_is_terminal(ev->to))
         printf("  (being cancelled)");
     return putchar('\n') == EOF ? -EIO : 0;
 }

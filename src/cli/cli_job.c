@@ -1,4 +1,4 @@
-#include "cli/job.h"
+#include "cli/cli_job.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -8,15 +8,15 @@ static const char *const state_names[] = {"Unknown",   "Pending", "Running",
                                           "Completed", "Failed",  "Cancelled"};
 static const char *const state_colours[] = {NULL, "33", "36", "32", "31", "35"};
 
-const char *job_state_name(Chronos__V1__JobState s) {
+const char *cli_job_state_name(Chronos__V1__JobState s) {
     return (size_t) s < ARRAY_LEN(state_names) ? state_names[s] : state_names[0];
 }
 
-const char *job_state_colour(Chronos__V1__JobState s) {
+const char *cli_job_state_colour(Chronos__V1__JobState s) {
     return (size_t) s < ARRAY_LEN(state_colours) ? state_colours[s] : NULL;
 }
 
-bool job_state_from_name(const char *s, Chronos__V1__JobState *ret) {
+bool cli_job_state_from_name(const char *s, Chronos__V1__JobState *ret) {
     for (size_t i = 1; i < ARRAY_LEN(state_names); i++) {
         if (strcasecmp(s, state_names[i]) == 0) {
             *ret = (Chronos__V1__JobState) i;
@@ -26,7 +26,7 @@ bool job_state_from_name(const char *s, Chronos__V1__JobState *ret) {
     return false;
 }
 
-bool job_state_is_terminal(Chronos__V1__JobState s) {
+bool cli_job_state_is_terminal(Chronos__V1__JobState s) {
     return s == CHRONOS__V1__JOB_STATE__JOB_STATE_COMPLETED ||
            s == CHRONOS__V1__JOB_STATE__JOB_STATE_FAILED ||
            s == CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED;
@@ -60,7 +60,7 @@ static size_t append_word(char *out, size_t bytes, size_t used, const char *word
     return append_text(out, bytes, used, "'");
 }
 
-const char *job_command_text(const Chronos__V1__JobSpec *spec, char *out, size_t bytes) {
+const char *cli_job_command_text(const Chronos__V1__JobSpec *spec, char *out, size_t bytes) {
     size_t used = 0;
 
     ASSERT(bytes >= 16);
@@ -88,7 +88,7 @@ const char *job_command_text(const Chronos__V1__JobSpec *spec, char *out, size_t
     return out;
 }
 
-const char *job_result_text(const Chronos__V1__Job *j, char *out, size_t bytes) {
+const char *cli_job_result_text(const Chronos__V1__Job *j, char *out, size_t bytes) {
     static const char *const reasons[] = {
         "", "", "", "timeout", "could not start", "worker lost", "output limit"};
 
@@ -106,7 +106,7 @@ const char *job_result_text(const Chronos__V1__Job *j, char *out, size_t bytes) 
     return out;
 }
 
-int job_fetch(struct client *c, const char *id, Chronos__V1__GetJobResponse **ret) {
+int cli_job_fetch(struct client *c, const char *id, Chronos__V1__GetJobResponse **ret) {
     Chronos__V1__GetJobRequest req = CHRONOS__V1__GET_JOB_REQUEST__INIT;
     ProtobufCMessage *reply = NULL;
     struct client_error e;
@@ -125,7 +125,7 @@ int job_fetch(struct client *c, const char *id, Chronos__V1__GetJobResponse **re
     return cli_fail(id, &e);
 }
 
-json_t *job_json(const Chronos__V1__Job *j) {
+json_t *cli_job_json(const Chronos__V1__Job *j) {
     json_t *o = json_from_message(&j->base);
 
     if (o && j->output_tail.len > 0 &&
@@ -199,7 +199,7 @@ static int print_spec(const Chronos__V1__JobSpec *s) {
         return 0;
     r = field("Name", s->name);
     if (r == 0)
-        r = field("Command", job_command_text(s, text, sizeof(text)));
+        r = field("Command", cli_job_command_text(s, text, sizeof(text)));
     if (r == 0)
         r = field("Queue", s->queue);
     if (r == 0)
@@ -223,17 +223,17 @@ static int print_run(const Chronos__V1__Job *j) {
     if (r == 0 && j->finished_at_ms > 0 && j->started_at_ms > 0)
         r = field("Took", text_elapsed(j->finished_at_ms - j->started_at_ms, when));
     if (r == 0)
-        r = field("Result", job_result_text(j, text, sizeof(text)));
+        r = field("Result", cli_job_result_text(j, text, sizeof(text)));
     if (r == 0)
         r = field("Because", j->failure_message);
     return r;
 }
 
-int job_print(const Chronos__V1__Job *j, uint32_t output) {
+int cli_job_print(const Chronos__V1__Job *j, uint32_t output) {
     int r;
 
     if (output == CLI_JSON) {
-        json_t *o = job_json(j);
+        json_t *o = cli_job_json(j);
 
         r = json_print(o, /* pretty= */ true, stdout);
         json_decref(o);
@@ -241,11 +241,12 @@ int job_print(const Chronos__V1__Job *j, uint32_t output) {
     }
     r = field("Job", j->id);
     if (r == 0) {
-        const char *colour = text_colour_wanted(stdout) ? job_state_colour(j->state) : NULL;
+        const char *colour = text_colour_wanted(stdout) ? cli_job_state_colour(j->state) : NULL;
 
         printf("%-10s %s%s%s%s%s%s\n", "State", colour ? "\x1b[" : "", colour ? colour : "",
-               colour ? "m" : "", job_state_name(j->state), colour ? "\x1b[0m" : "",
-               j->cancel_requested && !job_state_is_terminal(j->state) ? " (being cancelled)" : "");
+               colour ? "m" : "", cli_job_state_name(j->state), colour ? "\x1b[0m" : "",
+               j->cancel_requested && !cli_job_state_is_terminal(j->state) ? " (being cancelled)"
+                                                                           : "");
         r = print_spec(j->spec);
     }
     if (r == 0)

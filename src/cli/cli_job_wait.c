@@ -1,6 +1,6 @@
 /* Waiting for a job: read it, then watch from the index the read reflects, so that no transition
- * falls between. Declared in job.h. */
-#include "cli/job.h"
+ * falls between. Declared in cli_job.h. */
+#include "cli/cli_job.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -19,12 +19,12 @@ struct waiter {
 };
 
 static bool is_reached(const struct waiter *w, Chronos__V1__JobState state, uint32_t attempt) {
-    return job_state_is_terminal(state) || attempt > w->after_attempt;
+    return cli_job_state_is_terminal(state) || attempt > w->after_attempt;
 }
 
 static void draw(void *arg) {
     struct waiter *w = arg;
-    const char *colour = job_state_colour(w->state);
+    const char *colour = cli_job_state_colour(w->state);
     char elapsed[32];
 
     if (!w->progress)
@@ -33,7 +33,7 @@ static void draw(void *arg) {
         colour = NULL;
     fprintf(stderr, "\r\x1b[K%c %.64s  %s%s%s%s%s  attempt %u  %s", "|/-\\"[w->frame++ % 4],
             w -> id, colour ? "\x1b[" : "", colour ? colour : "", colour ? "m" : "",
-            job_state_name(w->state), colour ? "\x1b[0m" : "", w->attempt,
+            cli_job_state_name(w->state), colour ? "\x1b[0m" : "", w->attempt,
             text_elapsed(cli_now_ms() - w->started_ms, elapsed));
     (void) fflush(stderr);
 }
@@ -81,8 +81,8 @@ static int watch_once(struct client *c, struct waiter *w) {
     return cli_fail(w->id, &e);
 }
 
-int job_wait(struct client *c, const char *id, uint32_t after_attempt, bool progress,
-             Chronos__V1__GetJobResponse **ret) {
+int cli_job_wait(struct client *c, const char *id, uint32_t after_attempt, bool progress,
+                 Chronos__V1__GetJobResponse **ret) {
     struct waiter w = {.id = id,
                        .after_attempt = after_attempt,
                        .progress = progress && isatty(STDERR_FILENO),
@@ -91,7 +91,7 @@ int job_wait(struct client *c, const char *id, uint32_t after_attempt, bool prog
     client_stream_start(c);
     while (true) {
         Chronos__V1__GetJobResponse *reply = NULL;
-        int r = job_fetch(c, id, &reply);
+        int r = cli_job_fetch(c, id, &reply);
 
         if (r == 0 && is_reached(&w, reply->job->state, reply->job->attempt)) {
             if (w.progress)
