@@ -292,14 +292,6 @@ static int start_api(struct server *s) {
     return rc;
 }
 
-static const char *text(struct server *s, const char *fmt, unsigned long long n) {
-    char *t = arena_alloc(&s->arena, 64);
-
-    ASSERT(t);
-    (void) snprintf(t, 64, fmt, n);
-    return t;
-}
-
 static void worker_arguments(struct server *s) {
     const struct config *c = &s->config;
     const char **a = s->worker_argv;
@@ -308,7 +300,7 @@ static void worker_arguments(struct server *s) {
     a[n++] = "chronos";
     a[n++] = "worker";
     a[n++] = "--id";
-    a[n++] = text(s, "node%llu", c->node.id);
+    a[n++] = arena_printf(&s->arena, "node%llu", (unsigned long long) c->node.id);
     a[n++] = "--data-dir";
     a[n++] = c->worker.data_dir;
     a[n++] = "--node";
@@ -321,7 +313,7 @@ static void worker_arguments(struct server *s) {
     }
     if (c->worker.slots > 0) {
         a[n++] = "--slots";
-        a[n++] = text(s, "%llu", c->worker.slots);
+        a[n++] = arena_printf(&s->arena, "%llu", (unsigned long long) c->worker.slots);
     }
     for (size_t i = 0; i < c->worker.labels_count; i++) {
         a[n++] = "--label";
