@@ -144,8 +144,8 @@ int replica_logs_open(struct replica *r, const char *worker_id, uint64_t job_seq
     l->session = sessions_find(r, worker_id);
     if (l->session) {
         l->request_id = ++r->next_log_request;
-        rc = session_log_request(l->session, l->request_id, job_seq, attempt, fencing_token, offset,
-                                 follow, false);
+        rc = worker_session_log_request(l->session, l->request_id, job_seq, attempt, fencing_token,
+                                        offset, follow, false);
     } else {
         rc = w->node_id == r->o.id ? REPLICA_REFUSED
                                    : open_remote(l, w->node_id, worker_id, offset, follow);
@@ -166,8 +166,8 @@ void replica_logs_close(struct replica_logs *l) {
     if (!l)
         return;
     if (l->session)
-        (void) session_log_request(l->session, l->request_id, l->job_seq, l->attempt,
-                                   l->fencing_token, 0, false, true);
+        (void) worker_session_log_request(l->session, l->request_id, l->job_seq, l->attempt,
+                                          l->fencing_token, 0, false, true);
     if (l->call_id != 0)
         peer_call_forget(l->replica, l->call_id);
     logs_unlink(l);

@@ -485,8 +485,7 @@ void proposals_expire(struct replica *r) {
     while ((t = timer_heap_first(&r->proposals.deadlines)) && mono_reached(r->now, t->at)) {
         struct proposal *p = CONTAINER_OF(t, struct proposal, timer);
         bool never_taken = p->state == PROPOSAL_QUEUED && !p->maybe_taken;
-        struct replica_proposed res = {.status =
-                                           never_taken ? REPLICA_NO_LEADER : REPLICA_UNKNOWN};
+        struct replica_proposed res = {.status = never_taken ? REPLICA_NO_LEADER : REPLICA_UNKNOWN};
 
         proposal_answer(r, p, &res);
     }

@@ -347,9 +347,9 @@ void sessions_flush(struct replica *r);
 void sessions_beat_acked(struct replica *r, const Chronos__Internal__V1__WorkerBeat *beat);
 void sessions_workers_changed(struct replica *r);
 struct worker_session *sessions_find(struct replica *r, const char *worker_id);
-int session_log_request(struct worker_session *s, uint64_t request_id, uint64_t job_seq,
-                        uint32_t attempt, uint64_t fencing_token, uint64_t offset, bool follow,
-                        bool cancel);
+int worker_session_log_request(struct worker_session *s, uint64_t request_id, uint64_t job_seq,
+                               uint32_t attempt, uint64_t fencing_token, uint64_t offset,
+                               bool follow, bool cancel);
 
 /* logs.c */
 void logs_on_data(struct replica *r, const struct worker_session *s,

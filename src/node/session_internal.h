@@ -1,4 +1,4 @@
-/* A worker's session, for worker_session.c and reports.c only.
+/* A worker's session, for worker_session.c and session_reports.c only.
  *
  *   NEW --hello--> REGISTERING --committed--> ACTIVE
  *    |                  |                        |
@@ -45,13 +45,14 @@ struct worker_session {
     size_t reports_waiting;
 };
 
-void session_send(struct worker_session *s, const ProtobufCMessage *message);
-void session_unref(struct worker_session *s);
-void session_queue_assignment(struct worker_session *s, uint64_t seq);
-void session_flush_assignments(struct worker_session *s);
-void session_send_kill(struct worker_session *s, const struct fsm_job *j);
+void worker_session_send(struct worker_session *s, const ProtobufCMessage *message);
+void worker_session_unref(struct worker_session *s);
+void worker_session_assign(struct worker_session *s, uint64_t seq);
+void worker_session_flush(struct worker_session *s);
+void worker_session_kill(struct worker_session *s, const struct fsm_job *j);
 
-/* reports.c */
-int reports_add(struct worker_session *s, const Chronos__V1__WorkerReports *reports) _must_check_;
-void reports_flush(struct worker_session *s);
-void reports_free(struct worker_session *s);
+/* session_reports.c */
+int session_reports_add(struct worker_session *s,
+                        const Chronos__V1__WorkerReports *reports) _must_check_;
+void session_reports_flush(struct worker_session *s);
+void session_reports_free(struct worker_session *s);

@@ -44,7 +44,7 @@ static void session_end(struct worker_session *s, int code, const char *message)
     s->ops->end(s->arg, code, message);
 }
 
-void session_send(struct worker_session *s, const ProtobufCMessage *message) {
+void worker_session_send(struct worker_session *s, const ProtobufCMessage *message) {
     struct bytes *b = bytes_new(protobuf_c_message_get_packed_size(message));
 
     if (!b) {
@@ -72,10 +72,10 @@ int worker_session_new(struct replica *r, const struct worker_session_ops *ops, 
 }
 
 /* A proposal may still name the session: its memory goes with the last of them. */
-void session_unref(struct worker_session *s) {
+void worker_session_unref(struct worker_session *s) {
     if (s->proposals_in_flight > 0 || !s->detached)
         return;
-    reports_free(s);
+    session_reports_free(s);
     arena_done(&s->arena);
     free(s->assign);
     free(s->worker_id);
@@ -96,7 +96,7 @@ struct worker_session *worker_session_free(struct worker_session *s) {
     if (s->next)
         s->next->prev = s->prev;
     s->detached = true;
-    session_unref(s);
+    worker_session_unref(s);
     return NULL;
 }
 
@@ -142,7 +142,7 @@ static void send_welcome(struct worker_session *s) {
     w.n_kill = s->hello_kill_count;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_WELCOME;
     m.welcome = &w;
-    session_send(s, &m.base);
+    worker_session_send(s, &m.base);
 }
 
 static void collect_stale(struct worker_session *s) {
@@ -165,7 +165,7 @@ static void hello_done(void *arg, const struct replica_proposed *res) {
 
     s->proposals_in_flight--;
     if (s->detached || s->state != SESSION_REGISTERING) {
-        session_unref(s);
+        worker_session_unref(s);
         return;
     }
     if (res->status != REPLICA_OK) {
@@ -194,9 +194,9 @@ static void send_assignments_held(struct worker_session *s) {
 
     s->assign_count = 0;
     for (const struct fsm_job *j = w->first_job; j; j = j->worker_next) {
-        session_queue_assignment(s, j->seq);
+        worker_session_assign(s, j->seq);
         if (j->cancel_requested)
-            session_send_kill(s, j);
+            worker_session_kill(s, j);
     }
 }
 
@@ -333,7 +333,7 @@ static void send_heartbeat_ack(struct worker_session *s, uint64_t sequence) {
     ack.sequence = sequence;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_HEARTBEAT_ACK;
     m.heartbeat_ack = &ack;
-    session_send(s, &m.base);
+    worker_session_send(s, &m.base);
 }
 
 static void on_heartbeat(struct worker_session *s, const Chronos__V1__WorkerHeartbeat *h) {
@@ -363,7 +363,7 @@ void sessions_beat_acked(struct replica *r, const Chronos__Internal__V1__WorkerB
 /* ---- assignments and kills
  * -------------------------------------------------------------------------------- */
 
-void session_queue_assignment(struct worker_session *s, uint64_t seq) {
+void worker_session_assign(struct worker_session *s, uint64_t seq) {
     if (s->assign_count == s->assign_cap) {
         size_t cap = s->assign_cap ? s->assign_cap * 2 : 64;
         uint64_t *grown = realloc(s->assign, cap * sizeof(*grown));
@@ -379,13 +379,13 @@ void session_queue_assignment(struct worker_session *s, uint64_t seq) {
     s->replica->wants_turn = true;
 }
 
-void session_send_kill(struct worker_session *s, const struct fsm_job *j) {
+void worker_session_kill(struct worker_session *s, const struct fsm_job *j) {
     Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;
     Chronos__V1__NodeKill kill = CHRONOS__V1__NODE_KILL__INIT;
     Chronos__V1__AttemptRef ref = CHRONOS__V1__ATTEMPT_REF__INIT;
     char id[JOB_ID_BYTES_MAX];
 
-    session_flush_assignments(s); /* the worker must know the attempt before it can kill it */
+    worker_session_flush(s); /* the worker must know the attempt before it can kill it */
     job_id_format(j->seq, id);
     ref.job_id = id;
     ref.attempt = j->attempt;
@@ -394,7 +394,7 @@ void session_send_kill(struct worker_session *s, const struct fsm_job *j) {
     kill.cancelled = true;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_KILL;
     m.kill = &kill;
-    session_send(s, &m.base);
+    worker_session_send(s, &m.base);
 }
 
 void sessions_on_event(struct replica *r, const struct fsm_event *e) {
@@ -407,11 +407,11 @@ void sessions_on_event(struct replica *r, const struct fsm_event *e) {
     if (!s)
         return;
     if (e->from == CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING) {
-        session_queue_assignment(s, e->job_seq);
+        worker_session_assign(s, e->job_seq);
     } else if (e->cancel_requested) {
         j = fsm_job_find(r->fsm, e->job_seq);
         if (j)
-            session_send_kill(s, j);
+            worker_session_kill(s, j);
     }
 }
 
@@ -429,7 +429,7 @@ void sessions_workers_changed(struct replica *r) {
     }
 }
 
-void session_flush_assignments(struct worker_session *s) {
+void worker_session_flush(struct worker_session *s) {
     struct replica *r = s->replica;
     Chronos__Internal__V1__NodeMessageAssign m = CHRONOS__INTERNAL__V1__NODE_MESSAGE_ASSIGN__INIT;
     Chronos__Internal__V1__NodeAssignBytes list = CHRONOS__INTERNAL__V1__NODE_ASSIGN_BYTES__INIT;
@@ -470,22 +470,22 @@ void session_flush_assignments(struct worker_session *s) {
     if (list.n_assignments == 0)
         return;
     m.assign = &list;
-    session_send(s, &m.base);
+    worker_session_send(s, &m.base);
 }
 
 void sessions_flush(struct replica *r) {
     for (struct worker_session *s = r->sessions; s; s = s->next) {
-        session_flush_assignments(s);
-        reports_flush(s);
+        worker_session_flush(s);
+        session_reports_flush(s);
     }
 }
 
 /* ---- log requests
  * ------------------------------------------------------------------------------------------- */
 
-int session_log_request(struct worker_session *s, uint64_t request_id, uint64_t job_seq,
-                        uint32_t attempt, uint64_t fencing_token, uint64_t offset, bool follow,
-                        bool cancel) {
+int worker_session_log_request(struct worker_session *s, uint64_t request_id, uint64_t job_seq,
+                               uint32_t attempt, uint64_t fencing_token, uint64_t offset,
+                               bool follow, bool cancel) {
     Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;
     Chronos__V1__NodeLogRequest q = CHRONOS__V1__NODE_LOG_REQUEST__INIT;
     Chronos__V1__AttemptRef ref = CHRONOS__V1__ATTEMPT_REF__INIT;
@@ -504,7 +504,7 @@ int session_log_request(struct worker_session *s, uint64_t request_id, uint64_t 
     q.cancel = cancel;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_LOG_REQUEST;
     m.log_request = &q;
-    session_send(s, &m.base);
+    worker_session_send(s, &m.base);
     return 0;
 }
 
@@ -534,7 +534,7 @@ void worker_session_message(struct worker_session *s, struct slice message) {
         on_heartbeat(s, m->heartbeat);
         break;
     case CHRONOS__V1__WORKER_MESSAGE__BODY_REPORTS:
-        if (reports_add(s, m->reports) < 0)
+        if (session_reports_add(s, m->reports) < 0)
             session_end(s, CODE_INVALID_ARGUMENT, "reports: malformed, or too many unacknowledged");
         break;
     case CHRONOS__V1__WORKER_MESSAGE__BODY_LOG_DATA:

@@ -20,7 +20,7 @@ static void batch_free(struct report_batch *b) {
     free(b);
 }
 
-void reports_free(struct worker_session *s) {
+void session_reports_free(struct worker_session *s) {
     while (s->batches) {
         struct report_batch *b = s->batches;
 
@@ -78,7 +78,7 @@ static bool report_ok(const Chronos__V1__AttemptReport *r, uint64_t *ret_seq) {
            job_id_parse(r->attempt->job_id, ret_seq) == 0;
 }
 
-int reports_add(struct worker_session *s, const Chronos__V1__WorkerReports *reports) {
+int session_reports_add(struct worker_session *s, const Chronos__V1__WorkerReports *reports) {
     struct report_batch *b = NULL;
     size_t bytes = 0;
 
@@ -128,7 +128,7 @@ static void ack_batch(const struct report_batch *b, const struct fsm_output *out
     ack.n_results = b->count;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_REPORT_ACK;
     m.report_ack = &ack;
-    session_send(b->session, &m.base);
+    worker_session_send(b->session, &m.base);
 }
 
 static void batch_remove(struct worker_session *s, struct report_batch *b) {
@@ -154,7 +154,7 @@ static void batch_done(void *arg, const struct replica_proposed *res) {
     } else {
         s->replica->wants_turn = true; /* stays in the list and is proposed again */
     }
-    session_unref(s);
+    worker_session_unref(s);
 }
 
 static void item_from_report(Chronos__Internal__V1__UpdateJobStatus *u,
@@ -209,7 +209,7 @@ static int batch_propose(struct report_batch *b) {
     return rc;
 }
 
-void reports_flush(struct worker_session *s) {
+void session_reports_flush(struct worker_session *s) {
     if (s->state != SESSION_ACTIVE)
         return;
     for (struct report_batch *b = s->batches; b; b = b->next) {
