@@ -1,0 +1,1 @@
+chronos_unit_test(histogram DEPS base)
