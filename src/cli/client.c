@@ -103,7 +103,8 @@ int client_new(const char *addresses, uint64_t timeout_ms, struct client **ret,
         return -ENOMEM;
     c->timeout_ms = timeout_ms;
     /* Jitter needs no secret: the clock does when the system has no entropy yet. */
-    (void) getrandom(&seed, sizeof(seed), GRND_NONBLOCK);
+    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != (ssize_t) sizeof(seed))
+        seed ^= (uint64_t) getpid() << 32;
     c->retry.rng = rng_seed(seed);
     c->stream_retry.rng = rng_seed(~seed);
     if (uv_loop_init(&c->loop) < 0) {

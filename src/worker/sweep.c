@@ -78,7 +78,8 @@ static int to_trash(struct sweep *s, int dir_fd, const char *name) {
     if (errno != EACCES)
         return -errno;
     /* Moving a directory rewrites its "..", which needs the right to write it. */
-    (void) fchmodat(dir_fd, name, 0700, 0);
+    if (fchmodat(dir_fd, name, 0700, 0) < 0)
+        return -errno;
     return renameat2(dir_fd, name, s->trash_fd, to, RENAME_NOREPLACE) == 0 ? 0 : -errno;
 }
 
@@ -130,7 +131,8 @@ static bool choose(struct sweep *s) {
     memcpy(s->name, e->d_name, strlen(e->d_name) + 1);
     if (unlinkat(s->trash_fd, s->name, AT_REMOVEDIR) == 0 || errno == ENOENT)
         return true;
-    (void) fchmodat(s->trash_fd, s->name, 0700, 0);
+    if (fchmodat(s->trash_fd, s->name, 0700, 0) < 0 && errno == ENOENT)
+        return true;
     s->dir = open_dir(s->trash_fd, s->name);
     return true;
 }
