@@ -76,8 +76,8 @@ enum fsm_code {
     FSM_NOT_PENDING,  /* assign: no longer pending */
     FSM_WORKER_GONE,  /* assign: worker unknown, lost, of another incarnation, or full */
     FSM_STALE,        /* update: the fencing token is not the live one; nothing changed */
-    FSM_REFUSED,    /* a value no validated request has; nothing changed. Register: bad id, slots out
-                       of range, too many live workers. Submit: too long. Update: no outcome */
+    FSM_REFUSED,      /* a value no validated request has; nothing changed. Register: bad id, slots,
+                         too many live workers. Submit: too long. Update: no outcome */
 };
 
 struct fsm_result {
