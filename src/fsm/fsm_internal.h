@@ -119,8 +119,7 @@ const char *jobs_name(struct fsm *f, struct slice s) _must_check_;
 int jobs_read_ended(struct fsm *f, struct apply *a, uint64_t seq,
                     struct record_job *ret) _must_check_;
 
-/* ---- workers.c
- * ----------------------------------------------------------------------------------- */
+/* ---- workers.c ---------------------------------------- */
 
 struct fsm_worker *workers_find(const struct fsm *f, struct slice id);
 /* A worker without record, sorted in. NULL: -ENOMEM. */
@@ -132,8 +131,7 @@ int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w,
                 struct slice source) _must_check_;
 int workers_open_record(struct fsm *f, struct slice id, struct overlay_entry **ret) _must_check_;
 
-/* ---- keys.c: idempotency
- * ------------------------------------------------------------------------- */
+/* ---- keys.c: idempotency ---------------------------------------- */
 
 enum { KEYS_NOT_FOUND = 1 };
 /* 0 with the record of a key that is still remembered. */
@@ -145,8 +143,7 @@ int keys_remember(struct fsm *f, struct apply *a, struct slice key, struct slice
  * were remembered. */
 int keys_purge(struct fsm *f, struct apply *a, uint64_t wanted, unsigned budget) _must_check_;
 
-/* ---- one file per command
- * ------------------------------------------------------------------------ */
+/* ---- one file per command ---------------------------------------- */
 
 /* @item: the decoded struct of the kind's shape; @raw: its bytes. 0 with *res filled, or negative.
  */

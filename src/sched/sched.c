@@ -157,8 +157,7 @@ static void recent_add(struct sched *s, struct seat *t) {
     t->recent_at = s->assigned / RECENT_WINDOW;
 }
 
-/* ---- the heap of candidates
- * ----------------------------------------------------------------------- */
+/* ---- the heap of candidates ---------------------------------------- */
 
 /* C35: fewest running per slot, then fewest running, then fewest recent, then id. */
 static bool before(const struct candidate *a, const struct candidate *b) {
@@ -235,8 +234,7 @@ static int gather(struct sched *s, const struct fsm *f, const struct sched_liven
     return 0;
 }
 
-/* ---- plans
- * ---------------------------------------------------------------------------------------- */
+/* ---- plans ---------------------------------------- */
 
 static void release_items(struct sched *s, struct plan *p) {
     for (size_t i = 0; i < p->items_count; i++) {
