@@ -277,6 +277,7 @@ void api_options_default(struct api_options *o) {
         .retry_after_ms = 50,
         .request_bytes_max = 4UL * 1024 * 1024,
         .stream_queue_bytes_max = 1024UL * 1024,
+        .jobs_per_call_max = FSM_ITEMS_MAX,
         .watches_max = 1000,
         .logs_max = 1000,
         .lists_max = 256,
@@ -305,6 +306,8 @@ int api_new(uv_loop_t *loop, const struct api_options *o, struct api **ret,
 
     ASSERT(o->replica);
     ASSERT(o->address);
+    ASSERT(o->jobs_per_call_max > 0);
+    ASSERT(o->jobs_per_call_max <= FSM_ITEMS_MAX);
     a = calloc(1, sizeof(*a));
     if (!a)
         return -ENOMEM;

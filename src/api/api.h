@@ -26,6 +26,7 @@ struct api_options {
     uint32_t retry_after_ms;       /* hint beside RESOURCE_EXHAUSTED. Default 50 */
     size_t request_bytes_max;      /* Default 4 MiB */
     size_t stream_queue_bytes_max; /* unsent bytes of one stream before it waits. Default 1 MiB */
+    size_t jobs_per_call_max;      /* SubmitJobs; at most and default FSM_ITEMS_MAX */
     size_t watches_max;            /* WatchJobs streams of this node. Default 1,000 */
     size_t logs_max;               /* GetJobLogs streams of this node. Default 1,000 */
     size_t lists_max;              /* ListJobs calls being scanned at once. Default 256 */

@@ -17,7 +17,6 @@
 #define API_SCRATCH_BYTES_MAX                                                                      \
     (48UL * 1024 * 1024) /* a 4 MiB request unpacks to a few times that                            \
                           */
-#define API_JOBS_PER_CALL_MAX FSM_ITEMS_MAX
 #define API_TICK_MS 200
 
 struct api_watch;

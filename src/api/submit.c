@@ -306,9 +306,9 @@ void submit_on_jobs(void *ctx, struct rpc_call *call, struct slice request) {
         a, call, &chronos__v1__submit_jobs_request__descriptor, request);
     if (!req)
         return;
-    if (req->n_jobs == 0 || req->n_jobs > API_JOBS_PER_CALL_MAX)
-        api_fail(call, RPC_INVALID_ARGUMENT, "jobs: must have 1 to %d elements, has %zu",
-                 API_JOBS_PER_CALL_MAX, req->n_jobs);
+    if (req->n_jobs == 0 || req->n_jobs > a->o.jobs_per_call_max)
+        api_fail(call, RPC_INVALID_ARGUMENT, "jobs: must have 1 to %zu elements, has %zu",
+                 a->o.jobs_per_call_max, req->n_jobs);
     else
         batch_submit(a, call, req);
 }

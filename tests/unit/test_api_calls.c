@@ -1,0 +1,531 @@
+/* Goal: the services over a real replica and real gRPC: answers, limits, exact errors, and clients
+ * that leave or do not read, without use after free and without unbounded memory.
+ * Method: one process holds a replica (memory store, real log in a scratch directory), the api and
+ * a gRPC client on one loop. A replica whose two peers do not exist never has a leader.
+ * Read only under the sanitizers does this test see all that it looks for. */
+#include "os_test.h"
+
+#include "api/api.h"
+#include "base/arena.h"
+#include "base/rand.h"
+#include "os/clock.h"
+#include "os/disk_posix.h"
+#include "os/disk_queue.h"
+#include "os/rpc_client.h"
+#include "storage/kv_mem.h"
+
+#include "chronos/v1/job_service.pb-c.h"
+#include "grpc/health/v1/health.pb-c.h"
+
+struct world {
+    uv_loop_t loop;
+    char dir[64];
+    struct disk_posix *disk;
+    struct disk_queue *queue;
+    struct kv *kv;
+    struct env env;
+    struct raft_config members;
+    struct replica *replica;
+    struct api *api;
+    struct rpc_client *client;
+    struct rpc_channel *channel;
+    uv_prepare_t prepare;
+    uv_timer_t timer;
+    struct rng rng;
+    bool stopped;
+};
+
+/* ---- the host: what cmd/ does for the real server ---- */
+
+static uint64_t next_random(void *ctx) {
+    return rng_next(ctx);
+}
+
+static void drop_peer_message(void *ctx, uint64_t node, struct bytes *payload) {
+    (void) ctx;
+    (void) node;
+    (void) bytes_unref(payload);
+}
+
+static void on_timer(uv_timer_t *t) {
+    (void) t; /* wakes the loop; on_prepare does the work */
+}
+
+static void on_prepare(uv_prepare_t *p) {
+    struct world *w = p->data;
+    uint64_t ms;
+
+    if (!w->replica)
+        return;
+    if (replica_wants_turn(w->replica) || mono_reached(clock_mono(), replica_deadline(w->replica)))
+        replica_turn(w->replica);
+    assert_int_equal(replica_failed(w->replica, NULL), 0);
+    ms = mono_diff_ns(replica_deadline(w->replica), clock_mono()) / NS_PER_MS + 1;
+    uv_update_time(&w->loop);
+    (void) uv_timer_start(&w->timer, on_timer, MIN(ms, 1000UL), 0);
+}
+
+static struct world *world_new(size_t members, size_t watch_events, size_t proposals) {
+    struct world *w = calloc(1, sizeof(*w));
+    struct replica_options ro;
+    struct api_options ao;
+    struct errtext e = {0};
+    char address[32];
+
+    assert_non_null(w);
+    assert_int_equal(uv_loop_init(&w->loop), 0);
+    os_test_dir(w->dir);
+    w->rng = rng_seed(42);
+    assert_int_equal(disk_posix_open(w->dir, &w->disk, &w->env.disk, &e), 0);
+    assert_int_equal(disk_queue_new(&w->loop, &w->queue), 0);
+    assert_int_equal(kv_mem_new(0, &w->kv), 0);
+    w->env.clock = clock_env();
+    w->env.random = (struct env_random){.next = next_random, .ctx = &w->rng};
+    w->env.disk_queue = disk_queue_env(w->queue);
+    w->env.peers = (struct env_peers){.send = drop_peer_message};
+    for (size_t i = 0; i < members; i++)
+        w->members.members[i] =
+            (struct raft_member){.id = i + 1, .flags = RAFT_MEMBER_VOTER, .address = "x:1"};
+    w->members.count = members;
+    replica_options_default(&ro, 1, 42);
+    ro.bootstrap = &w->members;
+    ro.version = "test";
+    ro.client_address = "127.0.0.1:1";
+    ro.watch_events_max = watch_events;
+    ro.pending_proposals_max = proposals;
+    ro.commit_timeout_ns = members > 1 ? 500 * NS_PER_MS : 5 * NS_PER_S;
+    ro.wal.segment_bytes = 1024 * 1024;
+    assert_int_equal(replica_open(&ro, &w->env, w->kv, &w->replica, &e), 0);
+    api_options_default(&ao);
+    ao.replica = w->replica;
+    ao.node_id = 1;
+    ao.address = "127.0.0.1:0";
+    ao.commit_timeout_ms = ro.commit_timeout_ns / NS_PER_MS;
+    ao.watches_max = 4;
+    ao.sign_of_life_ms = 100;
+    ao.stream_queue_bytes_max = 64 * 1024;
+    assert_int_equal(api_new(&w->loop, &ao, &w->api, &e), 0);
+    assert_int_equal(rpc_client_new(&w->loop, &w->client, &e), 0);
+    (void) snprintf(address, sizeof(address), "127.0.0.1:%d", api_port(w->api));
+    assert_int_equal(rpc_channel_new(w->client, address, 8 * 1024 * 1024, &w->channel), 0);
+    assert_int_equal(uv_prepare_init(&w->loop, &w->prepare), 0);
+    assert_int_equal(uv_timer_init(&w->loop, &w->timer), 0);
+    w->prepare.data = w;
+    assert_int_equal(uv_prepare_start(&w->prepare, on_prepare), 0);
+    return w;
+}
+
+static void on_stopped(void *arg) {
+    struct world *w = arg;
+
+    w->stopped = true;
+}
+
+static bool is_stopped(void *arg) {
+    return ((struct world *) arg)->stopped;
+}
+
+static bool is_idle(void *arg) {
+    return replica_idle(((struct world *) arg)->replica);
+}
+
+static void world_free(struct world *w) {
+    if (!w->stopped) {
+        api_stop(w->api, 100, on_stopped, w);
+        os_test_run_until(&w->loop, is_stopped, w);
+    }
+    w->channel = rpc_channel_free(w->channel);
+    w->client = rpc_client_free(w->client);
+    os_test_run_until(&w->loop, is_idle, w);
+    w->replica = replica_free(w->replica);
+    w->api = api_free(w->api);
+    uv_close((uv_handle_t *) &w->prepare, NULL);
+    uv_close((uv_handle_t *) &w->timer, NULL);
+    w->queue = disk_queue_stop(w->queue);
+    os_test_loop_done(&w->loop);
+    w->kv->ops->close(w->kv);
+    w->disk = disk_posix_close(w->disk);
+    os_test_rmdir(w->dir);
+    free(w);
+}
+
+/* ---- calls ---- */
+
+struct answer {
+    bool done;
+    enum rpc_code code;
+    char message[600];
+    char metadata[200];
+    uint8_t *data;
+    size_t len;
+};
+
+static void on_answer(void *arg, const struct rpc_result *res) {
+    struct answer *a = arg;
+
+    a->done = true;
+    a->code = res->code;
+    (void) snprintf(a->message, sizeof(a->message), "%s", res->message);
+    for (size_t i = 0; i < res->trailing_count; i++)
+        (void) snprintf(a->metadata + strlen(a->metadata),
+                        sizeof(a->metadata) - strlen(a->metadata), "%s=%s ", res->trailing[i].key,
+                        res->trailing[i].value);
+    if (res->code != RPC_OK)
+        return;
+    a->data = malloc(res->reply.len + 1);
+    assert_non_null(a->data);
+    a->len = res->reply.len;
+    memcpy(a->data, res->reply.data, res->reply.len);
+}
+
+static bool is_done(void *arg) {
+    return ((struct answer *) arg)->done;
+}
+
+static void start_call(struct world *w, const char *path, const ProtobufCMessage *m,
+                       uint64_t timeout_ms, struct answer *a) {
+    struct bytes *b = bytes_new(protobuf_c_message_get_packed_size(m));
+
+    assert_non_null(b);
+    (void) protobuf_c_message_pack(m, b->data);
+    *a = (struct answer){0};
+    assert_int_equal(rpc_unary(w->channel, path, b, timeout_ms, true, on_answer, a), 0);
+    (void) bytes_unref(b);
+}
+
+static void call(struct world *w, const char *path, const ProtobufCMessage *m, uint64_t timeout_ms,
+                 struct answer *a) {
+    start_call(w, path, m, timeout_ms, a);
+    os_test_run_until(&w->loop, is_done, a);
+}
+
+static void noop_request(Chronos__V1__SubmitJobRequest *req, Chronos__V1__JobSpec *spec,
+                         Chronos__V1__Noop *noop) {
+    chronos__v1__submit_job_request__init(req);
+    chronos__v1__job_spec__init(spec);
+    chronos__v1__noop__init(noop);
+    spec->payload_case = CHRONOS__V1__JOB_SPEC__PAYLOAD_NOOP;
+    spec->noop = noop;
+    req->spec = spec;
+}
+
+static void submit(struct world *w, uint64_t timeout_ms, struct answer *a) {
+    Chronos__V1__SubmitJobRequest req;
+    Chronos__V1__JobSpec spec;
+    Chronos__V1__Noop noop;
+
+    noop_request(&req, &spec, &noop);
+    call(w, "/chronos.v1.JobService/SubmitJob", &req.base, timeout_ms, a);
+}
+
+/* 1,000 jobs in one call: one log entry, one index with 1,000 events. */
+static void submit_thousand(struct world *w) {
+    Chronos__V1__SubmitJobsRequest all = CHRONOS__V1__SUBMIT_JOBS_REQUEST__INIT;
+    Chronos__V1__SubmitJobRequest req, *jobs[1000];
+    Chronos__V1__SubmitJobsResponse *resp;
+    Chronos__V1__JobSpec spec;
+    Chronos__V1__Noop noop;
+    struct answer a;
+
+    noop_request(&req, &spec, &noop);
+    for (size_t i = 0; i < ARRAY_LEN(jobs); i++)
+        jobs[i] = &req;
+    all.jobs = jobs;
+    all.n_jobs = ARRAY_LEN(jobs);
+    call(w, "/chronos.v1.JobService/SubmitJobs", &all.base, 5000, &a);
+    assert_int_equal(a.code, RPC_OK);
+    resp = chronos__v1__submit_jobs_response__unpack(NULL, a.len, a.data);
+    assert_non_null(resp);
+    assert_int_equal(resp->n_results, ARRAY_LEN(jobs));
+    for (size_t i = 0; i < resp->n_results; i++)
+        assert_int_equal(resp->results[i]->code, RPC_OK);
+    chronos__v1__submit_jobs_response__free_unpacked(resp, NULL);
+    free(a.data);
+}
+
+static void get(struct world *w, const char *id, Chronos__V1__Consistency consistency,
+                uint64_t timeout_ms, struct answer *a) {
+    Chronos__V1__GetJobRequest req = CHRONOS__V1__GET_JOB_REQUEST__INIT;
+
+    req.job_id = (char *) (uintptr_t) id;
+    req.consistency = consistency;
+    call(w, "/chronos.v1.JobService/GetJob", &req.base, timeout_ms, a);
+}
+
+static int health(struct world *w) {
+    Grpc__Health__V1__HealthCheckRequest req = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+    struct answer a;
+    int status;
+
+    call(w, "/grpc.health.v1.Health/Check", &req.base, 5000, &a);
+    assert_int_equal(a.code, RPC_OK);
+    status = a.len == 2 ? a.data[1] : 0;
+    free(a.data);
+    return status;
+}
+
+/* ---- tests ---- */
+
+/* Goal: a job goes in, comes back by id and in a list, and is cancelled, twice without harm. */
+static void test_submit_get_list_cancel(void **state) {
+    Chronos__V1__ListJobsRequest list = CHRONOS__V1__LIST_JOBS_REQUEST__INIT;
+    Chronos__V1__CancelJobRequest cancel = CHRONOS__V1__CANCEL_JOB_REQUEST__INIT;
+    struct world *w = world_new(1, 1000, 256);
+    Chronos__V1__ListJobsResponse *jobs;
+    Chronos__V1__GetJobResponse *got;
+    struct answer a;
+
+    (void) state;
+    submit(w, 5000, &a);
+    assert_int_equal(a.code, RPC_OK);
+    free(a.data);
+    assert_int_equal(health(w), 1);
+    get(w, "j11", CHRONOS__V1__CONSISTENCY__CONSISTENCY_LINEARIZABLE, 5000, &a);
+    assert_int_equal(a.code, RPC_OK);
+    got = chronos__v1__get_job_response__unpack(NULL, a.len, a.data);
+    assert_non_null(got);
+    assert_int_equal(got->job->state, CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING);
+    assert_string_equal(got->job->spec->queue, "default");
+    chronos__v1__get_job_response__free_unpacked(got, NULL);
+    free(a.data);
+    call(w, "/chronos.v1.JobService/ListJobs", &list.base, 5000, &a);
+    assert_int_equal(a.code, RPC_OK);
+    jobs = chronos__v1__list_jobs_response__unpack(NULL, a.len, a.data);
+    assert_non_null(jobs);
+    assert_int_equal(jobs->n_jobs, 1);
+    assert_true(jobs->index > 0);
+    assert_string_equal(jobs->next_page_token, "");
+    chronos__v1__list_jobs_response__free_unpacked(jobs, NULL);
+    free(a.data);
+    cancel.job_id = (char *) (uintptr_t) "j11";
+    for (int i = 0; i < 2; i++) {
+        call(w, "/chronos.v1.JobService/CancelJob", &cancel.base, 5000, &a);
+        assert_int_equal(a.code, RPC_OK);
+        free(a.data);
+    }
+    get(w, "j12", CHRONOS__V1__CONSISTENCY__CONSISTENCY_LINEARIZABLE, 5000, &a);
+    assert_int_equal(a.code, RPC_NOT_FOUND);
+    get(w, "j1O", CHRONOS__V1__CONSISTENCY__CONSISTENCY_LINEARIZABLE, 5000, &a);
+    assert_int_equal(a.code, RPC_INVALID_ARGUMENT);
+    world_free(w);
+}
+
+/* Goal: without a leader: bounded, the exact error for writes and reads, stale reads go on, and
+ * health says so. The client's deadline is the shorter one and travels with its call, so the text
+ * is read from a call whose deadline is later than the commit timeout of nothing: see status tests.
+ */
+static void test_no_leader(void **state) {
+    struct world *w = world_new(3, 1000, 4);
+    struct answer pending[8], a;
+    Chronos__V1__SubmitJobRequest req;
+    Chronos__V1__JobSpec spec;
+    Chronos__V1__Noop noop;
+    int full = 0;
+
+    (void) state;
+    assert_int_equal(health(w), 2);
+    get(w, "j11", CHRONOS__V1__CONSISTENCY__CONSISTENCY_STALE, 5000, &a);
+    assert_int_equal(a.code, RPC_NOT_FOUND);
+    noop_request(&req, &spec, &noop);
+    for (size_t i = 0; i < ARRAY_LEN(pending); i++)
+        start_call(w, "/chronos.v1.JobService/SubmitJob", &req.base, 20000, &pending[i]);
+    for (size_t i = 0; i < ARRAY_LEN(pending); i++) {
+        os_test_run_until(&w->loop, is_done, &pending[i]);
+        if (pending[i].code == RPC_RESOURCE_EXHAUSTED) {
+            full++;
+            assert_non_null(strstr(pending[i].metadata, "retry-after-ms=50"));
+        } else {
+            assert_int_equal(pending[i].code, RPC_DEADLINE_EXCEEDED);
+            assert_string_equal(pending[i].message,
+                                "not submitted: no leader within 500 ms; safe to retry");
+        }
+    }
+    assert_int_equal(full, 4);
+    get(w, "j11", CHRONOS__V1__CONSISTENCY__CONSISTENCY_LINEARIZABLE, 300, &a);
+    assert_true(a.code == RPC_UNAVAILABLE || a.code == RPC_DEADLINE_EXCEEDED);
+    world_free(w);
+}
+
+/* Goal: clients that give up while their proposals, reads and watches wait leave nothing behind. */
+static void test_clients_that_leave(void **state) {
+    struct world *w = world_new(3, 1000, 256);
+    Chronos__V1__SubmitJobRequest req;
+    Chronos__V1__JobSpec spec;
+    Chronos__V1__Noop noop;
+    Chronos__V1__ListJobsRequest list = CHRONOS__V1__LIST_JOBS_REQUEST__INIT;
+    struct answer a[60];
+
+    (void) state;
+    noop_request(&req, &spec, &noop);
+    for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+        if (i % 2)
+            start_call(w, "/chronos.v1.JobService/SubmitJob", &req.base, 50 + i, &a[i]);
+        else
+            start_call(w, "/chronos.v1.JobService/ListJobs", &list.base, 50 + i, &a[i]);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+        os_test_run_until(&w->loop, is_done, &a[i]);
+        assert_true(a[i].code == RPC_DEADLINE_EXCEEDED || a[i].code == RPC_UNAVAILABLE);
+    }
+    world_free(w);
+}
+
+struct watcher {
+    size_t messages, events;
+    uint64_t index;
+    bool ended;
+    enum rpc_code code;
+    char message[300];
+};
+
+static void on_watch_message(void *arg, struct rpc_stream *s, struct slice m) {
+    struct watcher *x = arg;
+    Chronos__V1__WatchJobsResponse *r =
+        chronos__v1__watch_jobs_response__unpack(NULL, m.len, m.data);
+
+    (void) s;
+    assert_non_null(r);
+    assert_true(r->index >= x->index);
+    for (size_t i = 0; i < r->n_events; i++)
+        assert_true(r->events[i]->index > x->index || i > 0);
+    x->index = r->index;
+    x->messages++;
+    x->events += r->n_events;
+    chronos__v1__watch_jobs_response__free_unpacked(r, NULL);
+}
+
+static void on_watch_end(void *arg, struct rpc_stream *s, const struct rpc_result *res) {
+    struct watcher *x = arg;
+
+    (void) s;
+    x->ended = true;
+    x->code = res->code;
+    (void) snprintf(x->message, sizeof(x->message), "%s", res->message);
+}
+
+static void watch(struct world *w, uint64_t after_index, struct watcher *x) {
+    static const struct rpc_stream_callbacks cb = {.on_message = on_watch_message,
+                                                   .on_end = on_watch_end};
+    Chronos__V1__WatchJobsRequest req = CHRONOS__V1__WATCH_JOBS_REQUEST__INIT;
+    struct rpc_stream *s;
+    struct bytes *b;
+
+    *x = (struct watcher){0};
+    req.after_index = after_index;
+    b = bytes_new(chronos__v1__watch_jobs_request__get_packed_size(&req));
+    (void) chronos__v1__watch_jobs_request__pack(&req, b->data);
+    assert_int_equal(
+        rpc_stream_open(w->channel, "/chronos.v1.JobService/WatchJobs", b, 0, &cb, x, &s), 0);
+    rpc_stream_writes_done(s);
+    (void) bytes_unref(b);
+}
+
+static bool has_started(void *arg) {
+    return ((struct watcher *) arg)->messages > 0;
+}
+
+static bool has_signs_of_life(void *arg) {
+    return ((struct watcher *) arg)->messages >= 3;
+}
+
+static bool has_events(void *arg) {
+    return ((struct watcher *) arg)->events == 6020;
+}
+
+static bool has_ended(void *arg) {
+    return ((struct watcher *) arg)->ended;
+}
+
+/* Goal: a watch starts with its index, shows signs of life, every event once, ends with UNAVAILABLE
+ * at a stop; from a compacted index or beyond the log it is OUT_OF_RANGE; their number is bounded.
+ */
+static void test_watch(void **state) {
+    struct world *w = world_new(1, 16, 256);
+    struct watcher live, old, future, more[4];
+    struct answer a;
+
+    (void) state;
+    submit(w, 5000, &a);
+    free(a.data);
+    watch(w, 0, &live);
+    os_test_run_until(&w->loop, has_signs_of_life, &live);
+    assert_int_equal(live.events, 0);
+    for (int i = 0; i < 20; i++) {
+        submit(w, 5000, &a);
+        assert_int_equal(a.code, RPC_OK);
+        free(a.data);
+    }
+    for (int i = 0; i < 6; i++) /* more than the ring keeps */
+        submit_thousand(w);
+    os_test_run_until(&w->loop, has_events, &live);
+    watch(w, 1, &old);
+    os_test_run_until(&w->loop, has_ended, &old);
+    assert_int_equal(old.code, RPC_OUT_OF_RANGE);
+    assert_non_null(strstr(old.message, "oldest index to watch after is"));
+    watch(w, 1u << 30, &future);
+    os_test_run_until(&w->loop, has_ended, &future);
+    assert_int_equal(future.code, RPC_OUT_OF_RANGE);
+    for (size_t i = 0; i < 3; i++) {
+        watch(w, 0, &more[i]);
+        os_test_run_until(&w->loop, has_started, &more[i]);
+    }
+    watch(w, 0, &more[3]);
+    os_test_run_until(&w->loop, has_ended, &more[3]);
+    assert_int_equal(more[3].code, RPC_RESOURCE_EXHAUSTED);
+    api_stop(w->api, 100, on_stopped, w);
+    os_test_run_until(&w->loop, is_stopped, w);
+    os_test_run_until(&w->loop, has_ended, &live);
+    assert_int_equal(live.code, RPC_UNAVAILABLE);
+    world_free(w);
+}
+
+/* Goal: bytes that are no request are refused by every unary method and harm nobody. */
+static void test_bad_bytes(void **state) {
+    static const char *const paths[] = {
+        "/chronos.v1.JobService/SubmitJob",
+        "/chronos.v1.JobService/SubmitJobs",
+        "/chronos.v1.JobService/GetJob",
+        "/chronos.v1.JobService/ListJobs",
+        "/chronos.v1.JobService/CancelJob",
+        "/chronos.v1.ClusterService/GetClusterStatus",
+        "/chronos.v1.ClusterService/ListLogEntries",
+        "/grpc.health.v1.Health/Check",
+    };
+    struct world *w = world_new(1, 1000, 256);
+    struct rng rng = rng_seed(5);
+    struct answer a;
+
+    (void) state;
+    print_message("seed 5\n");
+    for (int i = 0; i < 160; i++) {
+        size_t len = 1 + rng_below(&rng, 40);
+        struct bytes *b = bytes_new(len);
+
+        for (size_t k = 0; k < len; k++)
+            b->data[k] = (uint8_t) rng_next(&rng);
+        b->data[0] = 0x0f; /* field 1 of a wire type that does not exist */
+        a = (struct answer){0};
+        assert_int_equal(rpc_unary(w->channel, paths[(size_t) i % ARRAY_LEN(paths)], b, 5000, true,
+                                   on_answer, &a),
+                         0);
+        (void) bytes_unref(b);
+        os_test_run_until(&w->loop, is_done, &a);
+        assert_int_equal(a.code, RPC_INVALID_ARGUMENT);
+    }
+    submit(w, 5000, &a);
+    assert_int_equal(a.code, RPC_OK);
+    free(a.data);
+    world_free(w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_submit_get_list_cancel),
+        cmocka_unit_test(test_no_leader),
+        cmocka_unit_test(test_clients_that_leave),
+        cmocka_unit_test(test_watch),
+        cmocka_unit_test(test_bad_bytes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
