@@ -31,7 +31,7 @@ void command_stamp(struct bytes *b, struct wall now);
  * ERR_VERSION: a version or a body this program does not know. The text names the offset. */
 int command_check(struct slice command, struct errtext *reterr) _must_check_;
 
-/* ---- for apply ------------------------------------------------------------------------------- */
+/* ---- for apply -------------------- */
 
 struct command_view {
     Chronos__Internal__V1__LogCommand__BodyCase kind;

@@ -35,8 +35,7 @@
 
 struct fsm;
 
-/* ---- memory views: borrowed, valid until the next apply ----------------------------------------
- */
+/* ---- memory views: borrowed, valid until the next apply -------------------- */
 
 struct fsm_worker {
     char *id;
@@ -64,7 +63,7 @@ struct fsm_job {
     struct fsm_job *worker_prev, *worker_next; /* RUNNING: the worker's list */
 };
 
-/* ---- what an apply yields ---------------------------------------- */
+/* ---- what an apply yields -------------------- */
 
 enum fsm_code {
     FSM_OK = 0,
@@ -108,8 +107,7 @@ struct fsm_output {
     bool workers_changed;
 };
 
-/* ---- life --------------------------------------------------------------------------------------
- */
+/* ---- life -------------------- */
 
 struct fsm_options {
     size_t overlay_bytes_max; /* fsm_wants_write_back() above it; default 8 MiB */
@@ -143,7 +141,7 @@ int fsm_write_back(struct fsm *f) _must_check_;
 /* The applied index contained in the last write-back. */
 uint64_t fsm_written_index(const struct fsm *f);
 
-/* ---- looking in ---------------------------------------- */
+/* ---- looking in -------------------- */
 
 const struct fsm_job *fsm_job_find(const struct fsm *f, uint64_t seq); /* NULL: ended or unknown */
 const struct fsm_job *fsm_ready_first(const struct fsm *f);            /* then ->ready_next */

@@ -73,8 +73,7 @@ struct apply {
     struct errtext *err;
 };
 
-/* ---- store.c: records, overlay before kv ------------------------------------------------------
- */
+/* ---- store.c: records, overlay before kv -------------------- */
 
 enum { STORE_NOT_FOUND = 1 };
 /* The bytes of a record, borrowed until the next store call. 0, STORE_NOT_FOUND, negative. */
@@ -95,8 +94,7 @@ int store_unpack(const ProtobufCMessageDescriptor *type, struct slice bytes, str
 /* StateMeta as of now into @b. */
 int store_encode_meta(const struct fsm *f, struct buf *b) _must_check_;
 
-/* ---- jobs.c -------------------------------------------------------------------------------------
- */
+/* ---- jobs.c -------------------- */
 
 /* A job in no list yet, state UNSPECIFIED. NULL: -ENOMEM. */
 struct fsm_job *jobs_new(struct fsm *f, uint64_t seq) _must_check_;
@@ -119,7 +117,7 @@ const char *jobs_name(struct fsm *f, struct slice s) _must_check_;
 int jobs_read_ended(struct fsm *f, struct apply *a, uint64_t seq,
                     struct record_job *ret) _must_check_;
 
-/* ---- workers.c ---------------------------------------- */
+/* ---- workers.c -------------------- */
 
 struct fsm_worker *workers_find(const struct fsm *f, struct slice id);
 /* A worker without record, sorted in. NULL: -ENOMEM. */
@@ -131,7 +129,7 @@ int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w,
                 struct slice source) _must_check_;
 int workers_open_record(struct fsm *f, struct slice id, struct overlay_entry **ret) _must_check_;
 
-/* ---- keys.c: idempotency ---------------------------------------- */
+/* ---- keys.c: idempotency -------------------- */
 
 enum { KEYS_NOT_FOUND = 1 };
 /* 0 with the record of a key that is still remembered. */
@@ -143,7 +141,7 @@ int keys_remember(struct fsm *f, struct apply *a, struct slice key, struct slice
  * were remembered. */
 int keys_purge(struct fsm *f, struct apply *a, uint64_t wanted, unsigned budget) _must_check_;
 
-/* ---- one file per command ---------------------------------------- */
+/* ---- one file per command -------------------- */
 
 /* @item: the decoded struct of the kind's shape; @raw: its bytes. 0 with *res filled, or negative.
  */

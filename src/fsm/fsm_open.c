@@ -157,7 +157,7 @@ static int scan_prefix(struct loader *l, struct slice from,
     return it->ops->status(it);
 }
 
-/* ---- idempotency keys: sorted by job into the queue's order ---------------------------------------- */
+/* ---- idempotency keys: sorted by job into the queue's order -------------------- */
 
 struct key_ref {
     uint64_t job_seq;

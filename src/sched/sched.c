@@ -98,8 +98,7 @@ size_t sched_in_flight(const struct sched *s) {
     return s->jobs.count;
 }
 
-/* ---- seats -------------------------------------------------------------------------------------
- */
+/* ---- seats -------------------- */
 
 static struct seat *seat_of(struct sched *s, const char *id) {
     struct slice key = slice_of(id, strlen(id));
@@ -157,7 +156,7 @@ static void recent_add(struct sched *s, struct seat *t) {
     t->recent_at = s->assigned / RECENT_WINDOW;
 }
 
-/* ---- the heap of candidates ---------------------------------------- */
+/* ---- the heap of candidates -------------------- */
 
 /* C35: fewest running per slot, then fewest running, then fewest recent, then id. */
 static bool before(const struct candidate *a, const struct candidate *b) {
@@ -234,7 +233,7 @@ static int gather(struct sched *s, const struct fsm *f, const struct sched_liven
     return 0;
 }
 
-/* ---- plans ---------------------------------------- */
+/* ---- plans -------------------- */
 
 static void release_items(struct sched *s, struct plan *p) {
     for (size_t i = 0; i < p->items_count; i++) {

@@ -205,7 +205,7 @@ static enum fsm_code model_lose(struct model *m, int w, uint64_t incarnation) {
     return FSM_OK;
 }
 
-/* ---- one random command, for both ---------------------------------------- */
+/* ---- one random command, for both -------------------- */
 
 static uint64_t random_seq(struct rng *rng, const struct model *m) {
     uint64_t recent = m->next > 30 ? m->next - 30 : 0;
@@ -329,7 +329,7 @@ static void compare(const struct model *m, struct fixture *x) {
         assert_int_equal(fsm_jobs_count(x->f, (Chronos__V1__JobState) s), counts[s]);
 }
 
-/* ---- replicas ---------------------------------------- */
+/* ---- replicas -------------------- */
 
 struct history {
     struct bytes *entries[ENTRIES + 1]; /* by index */
