@@ -24,7 +24,11 @@ trap 'exit 0' INT TERM
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [[ -t 1 && -z ${NO_COLOR:-} ]] || say() { printf '\n%s\n' "$*"; }
 show() { # print the command as one would type it, then run it
-    printf '$ chronos %s\n' "$*"
+    local line= word
+    for word in "$@"; do
+        [[ $word =~ ^[A-Za-z0-9_./:,=@+-]+$ ]] && line+=" $word" || line+=" '${word//\'/\'\\\'\'}'"
+    done
+    printf '$ chronos%s\n' "$line"
     "$chronos" "$@"
 }
 

@@ -106,6 +106,14 @@ const char *cli_job_result_text(const Chronos__V1__Job *j, char *out, size_t byt
     return out;
 }
 
+int cli_job_fail(const char *id, const struct client_error *e) {
+    int r = cli_fail(id, e);
+
+    if (e->code == RPC_INVALID_ARGUMENT && strncmp(e->message, "job_id", strlen("job_id")) == 0)
+        return EXIT_CODE_NOT_FOUND;
+    return r;
+}
+
 int cli_job_fetch(struct client *c, const char *id, Chronos__V1__GetJobResponse **ret) {
     Chronos__V1__GetJobRequest req = CHRONOS__V1__GET_JOB_REQUEST__INIT;
     ProtobufCMessage *reply = NULL;
@@ -115,14 +123,14 @@ int cli_job_fetch(struct client *c, const char *id, Chronos__V1__GetJobResponse 
     if (client_call(c, "/chronos.v1.JobService/GetJob", &req.base,
                     &chronos__v1__get_job_response__descriptor, /* repeatable= */ true, &reply,
                     &e) != 0)
-        return cli_fail(id, &e);
+        return cli_job_fail(id, &e);
     *ret = (Chronos__V1__GetJobResponse *) reply;
     if ((*ret)->job)
         return EXIT_CODE_OK;
     chronos__v1__get_job_response__free_unpacked(*ret, NULL);
     *ret = NULL;
     e = (struct client_error){.code = RPC_INTERNAL, .message = "the node's answer holds no job"};
-    return cli_fail(id, &e);
+    return cli_job_fail(id, &e);
 }
 
 json_t *cli_job_json(const Chronos__V1__Job *j) {

@@ -27,6 +27,10 @@ const char *cli_job_command_text(const Chronos__V1__JobSpec *spec, char *out, si
 /* "exit code 3", "signal 9", "worker lost"... or "". */
 const char *cli_job_result_text(const Chronos__V1__Job *j, char *out, size_t bytes);
 
+/* As cli_fail, for a call that named the job @id: text that cannot be an id names nothing, which
+ * is "not found" for whoever asked. */
+int cli_job_fail(const char *id, const struct client_error *e) _must_check_;
+
 /* Fetch one job. Returns 0 and an owned reply, or the exit code after printing why. */
 int cli_job_fetch(struct client *c, const char *id, Chronos__V1__GetJobResponse **ret) _must_check_;
 

@@ -78,7 +78,7 @@ static int watch_once(struct client *c, struct waiter *w) {
         return 0;
     if (w->progress)
         fputs("\r\x1b[K", stderr);
-    return cli_fail(w->id, &e);
+    return cli_job_fail(w->id, &e);
 }
 
 int cli_job_wait(struct client *c, const char *id, uint32_t after_attempt, bool progress,

@@ -406,6 +406,8 @@ int client_exit_code(enum rpc_code code) {
         return EXIT_CODE_OK;
     if (code == RPC_NOT_FOUND)
         return EXIT_CODE_NOT_FOUND;
+    if (code == RPC_INVALID_ARGUMENT)
+        return EXIT_CODE_USAGE; /* what was asked is wrong, not what happened */
     if (code == RPC_UNAVAILABLE || code == RPC_DEADLINE_EXCEEDED || code == RPC_RESOURCE_EXHAUSTED)
         return EXIT_CODE_UNAVAILABLE;
     return EXIT_CODE_FAILED;

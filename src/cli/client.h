@@ -66,7 +66,7 @@ bool client_stream_retry(struct client *c, const struct client_error *e, bool pr
 /* Forget the failed streams and start the overall time anew, before a fresh stream. */
 void client_stream_start(struct client *c);
 
-/* The exit code for a gRPC code: 0, 1, 3 or 4 of cli/exit_code.h. */
+/* The exit code for a gRPC code, by cli/exit_code.h. */
 int client_exit_code(enum rpc_code code);
 /* "NOT_FOUND"; never NULL. */
 const char *client_code_name(enum rpc_code code);

@@ -30,8 +30,8 @@ const struct arg_command cmd_job_get = {
     .summary = "show one job",
     .positional = "ID",
     .examples =
-        "  chronos job get 0000000000000042\n"
-        "  chronos job get -o json 0000000000000042 | jq .state",
+        "  chronos job get j42\n"
+        "  chronos job get -o json j42 | jq .state",
     .options = get_options,
     .options_count = ARRAY_LEN(get_options),
     .values_bytes = sizeof(struct get_values),
@@ -59,14 +59,14 @@ static int cancelled_before(struct client *c, const char *id, const struct clien
     int r;
 
     if (e->code != RPC_FAILED_PRECONDITION || client_attempts(c) < 2)
-        return cli_fail(id, e);
+        return cli_job_fail(id, e);
     r = cli_job_fetch(c, id, &reply);
     if (r != 0)
         return r;
     if (reply->job->state == CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED)
         r = print_cancelled(reply->job, output);
     else
-        r = cli_fail(id, e);
+        r = cli_job_fail(id, e);
     chronos__v1__get_job_response__free_unpacked(reply, NULL);
     return r;
 }
@@ -108,7 +108,7 @@ const struct arg_command cmd_job_cancel = {
     .summary = "cancel jobs",
     .positional = "ID...",
     .details = "A pending job ends at once; a running one when its processes are gone.",
-    .examples = "  chronos job cancel 0000000000000042 0000000000000043",
+    .examples = "  chronos job cancel j42 j43",
     .options = get_options,
     .options_count = ARRAY_LEN(get_options),
     .values_bytes = sizeof(struct get_values),
@@ -130,6 +130,6 @@ const struct arg_command cmd_job = {
     .examples =
         "  chronos job submit --wait -- echo hello\n"
         "  chronos job list --state failed --since 1h\n"
-        "  chronos job logs -f 0000000000000042",
+        "  chronos job logs -f j42",
     .children = children,
 };

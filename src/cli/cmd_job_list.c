@@ -120,6 +120,7 @@ static int print_listing(struct listing *l) {
 
     if (!l->jobs) {
         table_print(&l->table, stdout);
+        (void) fflush(stdout); /* the note comes after the table, whatever stdout is */
         if (l->token)
             fprintf(stderr, "There are more; --limit N or --all shows them.\n");
         return 0;

@@ -88,7 +88,7 @@ int cli_job_copy_logs(struct client *client, const char *id, uint32_t attempt, b
         if (r == 0)
             break;
         if (!client_stream_retry(client, &e, c.moved, &h))
-            return cli_fail(id, &e);
+            return cli_job_fail(id, &e);
     }
     if (c.escape_state.pending_len > 0) {
         struct buf b;
@@ -134,9 +134,9 @@ const struct arg_command cmd_job_logs = {
     .positional = "ID",
     .details = "Raw bytes go to files and pipes; on a terminal control characters are escaped.",
     .examples =
-        "  chronos job logs 0000000000000042\n"
-        "  chronos job logs -f 0000000000000042\n"
-        "  chronos job logs --attempt 1 0000000000000042 > first-attempt.txt",
+        "  chronos job logs j42\n"
+        "  chronos job logs -f j42\n"
+        "  chronos job logs --attempt 1 j42 > first-attempt.txt",
     .options = options,
     .options_count = ARRAY_LEN(options),
     .values_bytes = sizeof(struct logs_values),

@@ -122,7 +122,7 @@ const struct arg_command cmd_job_watch = {
         "gap. With -o json each line is one event.",
     .examples =
         "  chronos job watch\n"
-        "  chronos job watch 0000000000000042\n"
+        "  chronos job watch j42\n"
         "  chronos job watch --after 1207 -o json",
     .options = options,
     .options_count = ARRAY_LEN(options),

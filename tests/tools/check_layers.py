@@ -134,12 +134,32 @@ def check_symbols(build, problems):
     return seen
 
 
+def check_duplicates(build, problems):
+    """Every library ends up in one program: a public name may be defined once."""
+    owners = {}
+    for folder in sorted(LEVELS):
+        library = os.path.join(build, "src", "libchronos_%s.a" % folder)
+        if not os.path.exists(library):
+            continue
+        out = subprocess.run(["nm", "-g", "--defined-only", library], capture_output=True, text=True,
+                             check=True).stdout
+        for line in out.split("\n"):
+            parts = line.split()
+            if len(parts) != 3 or parts[2].startswith("__odr_asan"):
+                continue
+            if parts[2] in owners:
+                problems.append("%s is defined in %s/ and in %s/" % (parts[2], owners[parts[2]],
+                                                                  folder))
+            owners[parts[2]] = folder
+
+
 def main():
     build = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build", "release")
     problems = []
     includes = check_includes(problems)
     files = check_tokens(problems)
     symbols = check_symbols(build, problems)
+    check_duplicates(build, problems)
     for problem in problems:
         print(problem)
     if includes < 10 or files < 3:
