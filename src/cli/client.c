@@ -187,6 +187,7 @@ static void on_unary(void *arg, const struct rpc_result *res) {
     o->reply = protobuf_c_message_unpack(o->descriptor, NULL, res->reply.len, res->reply.data);
     if (!o->reply) {
         o->code = RPC_INTERNAL;
+        o->answer.code = RPC_INTERNAL;
         (void) snprintf(o->message_out, o->message_bytes, "the node's answer cannot be decoded");
     }
 }
