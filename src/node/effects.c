@@ -133,10 +133,12 @@ static int persist_batches(struct replica *r, const struct persist_batch *first,
 
 static void persist_run(struct disk_job *job) {
     struct persist *p = CONTAINER_OF(job, struct persist, job);
+    struct wal *wal = p->replica->wal;
 
     p->error.s[0] = '\0';
-    p->result = p->preparing ? wal_prepare(p->replica->wal, &p->error)
+    p->result = p->preparing ? wal_prepare(wal, &p->error)
                              : persist_batches(p->replica, p->running, &p->error);
+    p->wants_prepare = p->result == 0 && wal_wants_prepare(wal);
 }
 
 static void release_delayed(struct replica *r) {
@@ -162,18 +164,25 @@ static void persist_done(struct disk_job *job) {
     p->busy = false;
     p->preparing = false;
     r->wants_turn = true;
+    if (prepared && (p->result == -ENOSPC || p->result == -EDQUOT)) {
+        /* The segment in use may still have room; the next commit tries again. */
+        log_warn(r->env.log, "no space for a spare log segment", "reason=\"%s\"", p->error.s);
+        return;
+    }
     if (p->result < 0) {
         replica_fail(r, p->result, "disk: %s", p->error.s[0] ? p->error.s : err_name(p->result));
         return;
     }
     if (prepared)
         return;
-    for (struct persist_batch *b = p->running; b; b = b->next)
+    for (struct persist_batch *b = p->running; b; b = b->next) {
         ev.persisted_seq = b->seq;
+        for (size_t i = 0; i < b->count; i++)
+            p->prepare_debt += b->entries[i].data ? b->entries[i].data->len : 0;
+    }
     batches_free(p->running);
     p->running = NULL;
     p->durable_seq = ev.persisted_seq;
-    p->want_prepare = true;
     release_delayed(r);
     r->now = r->env.clock.mono(r->env.clock.ctx);
     (void) replica_step(r, &ev, NULL);
@@ -186,12 +195,15 @@ void persist_start(struct replica *r) {
 
     if (p->busy || r->failed)
         return;
-    if (p->head) {
+    if (p->wants_prepare && (!p->head || p->prepare_debt >= WAL_PREPARE_STEP_BYTES)) {
+        /* Spare segments are made in small steps at the pace at which the log grows, so that no
+         * commit ever waits for a whole segment to be written. */
+        p->wants_prepare = false;
+        p->preparing = true;
+        p->prepare_debt -= MIN(p->prepare_debt, (size_t) WAL_PREPARE_STEP_BYTES);
+    } else if (p->head) {
         p->running = p->head;
         p->head = p->tail = NULL;
-    } else if (p->want_prepare) {
-        p->want_prepare = false;
-        p->preparing = true;
     } else {
         return;
     }
@@ -341,10 +353,6 @@ static void note_role(struct replica *r) {
     log_info(r->env.log, "role", "node=%llu role=%s term=%llu leader=%llu",
              (unsigned long long) r->o.id, raft_role_to_string(raft_role(r->raft)),
              (unsigned long long) raft_term(r->raft), (unsigned long long) raft_leader(r->raft));
-    if (raft_term(r->raft) != r->role_term) {
-        r->role_term = raft_term(r->raft);
-        proposals_term_changed(r);
-    }
     if (leads != r->was_leader) {
         r->was_leader = leads;
         scheduler_reset(r);

@@ -70,6 +70,8 @@ void leases_workers_changed(struct replica *r) {
             continue;
         if (!lease_start(r, w))
             replica_fail(r, -ENOMEM, "leases: out of memory");
+        else
+            lease_find(r, w->id)->beaten = true; /* registering is a sign of life */
     }
 }
 

@@ -86,7 +86,12 @@ static void seen_clear(struct proposals *ps) {
     ps->seen_next = 0;
 }
 
-static int seen_add(struct proposals *ps, uint64_t origin) {
+/* Node ids are small, so the top byte of an origin is free for the attempt. */
+static uint64_t seen_key(uint64_t origin, uint32_t attempt) {
+    return origin ^ (uint64_t) attempt << 56;
+}
+
+static int seen_add(struct proposals *ps, uint64_t key) {
     int rc;
 
     if (!ps->seen_ring) {
@@ -94,12 +99,12 @@ static int seen_add(struct proposals *ps, uint64_t origin) {
         if (!ps->seen_ring)
             return -ENOMEM;
     }
-    rc = u64map_put(&ps->seen, origin, ps);
+    rc = u64map_put(&ps->seen, key, ps);
     if (rc < 0)
         return rc;
     if (ps->seen_ring[ps->seen_next] != 0)
         (void) u64map_del(&ps->seen, ps->seen_ring[ps->seen_next]);
-    ps->seen_ring[ps->seen_next] = origin;
+    ps->seen_ring[ps->seen_next] = key;
     ps->seen_next = (ps->seen_next + 1) % FORWARD_SEEN_MAX;
     return 0;
 }
@@ -266,6 +271,7 @@ static void forward_one(struct replica *r, struct proposal *p, uint64_t leader) 
     Chronos__Internal__V1__ForwardProposal m = CHRONOS__INTERNAL__V1__FORWARD_PROPOSAL__INIT;
 
     m.id = p->origin;
+    m.attempt = ++p->forwards;
     m.command.data = p->data->data;
     m.command.len = p->data->len;
     peers_queue_field(r, leader, 3, &m.base);
@@ -287,6 +293,7 @@ static void answer_forward(struct replica *r, const struct forwarded_in *f,
     Chronos__Internal__V1__ForwardResult m = CHRONOS__INTERNAL__V1__FORWARD_RESULT__INIT;
 
     m.id = f->id;
+    m.attempt = f->attempt;
     m.outcome = outcome;
     m.index = index;
     m.term = term;
@@ -324,8 +331,6 @@ static void drain_inbox(struct replica *r) {
                     : CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_NOT_LEADER;
 
             answer_forward(r, &ps->inbox[i + k], outcome, index + k, term);
-            if (result == RAFT_PROPOSE_ACCEPTED && seen_add(ps, ps->inbox[i + k].id) < 0)
-                replica_fail(r, -ENOMEM, "proposals: out of memory");
         }
         i += n;
     }
@@ -396,10 +401,6 @@ void proposals_term_applied(struct replica *r, uint64_t term, uint64_t index) {
     }
 }
 
-void proposals_term_changed(struct replica *r) {
-    seen_clear(&r->proposals);
-}
-
 void proposals_leader_changed(struct replica *r) {
     struct proposal *p = r->proposals.in_flight.head;
 
@@ -417,23 +418,23 @@ void proposals_leader_changed(struct replica *r) {
     r->wants_turn = true;
 }
 
-void proposals_on_forward(struct replica *r, uint64_t from, uint64_t id, struct slice data) {
+void proposals_on_forward(struct replica *r, uint64_t from,
+                          const Chronos__Internal__V1__ForwardProposal *m) {
     struct proposals *ps = &r->proposals;
-    struct slice command;
+    struct slice data = slice_of(m->command.data, m->command.len);
+    uint64_t key = seen_key(m->id, m->attempt);
+    struct forwarded_in *f;
     struct errtext why;
 
     if (data.len <= ENTRY_HEADER_BYTES || data.len > ENTRY_HEADER_BYTES + COMMAND_BYTES_MAX ||
-        data.data[0] != ENTRY_HEADER_VERSION || get_le64(data.data + 8) != id) {
+        data.data[0] != ENTRY_HEADER_VERSION || get_le64(data.data + 8) != m->id) {
         r->bad_messages++;
         return;
     }
-    if (u64map_get(&ps->seen, id))
+    if (u64map_get(&ps->seen, key))
         return;
-    for (size_t i = 0; i < ps->inbox_count; i++)
-        if (ps->inbox[i].id == id)
-            return;
-    command = slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES);
-    if (command_check(command, &why) < 0) {
+    if (command_check(slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES),
+                      &why) < 0) {
         log_warn(r->env.log, "forwarded command refused", "from=%llu reason=\"%s\"",
                  (unsigned long long) from, why.s);
         r->bad_messages++;
@@ -448,10 +449,13 @@ void proposals_on_forward(struct replica *r, uint64_t from, uint64_t id, struct 
         ps->inbox = grown;
         ps->inbox_cap = cap;
     }
-    ps->inbox[ps->inbox_count] =
-        (struct forwarded_in){.from = from, .id = id, .data = bytes_copy(data.data, data.len)};
-    if (!ps->inbox[ps->inbox_count].data)
+    f = &ps->inbox[ps->inbox_count];
+    *f = (struct forwarded_in){.from = from, .id = m->id, .attempt = m->attempt};
+    f->data = bytes_copy(data.data, data.len);
+    if (!f->data || seen_add(ps, key) < 0) {
+        (void) bytes_unref(f->data);
         return;
+    }
     ps->inbox_count++;
     r->wants_turn = true;
 }
@@ -461,8 +465,8 @@ void proposals_on_forward_result(struct replica *r,
     struct proposal *p = u64map_get(&r->proposals.by_origin, res->id);
     struct replica_proposed full = {.status = REPLICA_FULL};
 
-    if (!p || p->state != PROPOSAL_FORWARDED)
-        return; /* answered, expired or put back meanwhile */
+    if (!p || p->state != PROPOSAL_FORWARDED || p->forwards != res->attempt)
+        return; /* answered, expired, put back or sent again meanwhile */
     r->wants_turn = true;
     if (res->outcome == CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_ACCEPTED) {
         proposal_set_state(r, p, PROPOSAL_APPENDED);

@@ -19,7 +19,7 @@ void replica_options_default(struct replica_options *o, uint64_t id, uint64_t se
         .worker_heartbeat_ns = 5 * NS_PER_S,
         .worker_lease_ns = 15 * NS_PER_S,
         .watch_events_max = 65536,
-        .fsm = {.overlay_bytes_max = 8UL * 1024 * 1024, .idempotency_max = 1000000},
+        .fsm = {.overlay_bytes_max = 1024UL * 1024, .idempotency_max = 1000000},
         .wal = {.segment_bytes = 16U * 1024 * 1024, .spare_segments = 2},
         .version = CHRONOS_VERSION,
         .client_address = "",

@@ -42,6 +42,7 @@ struct proposal {
     enum proposal_state state;
     unsigned flags;
     uint64_t origin;
+    uint32_t forwards;  /* times it was sent to a leader */
     struct bytes *data; /* owned; header + command */
     bool maybe_taken;   /* an earlier try may still commit: never say "not submitted" */
     uint64_t term;      /* APPENDED */
@@ -58,6 +59,7 @@ struct proposal_list {
 struct forwarded_in { /* a follower's proposal, waiting for this turn's drain */
     uint64_t from;
     uint64_t id;
+    uint32_t attempt;
     struct bytes *data;
 };
 
@@ -72,8 +74,8 @@ struct proposals {
     struct forwarded_in *inbox;
     size_t inbox_count, inbox_cap;
     bool raft_full; /* do not try again before something commits */
-    /* Origins this leader appended in its term, newest FORWARD_SEEN_MAX: a repeated forward is not
-     * appended again. Its first copy commits in this term or is known lost when the term ends. */
+    /* Sendings (origin and attempt) handled here, newest FORWARD_SEEN_MAX: a repeated one is not
+     * appended again, nor refused after it had been appended. */
     struct u64map seen;
     uint64_t *seen_ring; /* owned; FORWARD_SEEN_MAX slots, 0 = empty */
     size_t seen_next;
@@ -104,8 +106,9 @@ struct persist {
     struct disk_job job; /* in flight when busy */
     struct replica *replica;
     bool busy;
-    bool preparing; /* the job in flight only prepares spare segments */
-    bool want_prepare;
+    bool preparing;                    /* the job in flight only prepares spare segments */
+    bool wants_prepare;                /* as wal_wants_prepare() said at the end of the last job */
+    size_t prepare_debt;               /* log bytes written since the last step of preparing */
     struct persist_batch *head, *tail; /* waiting for the next job */
     struct persist_batch *running;     /* of the job in flight */
     uint64_t durable_seq;
@@ -276,8 +279,8 @@ void proposals_applied(struct replica *r, uint64_t origin, uint64_t index,
 /* Entries of @term are being applied: what was appended in older terms beyond is lost. */
 void proposals_term_applied(struct replica *r, uint64_t term, uint64_t index);
 void proposals_leader_changed(struct replica *r);
-void proposals_term_changed(struct replica *r);
-void proposals_on_forward(struct replica *r, uint64_t from, uint64_t id, struct slice data);
+void proposals_on_forward(struct replica *r, uint64_t from,
+                          const Chronos__Internal__V1__ForwardProposal *m);
 void proposals_on_forward_result(struct replica *r,
                                  const Chronos__Internal__V1__ForwardResult *res);
 

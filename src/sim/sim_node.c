@@ -183,6 +183,10 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
 
     ASSERT(n->up);
     n->up = false;
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        w->link_gen[i][n->slot]++; /* its connections die with it */
+        w->link_gen[n->slot][i]++;
+    }
     w->result->crashes++;
     sim_trace(w, "node %u: %s", n->slot + 1, power_cut ? "power cut" : "killed");
     for (unsigned i = 0; i < w->workers_count; i++)

@@ -283,10 +283,12 @@ int wal_sync(struct wal *w, struct errtext *reterr) {
 }
 
 int wal_prepare(struct wal *w, struct errtext *reterr) {
+    uint32_t budget = WAL_PREPARE_STEP_BYTES;
+
     ASSERT(w);
     if (w->failed)
         return wal_fail(w, w->failed, reterr, "prepare", "the log");
-    while (w->spares_count < w->o.spare_segments) {
+    while (w->spares_count < w->o.spare_segments && budget > 0) {
         uint64_t id = 0;
         int r;
 
@@ -300,7 +302,9 @@ int wal_prepare(struct wal *w, struct errtext *reterr) {
             w->spares = spares;
             w->spares_cap = cap;
         }
-        r = wal_files_make_spare(w, w->o.segment_bytes, &id, reterr);
+        r = wal_files_build_spare(w, &budget, &id, reterr);
+        if (r == 1)
+            return 0; /* the rest in the next steps */
         if (r < 0)
             return r;
         w->spares[w->spares_count++] = (struct wal_spare){.id = id};
@@ -358,6 +362,7 @@ int wal_release(struct wal *w, uint64_t up_to_index, struct errtext *reterr) {
 struct wal *wal_close(struct wal *w) {
     if (!w)
         return NULL;
+    wal_files_build_drop(w);
     w->active = io_close(&w->disk, w->active);
     w->reading = io_close(&w->disk, w->reading);
     for (size_t i = 0; i < w->segs_count; i++)

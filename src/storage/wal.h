@@ -17,6 +17,7 @@
 #define WAL_RECORD_BYTES_MAX (4U * 1024 * 1024) /* data of one record */
 #define WAL_SEGMENT_BYTES_MAX (64U * 1024 * 1024)
 #define WAL_SEGMENT_BYTES_MIN (64U * 1024)
+#define WAL_PREPARE_STEP_BYTES (512U * 1024)
 
 struct wal_record {
     uint64_t index; /* > 0, consecutive */
@@ -61,7 +62,8 @@ int wal_append(struct wal *w, const struct wal_record *recs, size_t n,
 int wal_truncate(struct wal *w, uint64_t from, struct errtext *reterr) _must_check_;
 /* One fdatasync for everything written so far (more when a segment was finished in between). */
 int wal_sync(struct wal *w, struct errtext *reterr) _must_check_;
-/* Keep spare segments ready; call when idle, outside the latency of a commit. -ENOSPC and -EDQUOT
+/* One bounded step (WAL_PREPARE_STEP_BYTES written and synced) towards having the spare segments
+ * ready; call between commits while wal_wants_prepare() says so. -ENOSPC and -EDQUOT
  * leave the log usable: the active segment may still have room (try again later, refuse new work
  * meanwhile). Any other negative result closes the log as wal_append does. */
 int wal_prepare(struct wal *w, struct errtext *reterr) _must_check_;

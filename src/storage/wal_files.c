@@ -75,27 +75,28 @@ static int fill_file(struct wal *w, const char *name, int flags, uint32_t bytes)
     return r;
 }
 
-int wal_files_make_spare(struct wal *w, uint32_t bytes, uint64_t *ret_id, struct errtext *reterr) {
+/* No space is no reason to stop while the segment in use has room: take the attempt back. */
+static int spare_failed(struct wal *w, int r, uint32_t bytes, struct errtext *reterr) {
+    int u;
+
+    wal_files_build_drop(w);
+    if (r != -ENOSPC && r != -EDQUOT)
+        return wal_fail(w, r, reterr, "write and sync", WAL_TEMP_NAME);
+    u = w->disk.ops->unlink(w->disk.ctx, WAL_TEMP_NAME);
+    if (u < 0 && u != -ENOENT)
+        return wal_fail(w, u, reterr, "remove", WAL_TEMP_NAME);
+    errtext_set(reterr, "no space for a log segment of %" PRIu32 " bytes: %s", bytes, err_name(r));
+    return r;
+}
+
+/* The temporary file is complete and synced: it becomes a spare. */
+static int spare_publish(struct wal *w, uint64_t *ret_id, struct errtext *reterr) {
     const struct disk_ops *ops = w->disk.ops;
     char name[WAL_NAME_BYTES];
     uint64_t id = w->next_spare_id;
     int r;
 
-    ASSERT(bytes % WAL_BLOCK_BYTES == 0);
-    ASSERT(bytes >= WAL_SEGMENT_BYTES_MIN);
     wal_files_spare_name(name, id);
-    r = fill_file(w, WAL_TEMP_NAME, DISK_CREATE, bytes);
-    if (r == -ENOSPC || r == -EDQUOT) {
-        int u = ops->unlink(w->disk.ctx, WAL_TEMP_NAME);
-
-        if (u < 0 && u != -ENOENT)
-            return wal_fail(w, u, reterr, "remove", WAL_TEMP_NAME);
-        errtext_set(reterr, "no space for a log segment of %" PRIu32 " bytes: %s", bytes,
-                    err_name(r));
-        return r;
-    }
-    if (r < 0)
-        return wal_fail(w, r, reterr, "write and sync", WAL_TEMP_NAME);
     r = ops->rename(w->disk.ctx, WAL_TEMP_NAME, name);
     if (r >= 0)
         r = ops->sync_dir(w->disk.ctx);
@@ -104,6 +105,57 @@ int wal_files_make_spare(struct wal *w, uint32_t bytes, uint64_t *ret_id, struct
     w->next_spare_id++;
     *ret_id = id;
     return 0;
+}
+
+void wal_files_build_drop(struct wal *w) {
+    w->build = io_close(&w->disk, w->build);
+    w->build_bytes = 0;
+}
+
+int wal_files_build_spare(struct wal *w, uint32_t *budget, uint64_t *ret_id,
+                          struct errtext *reterr) {
+    const struct disk_ops *ops = w->disk.ops;
+    uint32_t n;
+    int r = 0;
+
+    ASSERT(*budget > 0);
+    if (!w->build) {
+        r = ops->open(w->disk.ctx, WAL_TEMP_NAME, DISK_CREATE, &w->build);
+        if (r >= 0)
+            r = ops->truncate(w->disk.ctx, w->build, 0);
+        w->build_bytes = 0;
+    }
+    n = MIN(*budget, w->o.segment_bytes - w->build_bytes);
+    if (r >= 0)
+        r = io_write_zeros(&w->disk, w->build, w->build_bytes, n);
+    if (r >= 0)
+        r = ops->datasync(w->disk.ctx, w->build);
+    if (r < 0)
+        return spare_failed(w, r, w->o.segment_bytes, reterr);
+    *budget -= n;
+    w->build_bytes += n;
+    if (w->build_bytes < w->o.segment_bytes)
+        return 1;
+    wal_files_build_drop(w);
+    return spare_publish(w, ret_id, reterr);
+}
+
+int wal_files_make_spare(struct wal *w, uint32_t bytes, uint64_t *ret_id, struct errtext *reterr) {
+    uint32_t budget = bytes;
+    int r;
+
+    ASSERT(bytes % WAL_BLOCK_BYTES == 0);
+    ASSERT(bytes >= WAL_SEGMENT_BYTES_MIN);
+    if (bytes == w->o.segment_bytes) {
+        r = wal_files_build_spare(w, &budget, ret_id, reterr); /* finish what was begun */
+        ASSERT(r != 1);
+        return r;
+    }
+    wal_files_build_drop(w);
+    r = fill_file(w, WAL_TEMP_NAME, DISK_CREATE, bytes);
+    if (r < 0)
+        return spare_failed(w, r, bytes, reterr);
+    return spare_publish(w, ret_id, reterr);
 }
 
 /* The use number a spare has had: 0 when fresh. A header that is neither intact nor all zero was

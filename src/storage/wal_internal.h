@@ -59,6 +59,8 @@ struct wal {
     size_t spares_count;
     size_t spares_cap;
     uint64_t next_spare_id;
+    struct disk_file *build; /* the spare being written in steps, under WAL_TEMP_NAME; or NULL */
+    uint32_t build_bytes;    /* of it written and synced */
     uint64_t next_seq;
     struct wal_cursor cur;
 
@@ -120,6 +122,12 @@ int wal_files_parse_spare(const char *name, uint64_t *ret_id);
 /* Make one zero-filled, synced spare of @bytes; *ret_id names it. Not added to w->spares. */
 int wal_files_make_spare(struct wal *w, uint32_t bytes, uint64_t *ret_id,
                          struct errtext *reterr) _must_check_;
+/* Write and sync up to *budget bytes of the next ordinary spare and lower *budget by them. 0 with
+ * *ret_id once a spare is complete; 1 when the budget ran out first; errors as make_spare. */
+int wal_files_build_spare(struct wal *w, uint32_t *budget, uint64_t *ret_id,
+                          struct errtext *reterr) _must_check_;
+/* Forget a spare that was begun; its file is overwritten by the next. */
+void wal_files_build_drop(struct wal *w);
 /* Begin a segment: take a spare of at least @min_bytes (making one when there is none), give it
  * the durable header @h (use, seq, segment_bytes, identity are filled in here) and make it active.
  * It has its spare name until wal_files_publish. */
