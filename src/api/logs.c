@@ -140,6 +140,15 @@ static void send_tail(struct api_logs *l, const char *why) {
 /* ---- the fetch
  * -------------------------------------------------------------------------------------------- */
 
+/* The fetch's end says that nothing more comes. That is the attempt's end when we followed it (the
+ * worker knows before the log does); else the log has to say so. */
+static bool attempt_is_over(const struct api_logs *l) {
+    const struct fsm_job *job = fsm_job_find(replica_fsm(l->api->replica), l->seq);
+
+    return l->follow || !job || job->state != CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING ||
+           job->attempt != l->attempt;
+}
+
 static void on_chunk(void *arg, const struct replica_logs_chunk *chunk) {
     struct api_logs *l = arg;
     struct slice data = chunk->data;
@@ -163,7 +172,7 @@ static void on_chunk(void *arg, const struct replica_logs_chunk *chunk) {
     }
     if (data.len == 0 && !chunk->end)
         return;
-    r = send_message(l, data, chunk->end, false);
+    r = send_message(l, data, chunk->end && attempt_is_over(l), false);
     if (r < 0)
         return;
     if (chunk->end)

@@ -242,6 +242,15 @@ def test_logs(nodes, pb):
     rest = b"".join(m.data for m in nodes[0].job_stream(
         "GetJobLogs", js.GetJobLogsRequest(job_id=job_id, offset=14)))
     check(rest == b"line 3\n", f"from offset 14: {rest!r}")
+    job_id = nodes[0].job("SubmitJob", js.SubmitJobRequest(
+        spec=j.JobSpec(shell="echo begun; exec sleep 60", kill_grace_ms=1000))).job_id
+    stream = nodes[0].job_stream("GetJobLogs", js.GetJobLogsRequest(job_id=job_id, follow=True))
+    check(next(stream).data == b"begun\n", "a following stream does not begin with the output")
+    stream.cancel()
+    so_far = list(nodes[-1].job_stream("GetJobLogs", js.GetJobLogsRequest(job_id=job_id)))
+    check(b"".join(m.data for m in so_far) == b"begun\n" and not so_far[-1].end,
+          "without follow a running job's output does not end well")
+    nodes[0].job("CancelJob", js.CancelJobRequest(job_id=job_id))
     stream = nodes[0].job_stream("GetJobLogs", js.GetJobLogsRequest(job_id=job_id, attempt=9))
     expect_error(grpc.StatusCode.NOT_FOUND, "attempt", lambda: next(stream))
 

@@ -33,6 +33,7 @@ struct world {
     uv_timer_t timer;
     struct rng rng;
     bool stopped;
+    bool halted; /* no more turns: what is in flight ends, nothing new begins */
 };
 
 /* ---- the host: what cmd/ does for the real server ---- */
@@ -55,7 +56,7 @@ static void on_prepare(uv_prepare_t *p) {
     struct world *w = p->data;
     uint64_t ms;
 
-    if (!w->replica)
+    if (w->halted)
         return;
     if (replica_wants_turn(w->replica) || mono_reached(clock_mono(), replica_deadline(w->replica)))
         replica_turn(w->replica);
@@ -136,6 +137,7 @@ static void world_free(struct world *w) {
     }
     w->channel = rpc_channel_free(w->channel);
     w->client = rpc_client_free(w->client);
+    w->halted = true;
     os_test_run_until(&w->loop, is_idle, w);
     w->replica = replica_free(w->replica);
     w->api = api_free(w->api);
