@@ -17,14 +17,14 @@ failures=()
 mkdir -p "$logs"
 rm -f "$logs"/*.log
 
-note() { # name exit-code
+note() { # name exit-code [log]
     if [[ $2 -eq 0 ]]; then
         passed=$((passed + 1))
         printf 'ok      %s\n' "$1"
     else
         failed=$((failed + 1))
         failures+=("$1")
-        printf 'FAILED  %s (log: %s)\n' "$1" "$logs/${1//\//_}.log"
+        printf 'FAILED  %s (log: %s)\n' "$1" "${3:-$logs/${1//\//_}.log}"
     fi
 }
 
@@ -43,7 +43,7 @@ build() { # preset
         return 0
     fi
     grep -E 'error|FAILED|Error' "$log" | head -n 20
-    note "build.$1" 1
+    note "build.$1" 1 "$log"
     return 1
 }
 
@@ -70,10 +70,10 @@ PY
     read -r good bad rest <<<"$counts"
     passed=$((passed + good))
     for name in $rest; do
-        note "$2.$name" 1
+        note "$2.$name" 1 "$log"
     done
     # No case at all is not a success.
-    [[ $((good + bad)) -gt 0 ]] || note "$2.none" 1
+    [[ $((good + bad)) -gt 0 ]] || note "$2.none" 1 "$log"
     printf '%-7s %s: %s unit tests passed, %s failed\n' \
         "$([[ $failed -eq $before ]] && echo ok || echo FAILED)" "$2" "$good" "$bad"
     [[ $failed -eq $before ]] || grep -E 'ERROR|Failure|error:|SUMMARY' "$log" | head -n 20
