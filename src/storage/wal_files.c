@@ -127,7 +127,7 @@ int wal_files_build_spare(struct wal *w, uint32_t *budget, uint64_t *ret_id,
     }
     n = MIN(*budget, w->o.segment_bytes - w->build_bytes);
     if (r >= 0)
-        r = io_write_zeros(&w->disk, w->build, w->build_bytes, n);
+        r = io_write_zeros(&w->disk, w->build, w->build_bytes, w->build_bytes + n);
     if (r >= 0)
         r = ops->datasync(w->disk.ctx, w->build);
     if (r < 0)
