@@ -251,6 +251,7 @@ def test_logs(nodes, pb):
     check(b"".join(m.data for m in so_far) == b"begun\n" and not so_far[-1].end,
           "without follow a running job's output does not end well")
     nodes[0].job("CancelJob", js.CancelJobRequest(job_id=job_id))
+    wait_terminal(nodes[0], job_id)
     stream = nodes[0].job_stream("GetJobLogs", js.GetJobLogsRequest(job_id=job_id, attempt=9))
     expect_error(grpc.StatusCode.NOT_FOUND, "attempt", lambda: next(stream))
 
