@@ -46,6 +46,7 @@ struct sim_node {
     uint64_t wake_gen;
     struct disk_job *job_head, *job_tail; /* submitted, not yet done */
     bool job_running;                     /* a RUN or DONE event is on its way */
+    bool job_ran;                         /* RUN happened, DONE not yet */
     uint64_t disk_slow_until;
     /* what the checkers remember */
     uint64_t sent_term; /* the highest any message promised; survives crashes */

@@ -60,6 +60,7 @@ void sim_node_disk_run(struct sim_node *n) {
     struct world *w = n->world;
 
     n->job_head->run(n->job_head);
+    n->job_ran = true;
     sim_push(w, rng_range(&w->rng, 0, 20 * NS_PER_US), SIM_DISK_DONE, n->slot, 0, n->life, NULL);
 }
 
@@ -70,6 +71,7 @@ void sim_node_disk_done(struct sim_node *n) {
     if (!n->job_head)
         n->job_tail = NULL;
     n->job_running = false;
+    n->job_ran = false;
     job->done(job);
     schedule_disk(n);
     sim_node_turn(n);
@@ -167,7 +169,9 @@ static void abandon_jobs(struct sim_node *n) {
         struct disk_job *job = n->job_head;
 
         n->job_head = job->next;
-        job->run(job);
+        if (!n->job_ran)
+            job->run(job);
+        n->job_ran = false;
         job->done(job);
     }
     n->job_tail = NULL;
