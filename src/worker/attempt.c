@@ -1,7 +1,7 @@
 #include "worker/attempt.h"
 
+#include "os/clock.h"
 #include "os/procstat.h"
-#include "worker/clock.h"
 #include "worker/survivors.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
 
 #include "base/arena.h"
 #include "base/rand.h"
-#include "worker/clock.h"
+#include "worker/lease_clock.h"
 
 #include <errno.h>
 #include <inttypes.h>

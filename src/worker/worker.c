@@ -1,6 +1,5 @@
 #include "worker/worker.h"
 
-#include "worker/clock.h"
 #include "worker/orphans.h"
 #include "worker/worker_impl.h"
 

@@ -1,5 +1,5 @@
 /* What the worker does with assignments, and with the ends of attempts. */
-#include "worker/clock.h"
+#include "os/clock.h"
 #include "worker/worker_impl.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* What the worker says to nodes and does with what they say. The connection itself is session.c. */
-#include "worker/clock.h"
+#include "worker/lease_clock.h"
 #include "worker/worker_impl.h"
 
 #include "base/arena.h"

@@ -1,4 +1,4 @@
-/* The worker's two clocks. Leases count on CLOCK_BOOTTIME: a suspended machine's leases run on, and
+/* The clock of leases. They count on CLOCK_BOOTTIME: a suspended machine's leases run on, and
  * a stopped process finds out at its first look. Wall time is for people only. */
 #pragma once
 
@@ -11,11 +11,4 @@ static inline struct mono clock_lease(void) {
 
     (void) clock_gettime(CLOCK_BOOTTIME, &t);
     return (struct mono){.ns = (uint64_t) t.tv_sec * NS_PER_S + (uint64_t) t.tv_nsec};
-}
-
-static inline struct wall clock_wall(void) {
-    struct timespec t;
-
-    (void) clock_gettime(CLOCK_REALTIME, &t);
-    return (struct wall){.ms = (int64_t) t.tv_sec * 1000 + t.tv_nsec / 1000000};
 }
