@@ -103,7 +103,8 @@ static void turn(struct server *s) {
         mono_reached(clock_mono(), replica_deadline(s->replica))) {
         replica_turn(s->replica);
         die_if_failed(s);
-        peer_net_flush(s->peers);
+        if (s->peers) /* not while it closes: the replica still turns until then */
+            peer_net_flush(s->peers);
     }
     arm_timer(s);
 }
