@@ -49,6 +49,8 @@ enum server_state {
 };
 
 struct server {
+    int argc;
+    char **argv;
     struct config config;
     struct log_sink sink;
     struct logger log;
@@ -287,6 +289,7 @@ static int start_api(struct server *s) {
     ao.node_id = c->node.id;
     ao.commit_timeout_ms = c->limits.commit_timeout_ms;
     ao.request_bytes_max = c->limits.message_bytes;
+    ao.jobs_per_call_max = c->limits.jobs_per_call;
     rc = api_new(&s->loop, &ao, &s->api, &why);
     if (rc < 0)
         fail_start(s, "cannot serve clients", rc, &why);
@@ -459,14 +462,37 @@ static void stop(struct server *s) {
         on_worker_stopped(s);
 }
 
+/* What can change without a restart: how much is logged, and how. A file that is refused changes
+ * nothing. */
+static void reload(struct server *s) {
+    struct config *fresh = calloc(1, sizeof(*fresh));
+    int code = 0;
+
+    if (!fresh)
+        return;
+    if (config_load(fresh, s->argc, s->argv, &code) == 0) {
+        s->config.log.level = fresh->log.level;
+        s->config.log.format = fresh->log.format;
+        s->log.level = (enum log_level) fresh->log.level;
+        s->sink.format = (enum log_format) fresh->log.format;
+        log_info(&s->log, "configuration reloaded",
+                 "log.level=%s note=\"other settings need a restart\"",
+                 log_level_to_string(s->log.level));
+    } else {
+        log_error(&s->log, "configuration not reloaded", "file=\"%s\"",
+                  s->config.file ? s->config.file : "");
+    }
+    config_done(fresh);
+    free(fresh);
+}
+
 static void on_signal(uv_signal_t *h, int signum) {
     struct server *s = h->data;
 
-    if (signum == SIGHUP) {
-        log_info(&s->log, "SIGHUP: nothing to reload", "%s", "");
-        return;
-    }
-    stop(s);
+    if (signum == SIGHUP)
+        reload(s);
+    else
+        stop(s);
 }
 
 /* ---- main
@@ -527,6 +553,8 @@ int cmd_server(int argc, char **argv) {
         fputs("chronos: out of memory\n", stderr);
         return EXIT_FAILURE;
     }
+    s->argc = argc;
+    s->argv = argv;
     arena_init(&s->arena, 1024 * 1024);
     (void) signal(SIGPIPE, SIG_IGN);
     (void) umask(077);
