@@ -184,6 +184,46 @@ static void test_large_records(void **state) {
     world_done(&w);
 }
 
+static size_t count_spares(const struct world *w) {
+    size_t n = 0;
+
+    for (size_t i = 0; sim_disk_name(w->disk, i); i++)
+        n += strncmp(sim_disk_name(w->disk, i), "spare-", 6) == 0;
+    return n;
+}
+
+/* Goal: a spare larger than one step is made in several, none of which writes more than a step; a
+ * spare begun but wanted at once is finished on the spot; what it leaves half-made is no spare.
+ * Method: segments of three steps, prepared step by step; then used up without preparing. */
+static void test_spares_in_steps(void **state) {
+    struct world w;
+    size_t steps = 0;
+
+    (void) state;
+    world_init(&w);
+    w.o.segment_bytes = 3 * WAL_PREPARE_STEP_BYTES;
+    w.o.spare_segments = 1;
+    assert_int_equal(world_open(&w), 0);
+    while (wal_wants_prepare(w.wal)) {
+        size_t before = count_spares(&w);
+
+        assert_int_equal(wal_prepare(w.wal, &w.err), 0);
+        steps++;
+        assert_true(steps % 3 == 0 ? count_spares(&w) >= before : count_spares(&w) == before);
+        assert_true(steps < 100);
+    }
+    assert_true(steps == 0 || steps >= 3);
+    /* Fill segment after segment: one step of preparing each, so every spare is finished late. */
+    for (int i = 0; i < 24; i++) {
+        assert_int_equal(world_append(&w, 1, 2, 200000), 0);
+        assert_int_equal(world_sync(&w), 0);
+        if (i % 3 == 0)
+            assert_int_equal(wal_prepare(w.wal, &w.err), 0);
+    }
+    reopen(&w);
+    world_done(&w);
+}
+
 /* Goal: files of another node or cluster and of a newer version are refused and left alone (W19).
  */
 static void test_foreign_and_newer(void **state) {
@@ -386,6 +426,7 @@ int main(void) {
         cmocka_unit_test(test_release),
         cmocka_unit_test(test_restarts_bounded),
         cmocka_unit_test(test_large_records),
+        cmocka_unit_test(test_spares_in_steps),
         cmocka_unit_test(test_foreign_and_newer),
         cmocka_unit_test(test_hint),
         cmocka_unit_test(test_group_commit),
