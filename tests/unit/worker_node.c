@@ -386,7 +386,8 @@ void worker_start(struct worker_process *p, const char *dir, const int *ports, s
     args[n++] = (char *) (uintptr_t) "w1";
     args[n++] = (char *) (uintptr_t) "--log-level";
     args[n++] = (char *) (uintptr_t) (getenv("WORKER_LOG") ? getenv("WORKER_LOG") : "error");
-    args[n++] = (char *) (uintptr_t) "--die-with-parent"; /* a failed test leaves no worker behind */
+    args[n++] =
+        (char *) (uintptr_t) "--die-with-parent"; /* a failed test leaves no worker behind */
     for (; more && *more; more++)
         args[n++] = (char *) (uintptr_t) *more;
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
