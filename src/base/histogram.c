@@ -5,7 +5,8 @@
 #define SUB_COUNT (1U << HISTOGRAM_SUB_BITS)
 #define PPM_MAX 1000000U
 
-STATIC_ASSERT(HISTOGRAM_BUCKETS == 58 * SUB_COUNT, "two exact blocks and one for each of 56 powers");
+STATIC_ASSERT(HISTOGRAM_BUCKETS == 58 * SUB_COUNT,
+              "two exact blocks and one for each of 56 powers");
 
 size_t histogram_bucket(uint64_t value) {
     unsigned top, shift;

@@ -1,4 +1,5 @@
 /* main(): the tree of commands. Each command lives in its own folder; this file only names them. */
+#include "bench/bench_main.h"
 #include "cli/args.h"
 #include "cli/args_help.h"
 #include "cli/commands.h"
@@ -28,6 +29,12 @@ static const struct arg_command worker_command = {
     .main = worker_main,
 };
 
+static const struct arg_command bench_command = {
+    .name = "bench",
+    .summary = "measure a cluster beside what its disk allows",
+    .main = bench_main,
+};
+
 /* The table lives in cli/; the function is here, where the layers meet. */
 static const struct arg_command *server_command(struct arg_command *out) {
     *out = config_server_command;
@@ -48,6 +55,7 @@ static int dispatch(int argc, char **argv) {
                                                   &cmd_dev,
                                                   &cmd_job,
                                                   &cmd_cluster,
+                                                  &bench_command,
                                                   &cmd_version,
                                                   &completion_command,
                                                   NULL};

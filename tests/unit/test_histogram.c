@@ -15,7 +15,8 @@ static const uint32_t quantiles[] = {0,      1,      10000,  250000, 500000,
                                      900000, 990000, 999000, 999999, 1000000};
 
 /* Goal: the buckets cover all 64-bit values, in order, without gap or overlap, and none is wider
- * than 1/128 of its values. Method: walk them all; each one's first and last value must map to it. */
+ * than 1/128 of its values. Method: walk them all; each one's first and last value must map to it.
+ */
 static void test_buckets_partition(void **state) {
     uint64_t next = 0;
 

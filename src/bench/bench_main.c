@@ -1,0 +1,315 @@
+/* `chronos bench`: the menu. Two clusters one after the other: without workers for the submits,
+ * then a fresh one with workers for everything else. See bench.h. */
+#include "bench/bench_main.h"
+
+#include "bench/cluster.h"
+#include "bench/e2e.h"
+#include "bench/failover.h"
+#include "bench/floor.h"
+#include "bench/load.h"
+#include "bench/options.h"
+#include "bench/report.h"
+#include "bench/target.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+#define BATCH_JOBS 64U
+#define WORKER_SLOTS 512U /* of each worker: the round of assign and report must not be the limit  \
+                           */
+#define NOOP_WINDOW 2048U
+#define EXEC_WINDOW 96U
+#define EXEC_BATCH 8U
+
+static const uint32_t batch_calls[] = {4, 16};
+
+/* Times of one mode, milliseconds. The sums are what --help promises with room to spare. */
+struct plan {
+    uint64_t floor_ms;
+    uint64_t warm_ms;
+    uint64_t measure_ms;
+    uint64_t single_ms; /* of one job at a time, end to end */
+    uint64_t settle_ms; /* before idle */
+    uint64_t idle_ms;
+    uint32_t trials;
+};
+
+static const struct plan plan_full = {.floor_ms = 2500,
+                                      .warm_ms = 1000,
+                                      .measure_ms = 7000,
+                                      .single_ms = 3000,
+                                      .settle_ms = 2000,
+                                      .idle_ms = 10000,
+                                      .trials = 20};
+static const struct plan plan_quick = {.floor_ms = 800,
+                                       .warm_ms = 300,
+                                       .measure_ms = 1500,
+                                       .single_ms = 1000,
+                                       .settle_ms = 500,
+                                       .idle_ms = 5000,
+                                       .trials = 5};
+
+struct menu {
+    struct bench bench;
+    struct bench_options o;
+    struct plan plan;
+    struct cluster cluster;
+    struct target target;
+    struct bench_report report;
+    struct floor_figures floor;
+    int failed; /* steps that did not succeed */
+};
+
+/* A failed step does not end the menu; a signal does. */
+static int note(struct menu *m, int r) {
+    if (r == BENCH_FAILED)
+        m->failed++;
+    return r == BENCH_FAILED ? BENCH_OK : r;
+}
+
+/* ---- the parts ----------------------------------------------------------------------------- */
+
+static int add_load(struct menu *m, const char *name, uint32_t calls, uint32_t batch) {
+    struct load_spec spec = {.name = name,
+                             .concurrency = calls,
+                             .batch = batch,
+                             .warm_ms = m->plan.warm_ms,
+                             .measure_ms = m->plan.measure_ms};
+    struct bench_result result;
+    int r;
+
+    bench_progress(&m->bench, "%s, %u calls outstanding, %u job%s each...", name, calls, batch,
+                   batch == 1 ? "" : "s");
+    r = load_run(&m->target, &spec, &result);
+    if (r == BENCH_OK)
+        *bench_report_add(&m->report, name) = result;
+    return note(m, r);
+}
+
+static int run_submits(struct menu *m) {
+    int r = BENCH_OK;
+
+    for (size_t i = 0; m->o.selected[BENCH_SUBMIT] && r == BENCH_OK && i < m->o.concurrency_count;
+         i++)
+        r = add_load(m, "submit", m->o.concurrency[i], 1);
+    for (size_t i = 0;
+         m->o.selected[BENCH_SUBMIT_BATCH] && r == BENCH_OK && i < ARRAY_LEN(batch_calls); i++)
+        r = add_load(m, "submit_batch", batch_calls[i], BATCH_JOBS);
+    return r;
+}
+
+static int add_e2e(struct menu *m, enum request_payload what, uint32_t window, uint32_t batch,
+                   uint64_t measure_ms) {
+    struct e2e_spec spec = {.name = what == REQUEST_NOOP ? "e2e_noop" : "e2e_exec",
+                            .what = what,
+                            .window = window,
+                            .batch = batch,
+                            .warm_ms = m->plan.warm_ms,
+                            .measure_ms = measure_ms};
+    struct bench_result result;
+    int r;
+
+    bench_progress(&m->bench, "%s, %u job%s open...", spec.name, window, window == 1 ? "" : "s");
+    r = e2e_run(&m->target, &spec, &result);
+    if (r == BENCH_OK)
+        *bench_report_add(&m->report, spec.name) = result;
+    return note(m, r);
+}
+
+static int run_jobs(struct menu *m) {
+    int r = BENCH_OK;
+
+    if (m->o.selected[BENCH_E2E_NOOP]) {
+        r = add_e2e(m, REQUEST_NOOP, NOOP_WINDOW, BATCH_JOBS, m->plan.measure_ms);
+        if (r == BENCH_OK)
+            r = add_e2e(m, REQUEST_NOOP, 1, 1, m->plan.single_ms);
+    }
+    if (r == BENCH_OK && m->o.selected[BENCH_E2E_EXEC])
+        r = add_e2e(m, REQUEST_TRUE, EXEC_WINDOW, EXEC_BATCH, m->plan.measure_ms);
+    return r;
+}
+
+static int run_failover(struct menu *m) {
+    struct bench_result result;
+    int r;
+
+    if (!m->o.selected[BENCH_FAILOVER])
+        return BENCH_OK;
+    bench_progress(&m->bench, "failover, %u trials...", m->plan.trials);
+    r = failover_run(&m->target, m->plan.trials, &result);
+    if (r == BENCH_OK)
+        *bench_report_add(&m->report, "failover") = result;
+    /* What follows must not meet a cluster with a node missing. */
+    if (r == BENCH_FAILED) {
+        m->failed++;
+        return BENCH_FAILED;
+    }
+    return r == BENCH_OK ? target_find_leader(&m->target, 5000) : r;
+}
+
+static int run_idle(struct menu *m) {
+    struct bench_result result = {.name = "idle"};
+    struct usage_mark mark;
+    int r;
+
+    if (!m->o.selected[BENCH_IDLE])
+        return BENCH_OK;
+    bench_progress(&m->bench, "idle, %.0f s...", (double) m->plan.idle_ms / 1000);
+    r = bench_pause(&m->bench, m->plan.settle_ms);
+    if (r != BENCH_OK)
+        return r;
+    target_usage_begin(&m->target, &mark);
+    r = bench_pause(&m->bench, m->plan.idle_ms);
+    target_usage_end(&m->target, &mark, &result.usage);
+    if (r == BENCH_OK)
+        *bench_report_add(&m->report, "idle") = result;
+    return r;
+}
+
+/* ---- phases -------------------------------------------------------------------------------- */
+
+/* Start a cluster (unless one was given), run @part on it, stop it. */
+static int with_cluster(struct menu *m, bool workers, int (*part)(struct menu *m)) {
+    bool own = m->o.addresses_count == 0;
+    int r = BENCH_OK;
+
+    if (own) {
+        bench_progress(&m->bench, "starting three nodes, workers %s...", workers ? "on" : "off");
+        r = cluster_start(&m->cluster, m->o.dir, workers, WORKER_SLOTS);
+    }
+    if (r == BENCH_OK) {
+        r = target_open(&m->target, &m->bench, own ? &m->cluster : NULL);
+        if (r == BENCH_OK)
+            r = part(m);
+        target_close(&m->target);
+    }
+    if (own) {
+        (void) cluster_find_dead(&m->cluster); /* says so, with the end of its log */
+        cluster_stop(&m->cluster);
+    }
+    return note(m, r);
+}
+
+static int part_submits(struct menu *m) {
+    return run_submits(m);
+}
+
+/* Idle first: what an idle node needs, not what it keeps after work. */
+static int part_jobs(struct menu *m) {
+    int r = run_idle(m);
+
+    if (r == BENCH_OK)
+        r = run_jobs(m);
+    return r == BENCH_OK ? run_failover(m) : r;
+}
+
+static int part_all(struct menu *m) {
+    int r = run_submits(m);
+
+    return r == BENCH_OK ? run_jobs(m) : r;
+}
+
+static int measure_floor(struct menu *m, bool after) {
+    struct floor_figures *f = &m->floor;
+    int r;
+
+    bench_progress(&m->bench, "disk floor %s...", after ? "after" : "before");
+    r = floor_measure(&m->bench, m->o.dir, m->plan.floor_ms, after ? &f->after : &f->before,
+                      after ? &f->after_ops_s : &f->before_ops_s);
+    if (r == BENCH_OK)
+        *(after ? &f->measured_after : &f->measured) = true;
+    return note(m, r);
+}
+
+static int run_menu(struct menu *m) {
+    const bool *s = m->o.selected;
+    int r = measure_floor(m, false);
+
+    if (r == BENCH_OK && m->o.addresses_count > 0) {
+        r = with_cluster(m, false, part_all);
+    } else {
+        if (r == BENCH_OK && (s[BENCH_SUBMIT] || s[BENCH_SUBMIT_BATCH]))
+            r = with_cluster(m, false, part_submits);
+        if (r == BENCH_OK &&
+            (s[BENCH_E2E_NOOP] || s[BENCH_E2E_EXEC] || s[BENCH_FAILOVER] || s[BENCH_IDLE]))
+            r = with_cluster(m, true, part_jobs);
+    }
+    return r == BENCH_OK ? measure_floor(m, true) : r;
+}
+
+/* ---- output -------------------------------------------------------------------------------- */
+
+static int write_json_file(struct menu *m) {
+    FILE *f = fopen(m->o.json_file, "we");
+    int bad;
+
+    if (!f)
+        return bench_fail("%s: %s", m->o.json_file, strerror(errno));
+    report_json(&m->report, &m->floor, f);
+    bad = ferror(f);
+    if (fclose(f) != 0 || bad)
+        return bench_fail("%s: %s", m->o.json_file, strerror(errno));
+    return BENCH_OK;
+}
+
+static void print_report(struct menu *m) {
+    bool to_stdout = m->o.json_file && strcmp(m->o.json_file, "-") == 0;
+
+    if (m->o.json_file && !to_stdout)
+        (void) note(m, write_json_file(m));
+    if (m->o.json || to_stdout)
+        report_json(&m->report, &m->floor, stdout);
+    else
+        report_table(&m->report, &m->floor, stdout);
+    if (fflush(stdout) != 0)
+        (void) note(m, bench_fail("standard output: %s", strerror(errno)));
+}
+
+/* Everything is checked before minutes are spent. */
+static int check_files(const struct menu *m) {
+    FILE *f;
+
+    if (access(m->o.dir, W_OK) < 0)
+        return bench_fail("--dir %s: %s", m->o.dir, strerror(errno));
+    if (!m->o.json_file || strcmp(m->o.json_file, "-") == 0)
+        return BENCH_OK;
+    f = fopen(m->o.json_file, "ae");
+    if (!f)
+        return bench_fail("--json %s: %s", m->o.json_file, strerror(errno));
+    (void) fclose(f);
+    return BENCH_OK;
+}
+
+int bench_main(int argc, char **argv) {
+    struct menu m = {.failed = 0};
+    struct errtext why = {""};
+    int r = options_parse(argc, argv, &m.o, &why);
+
+    if (r == 1)
+        return fputs(options_help(), stdout) < 0 ? EXIT_FAILED : EXIT_OK;
+    if (r != 0) {
+        (void) fprintf(stderr, "chronos bench: %s\nSee \"chronos bench --help\".\n", why.s);
+        return EXIT_USAGE;
+    }
+    if (check_files(&m) != BENCH_OK)
+        return EXIT_USAGE;
+    m.plan = m.o.quick ? plan_quick : plan_full;
+    if (m.o.duration_ms > 0)
+        m.plan.measure_ms = m.plan.single_ms = m.o.duration_ms;
+    if (bench_init(&m.bench, &m.o) != BENCH_OK)
+        return EXIT_FAILED;
+    r = run_menu(&m);
+    bench_done(&m.bench);
+    if (r == BENCH_INTERRUPTED) {
+        (void) bench_fail(m.o.addresses_count > 0
+                              ? "interrupted"
+                              : "interrupted; the cluster was stopped and its data removed");
+        return EXIT_FAILED;
+    }
+    print_report(&m);
+    return m.failed > 0 ? EXIT_FAILED : EXIT_OK;
+}
