@@ -327,7 +327,7 @@ static void on_parent(uv_poll_t *p, int status, int events) {
         worker_stop(w);
 }
 
-static int open_handles(struct worker *w) {
+static int open_handles(struct worker *w, struct errtext *reterr) {
     int r;
 
     (void) uv_prepare_init(w->loop, &w->prepare);
@@ -351,6 +351,9 @@ static int open_handles(struct worker *w) {
             w->handles_open++;
             r = uv_poll_start(&w->parent, UV_READABLE | UV_DISCONNECT, on_parent);
         }
+        if (r < 0)
+            errtext_set(reterr, "parent descriptor %d is no pipe or socket: %s", w->o.parent_fd,
+                        err_name(r));
     }
     return r;
 }
@@ -376,7 +379,7 @@ static int set_up(struct worker *w, struct errtext *reterr) {
     if (r == 0)
         r = open_state(w, reterr);
     if (r == 0)
-        r = open_handles(w);
+        r = open_handles(w, reterr);
     if (r < 0)
         return r;
     w->launch_base =

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- reporting --- */
 
@@ -189,7 +190,9 @@ static void start_one(struct worker *w, struct held *h) {
         worker_held_free(w, h);
         return;
     }
+    /* An attempt number may come again after a release; what it wrote then is not this one's. */
     retention_take(&w->retention, attempt_output(h->attempt)->name);
+    (void) unlinkat(w->output_fd, attempt_output(h->attempt)->name, 0);
     r = attempt_start(h->attempt);
     if (r != 0) {
         worker_on_ended(w, h->attempt);

@@ -311,6 +311,34 @@ static void test_output_limit(void **state) {
     finish(&n, &p);
 }
 
+/* Goal: a job that prints without end starves nobody (security S16). Method: 20 small jobs, one
+ * after the other, beside `yes`; each must end within a second. */
+static void test_flood(void **state) {
+    Chronos__V1__JobSpec spec;
+    struct worker_process p;
+    struct node_report *r;
+    struct node n;
+
+    (void) state;
+    begin(&n, &p, NULL);
+    node_spec_shell(&spec, "exec yes");
+    spec.run_timeout_ms = 1000;
+    node_assign(&n, "j0", 1, 7, &spec);
+    for (int i = 1; i <= 20; i++) {
+        uint64_t ns = uv_hrtime();
+        char job[8];
+
+        (void) snprintf(job, sizeof(job), "j%d", i);
+        node_assign_shell(&n, job, "echo small");
+        assert_string_equal(node_wait_report(&n, job)->tail, "small\n");
+        assert_true(uv_hrtime() - ns < NS_PER_S);
+    }
+    r = node_wait_report(&n, "j0");
+    assert_int_equal(r->reason, BY_TIMEOUT);
+    assert_true(r->truncated && r->output_bytes > 10U << 20);
+    finish(&n, &p);
+}
+
 static bool log_has_one(void *arg) {
     const struct node *n = (const struct node *) arg;
 
@@ -709,6 +737,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_leftovers_die),
         cmocka_unit_test(test_cancel_and_discard),
         cmocka_unit_test(test_output_limit),
+        cmocka_unit_test(test_flood),
         cmocka_unit_test(test_follow),
         cmocka_unit_test(test_moves_to_second_node),
         cmocka_unit_test(test_report_repeated),
