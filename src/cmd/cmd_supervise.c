@@ -44,7 +44,7 @@ static bool lock_held(const struct supervise *s) {
     int fd;
     bool held;
 
-    (void) snprintf(path, sizeof(path), "%s/LOCK", s->o.data_dir);
+    (void) snprintf(path, sizeof(path), "%s/lock", s->o.data_dir);
     fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return false;
