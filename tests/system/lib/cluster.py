@@ -211,8 +211,9 @@ class Cluster:
             if not self.workers:
                 return True
             s = leader.status(local=False)
-            at = {w.node_id for w in s.workers if w.is_alive} if s else set()
-            return all(n.id in at for n in self.live())
+            # By name: a worker whose node was away may be connected to another one.
+            alive = {w.id for w in s.workers if w.is_alive} if s else set()
+            return all(n.worker_id in alive for n in self.live())
         return wait_for(ready, seconds, 0.05)
 
     def leader(self, seconds=5, other_than=None):
