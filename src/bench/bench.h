@@ -85,8 +85,9 @@ struct bench_usage {
     struct usage servers[BENCH_NODES_MAX];
     struct usage workers[BENCH_NODES_MAX];
     struct usage client;
-    size_t nodes;  /* 0 = not our processes */
-    size_t leader; /* index, at the start */
+    double other_pct; /* all else on this machine, also the jobs' own processes */
+    size_t nodes;     /* 0 = not our processes */
+    size_t leader;    /* index, at the start */
     bool with_workers;
 };
 
@@ -102,6 +103,7 @@ struct bench_result {
     uint64_t count; /* measured latencies; 0 = none apply */
     struct latency latency;
     struct bench_usage usage;
+    bool no_ratio;    /* not a matter of the disk */
     uint64_t refused; /* RESOURCE_EXHAUSTED, each tried again */
 };
 

@@ -19,8 +19,9 @@
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 #define BATCH_JOBS 64U
-#define WORKER_SLOTS 512U /* of each worker: the round of assign and report must not be the limit  \
-                           */
+#define WORKER_SLOTS                                                                               \
+    512U /* of each worker: the round of assign and report must not be the limit                   \
+          */
 #define NOOP_WINDOW 2048U
 #define EXEC_WINDOW 96U
 #define EXEC_BATCH 8U

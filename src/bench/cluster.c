@@ -21,6 +21,7 @@
 #define LOG_TAIL_BYTES 2000
 #define MEMBER_BYTES (2 * CLUSTER_ADDRESS_BYTES + 16)
 #define ARGS_MAX 32
+#define WORKERS_MAX (2 * CLUSTER_NODES) /* by the pid files, and orphans */
 
 /* ---- ports --------------------------------------------------------------------------------- */
 
@@ -179,6 +180,8 @@ void cluster_kill_node(struct cluster *c, size_t index) {
     struct cluster_node *n = &c->nodes[index];
 
     ASSERT(n->pid > 0);
+    if (n->orphan == 0)
+        n->orphan = cluster_worker_pid(c, index);
     (void) kill(n->pid, SIGKILL);
     (void) waitpid(n->pid, NULL, 0);
     n->pid = 0;
@@ -254,7 +257,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return 0;
 }
 
-/* True when neither servers nor workers are left. */
+/* True when no server is left. */
 static bool all_gone(struct cluster *c) {
     bool gone = true;
 
@@ -268,18 +271,20 @@ static bool all_gone(struct cluster *c) {
     return gone;
 }
 
-/* A worker whose server was killed lives on: it is told, too. */
-static void signal_all(struct cluster *c, pid_t *workers, int sig) {
+/* Workers are told, too: one whose server was killed has nobody else who would. */
+static void signal_all(struct cluster *c, const pid_t *workers, int sig) {
     for (size_t i = 0; i < CLUSTER_NODES; i++) {
         if (c->nodes[i].pid > 0)
             (void) kill(c->nodes[i].pid, sig);
+    }
+    for (size_t i = 0; i < WORKERS_MAX; i++) {
         if (workers[i] > 0 && is_own_program(c, workers[i]))
             (void) kill(workers[i], sig);
     }
 }
 
 static bool workers_gone(const struct cluster *c, const pid_t *workers) {
-    for (size_t i = 0; i < CLUSTER_NODES; i++) {
+    for (size_t i = 0; i < WORKERS_MAX; i++) {
         if (workers[i] > 0 && is_own_program(c, workers[i]))
             return false;
     }
@@ -288,13 +293,15 @@ static bool workers_gone(const struct cluster *c, const pid_t *workers) {
 
 void cluster_stop(struct cluster *c) {
     const struct timespec nap = {.tv_nsec = POLL_MS * 1000000L};
-    pid_t workers[CLUSTER_NODES];
+    pid_t workers[WORKERS_MAX];
     uint32_t waited = 0;
 
     if (!c->dir[0])
         return;
-    for (size_t i = 0; i < CLUSTER_NODES; i++)
+    for (size_t i = 0; i < CLUSTER_NODES; i++) {
         workers[i] = cluster_worker_pid(c, i);
+        workers[CLUSTER_NODES + i] = c->nodes[i].orphan != workers[i] ? c->nodes[i].orphan : 0;
+    }
     signal_all(c, workers, SIGTERM);
     while ((!all_gone(c) || !workers_gone(c, workers)) && waited < 2 * STOP_MS) {
         if (waited == STOP_MS) {

@@ -18,7 +18,8 @@ struct cluster_node {
     char address[CLUSTER_ADDRESS_BYTES];      /* gRPC */
     char peer_address[CLUSTER_ADDRESS_BYTES]; /* Raft */
     char data_dir[PATH_MAX];
-    pid_t pid; /* 0 = not running */
+    pid_t pid;    /* 0 = not running */
+    pid_t orphan; /* a worker whose server was killed; 0 = none. It lives on and is stopped last */
 };
 
 struct cluster {

@@ -173,7 +173,8 @@ int failover_run(struct target *t, uint32_t trials, struct bench_result *ret) {
     f->request = request_submit(REQUEST_NOOP, t->b->o->payload_bytes);
     (void) uv_timer_init(&t->b->loop, &f->retry_timer);
     f->retry_timer.data = f;
-    *ret = (struct bench_result){.name = "failover", .concurrency = 1, .batch = 1};
+    *ret =
+        (struct bench_result){.name = "failover", .concurrency = 1, .batch = 1, .no_ratio = true};
     if (!f->request)
         r = bench_fail("out of memory");
     target_usage_begin(t, &mark);

@@ -49,7 +49,7 @@ static void print_floor(const char *when, const struct latency *l, double ops_s,
 
 static const char *ratio_text(const struct bench_result *r, uint64_t floor_ns,
                               char out[CELL_BYTES]) {
-    if (floor_ns == 0 || r->count == 0)
+    if (floor_ns == 0 || r->count == 0 || r->no_ratio)
         (void) snprintf(out, CELL_BYTES, "-");
     else
         (void) snprintf(out, CELL_BYTES, "%.2f", (double) r->latency.p50_ns / (double) floor_ns);
@@ -93,13 +93,13 @@ static void print_processes(const struct bench_report *r, FILE *out) {
         nodes = MAX(nodes, r->results[i].usage.nodes);
     (void) fprintf(out,
                    "\nCPU (100%% = one core) and resident memory in MiB of each process; * = "
-                   "the leader at the time\n%-13s  %5s",
+                   "the leader at the time; other = all else on this machine\n%-13s  %5s",
                    "BENCH", "CONC");
     for (size_t i = 0; i < nodes; i++)
         (void) fprintf(out, "   %9s %zu ", "server", i + 1);
     for (size_t i = 0; i < nodes; i++)
         (void) fprintf(out, "  %10s %zu", "worker", i + 1);
-    (void) fprintf(out, "  %12s\n", "client");
+    (void) fprintf(out, "  %12s  %6s\n", "client", "other");
     for (size_t i = 0; i < r->count; i++) {
         const struct bench_usage *u = &r->results[i].usage;
 
@@ -111,7 +111,8 @@ static void print_processes(const struct bench_report *r, FILE *out) {
         for (size_t k = 0; k < nodes; k++)
             print_usage(&u->workers[k], out);
         print_usage(&u->client, out);
-        (void) fputc('\n', out);
+        /* Two clocks that tick apart may make it a little less than nothing. */
+        (void) fprintf(out, "  %5.1f%%\n", MAX(u->other_pct, 0.0));
     }
 }
 
@@ -149,7 +150,8 @@ void report_json(const struct bench_report *r, const struct floor_figures *f, FI
                        i > 0 ? "," : "", one->name, one->concurrency, one->batch, one->ops_s, p50,
                        (double) l->p90_ns / 1e3, (double) l->p99_ns / 1e3,
                        (double) l->p999_ns / 1e3, (double) l->max_ns / 1e3, floor_us,
-                       floor_us > 0 ? p50 / floor_us : 0, most.cpu_pct, most.rss_mib);
+                       floor_us > 0 && !one->no_ratio ? p50 / floor_us : 0, most.cpu_pct,
+                       most.rss_mib);
     }
     (void) fputs("\n]\n", out);
 }

@@ -242,8 +242,26 @@ static uint64_t cpu_of(pid_t pid, double *ret_rss_mib) {
     return s.cpu_ns;
 }
 
+/* Busy time of all processors, with what a hypervisor took away; 0 when unknown. */
+static uint64_t machine_busy_ns(void) {
+    unsigned long long t[8] = {0}; /* user nice system idle iowait irq softirq steal */
+    long per_s = sysconf(_SC_CLK_TCK);
+    FILE *f = fopen("/proc/stat", "re");
+    int n;
+
+    if (!f)
+        return 0;
+    n = fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1], &t[2], &t[3], &t[4],
+               &t[5], &t[6], &t[7]);
+    (void) fclose(f);
+    if (n != (int) ARRAY_LEN(t) || per_s <= 0)
+        return 0;
+    return (t[0] + t[1] + t[2] + t[5] + t[6] + t[7]) * (NS_PER_S / (unsigned long) per_s);
+}
+
 void target_usage_begin(const struct target *t, struct usage_mark *m) {
-    *m = (struct usage_mark){.at_ns = uv_hrtime(), .client_ns = cpu_of(getpid(), NULL)};
+    *m = (struct usage_mark){
+        .at_ns = uv_hrtime(), .client_ns = cpu_of(getpid(), NULL), .machine_ns = machine_busy_ns()};
     for (size_t i = 0; t->cluster && i < t->count; i++) {
         m->servers_ns[i] = cpu_of(t->cluster->nodes[i].pid, NULL);
         m->workers_ns[i] = cpu_of(cluster_worker_pid(t->cluster, i), NULL);
@@ -262,6 +280,8 @@ void target_usage_end(const struct target *t, const struct usage_mark *m, struct
 
     *ret = (struct bench_usage){.leader = t->leader};
     usage_of(getpid(), m->client_ns, elapsed, &ret->client);
+    ret->other_pct = (double) (machine_busy_ns() - m->machine_ns) * 100.0 / (double) elapsed -
+                     ret->client.cpu_pct;
     if (!t->cluster)
         return;
     ret->nodes = t->count;
@@ -269,5 +289,6 @@ void target_usage_end(const struct target *t, const struct usage_mark *m, struct
     for (size_t i = 0; i < t->count; i++) {
         usage_of(t->cluster->nodes[i].pid, m->servers_ns[i], elapsed, &ret->servers[i]);
         usage_of(cluster_worker_pid(t->cluster, i), m->workers_ns[i], elapsed, &ret->workers[i]);
+        ret->other_pct -= ret->servers[i].cpu_pct + ret->workers[i].cpu_pct;
     }
 }

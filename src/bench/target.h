@@ -47,6 +47,7 @@ struct usage_mark {
     uint64_t servers_ns[BENCH_NODES_MAX];
     uint64_t workers_ns[BENCH_NODES_MAX];
     uint64_t client_ns;
+    uint64_t machine_ns;
 };
 void target_usage_begin(const struct target *t, struct usage_mark *m);
 void target_usage_end(const struct target *t, const struct usage_mark *m, struct bench_usage *ret);
