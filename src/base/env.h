@@ -42,6 +42,9 @@ struct env_peers {
     /* Takes one reference of @payload. Never blocks; drops when the peer is away or its queue is
      * full. */
     void (*send)(void *ctx, uint64_t node_id, struct bytes *payload);
+    /* What was sent leaves now. Called once a turn, before the disk thread is woken: a follower's
+     * way to its own disk is the longer one. May be NULL. */
+    void (*flush)(void *ctx);
     void *ctx;
 };
 

@@ -82,8 +82,7 @@ static void server_set_state(struct server *s, enum server_state to) {
     s->state = to;
 }
 
-/* ---- the turn
- * ---------------------------------------------------------------------------------------- */
+/* ---- the turn -------------------------------------------------------------------------------- */
 
 static void arm_timer(struct server *s);
 
@@ -105,8 +104,6 @@ static void turn(struct server *s) {
         mono_reached(clock_mono(), replica_deadline(s->replica))) {
         replica_turn(s->replica);
         die_if_failed(s);
-        if (s->peers) /* not while it closes: the replica still turns until then */
-            peer_net_flush(s->peers);
     }
     arm_timer(s);
 }
@@ -143,8 +140,7 @@ static void on_prepare(uv_prepare_t *p) {
     turn(p->data);
 }
 
-/* ---- peers
- * ------------------------------------------------------------------------------------------ */
+/* ---- peers ----------------------------------------------------------------------------------- */
 
 static void on_peer_message(void *ctx, uint64_t from, struct slice payload) {
     struct server *s = ctx;
@@ -223,8 +219,7 @@ static void replica_options_from(struct server *s, struct replica_options *o) {
     o->raft.applied_entries_kept = c->cluster.snapshot_threshold;
 }
 
-/* ---- starting
- * ---------------------------------------------------------------------------------------- */
+/* ---- starting -------------------------------------------------------------------------------- */
 
 static void fail_start(struct server *s, const char *what, int rc, const struct errtext *why) {
     log_error(&s->log, what, "node=%llu error=\"%s\" reason=\"%s\"",
@@ -385,8 +380,7 @@ static int start(struct server *s) {
     return start_worker(s);
 }
 
-/* ---- stopping
- * ---------------------------------------------------------------------------------------- */
+/* ---- stopping -------------------------------------------------------------------------------- */
 
 static void close_handle(uv_handle_t *h, void *arg) {
     (void) arg;
@@ -495,8 +489,7 @@ static void on_signal(uv_signal_t *h, int signum) {
         stop(s);
 }
 
-/* ---- main
- * -------------------------------------------------------------------------------------------- */
+/* ---- main ------------------------------------------------------------------------------------ */
 
 static int init_loop(struct server *s) {
     static const int signums[] = {SIGTERM, SIGINT, SIGHUP};

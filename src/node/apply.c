@@ -51,6 +51,11 @@ static int apply_entry(struct replica *r, const struct raft_entry *e) {
         r->scheduler.dirty = true;
         proposals_term_applied(r, e->term, e->index);
     }
+    /* A submit taken here is awaited here only; everything else (another node's proposal, an
+     * assignment, a result) somebody elsewhere waits for. */
+    if (e->type != RAFT_ENTRY_COMMAND || origin >> ORIGIN_COUNTER_BITS != r->o.id ||
+        out->kind != CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB)
+        r->spread_commit = true;
     if (e->type == RAFT_ENTRY_COMMAND) {
         apply_output(r, e->index, out);
         /* Last: the caller's answer may read the state and propose again. */
@@ -84,6 +89,12 @@ void apply_committed(struct replica *r) {
     }
     ev.applied_index = applied;
     (void) replica_step(r, &ev, NULL);
+    if (r->spread_commit && r->was_leader) {
+        const struct raft_event spread = {.type = RAFT_EV_SPREAD_COMMIT};
+
+        (void) replica_step(r, &spread, NULL);
+    }
+    r->spread_commit = false;
     if (applied < r->apply_target)
         r->wants_turn = true;
 }

@@ -27,8 +27,7 @@ void replica_fail(struct replica *r, int err, const char *fmt, ...) {
     va_end(ap);
 }
 
-/* ---- persist
- * ------------------------------------------------------------------------------------- */
+/* ---- persist --------------------------------------------------------------------------------- */
 
 static void batch_free(struct persist_batch *b) {
     for (size_t i = 0; i < b->count; i++)
@@ -228,8 +227,7 @@ void persist_free(struct replica *r) {
     *p = (struct persist){0};
 }
 
-/* ---- send
- * ---------------------------------------------------------------------------------------- */
+/* ---- send ------------------------------------------------------------------------------------ */
 
 static int delay_message(struct replica *r, const struct raft_message *m) {
     struct persist *p = &r->persist;
@@ -259,8 +257,7 @@ static int delay_message(struct replica *r, const struct raft_message *m) {
     return 0;
 }
 
-/* ---- old entries for a slow follower
- * ----------------------------------------------------------------- */
+/* ---- old entries for a slow follower --------------------------------------------------------- */
 
 struct load_job {
     struct disk_job job;
@@ -344,8 +341,7 @@ static int load_start(struct replica *r, const struct raft_load *load) {
     return 0;
 }
 
-/* ---- all of it
- * -------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static void note_role(struct replica *r) {
     bool leads = raft_role(r->raft) == RAFT_LEADER;

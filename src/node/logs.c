@@ -174,8 +174,7 @@ void replica_logs_close(struct replica_logs *l) {
     free(l);
 }
 
-/* ---- for other nodes
- * -------------------------------------------------------------------------------------- */
+/* ---- for other nodes ------------------------------------------------------------------------- */
 
 static void served_free(struct served_logs *s) {
     struct served_logs **p = &s->replica->served_logs;

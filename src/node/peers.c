@@ -42,8 +42,7 @@ struct peer *peer_find(struct replica *r, uint64_t id) {
     return NULL;
 }
 
-/* ---- out
- * --------------------------------------------------------------------------------------------- */
+/* ---- out ------------------------------------------------------------------------------------- */
 
 static size_t put_varint(uint8_t *p, uint64_t v) {
     size_t n = 0;
@@ -197,6 +196,8 @@ void peers_send_facts(struct replica *r) {
 }
 
 void peers_flush(struct replica *r) {
+    bool any = false;
+
     for (size_t i = 0; i < r->peers_count; i++) {
         struct peer *p = &r->peers[i];
         struct bytes *payload;
@@ -205,13 +206,16 @@ void peers_flush(struct replica *r) {
             continue;
         payload = bytes_copy(p->outbox.data, p->outbox.len);
         buf_clear(&p->outbox);
-        if (payload)
-            r->env.peers.send(r->env.peers.ctx, p->id, payload);
+        if (!payload)
+            continue;
+        r->env.peers.send(r->env.peers.ctx, p->id, payload);
+        any = true;
     }
+    if (any && r->env.peers.flush)
+        r->env.peers.flush(r->env.peers.ctx);
 }
 
-/* ---- in
- * ---------------------------------------------------------------------------------------------- */
+/* ---- in -------------------------------------------------------------------------------------- */
 
 static bool raft_message_from_pb(struct replica *r, const Chronos__Internal__V1__RaftMessage *pb,
                                  struct raft_message *m) {

@@ -14,7 +14,6 @@
 #include <string.h>
 
 #define PROPOSE_BATCH 128
-#define ORIGIN_COUNTER_BITS 48
 
 static struct proposal_list *queue_of(struct replica *r, const struct proposal *p) {
     if (p->state != PROPOSAL_QUEUED)
@@ -213,8 +212,7 @@ int replica_propose(struct replica *r, struct bytes *command, unsigned flags, st
     return rc;
 }
 
-/* ---- into the log
- * ------------------------------------------------------------------------------------ */
+/* ---- into the log ---------------------------------------------------------------------------- */
 
 /* Offer up to a batch of entries to raft. True when they were appended. */
 static bool append_entries(struct replica *r, const struct raft_entry *entries, size_t n,
@@ -356,8 +354,7 @@ void proposals_drain(struct replica *r) {
     }
 }
 
-/* ---- news about them
- * ------------------------------------------------------------------------------------ */
+/* ---- news about them ------------------------------------------------------------------------- */
 
 /* Back into the channel. The old buffer may still be shared with raft's log, so it gets a copy that
  * can be stamped anew. */

@@ -25,10 +25,10 @@ void replica_options_default(struct replica_options *o, uint64_t id, uint64_t se
         .client_address = "",
     };
     raft_options_default(&o->raft, id, seed);
+    o->raft.lazy_commit = true;
 }
 
-/* ---- recovery
- * ----------------------------------------------------------------------------------------- */
+/* ---- recovery -------------------------------------------------------------------------------- */
 
 /* What replaying the log collects: the tail that stays in memory, the configuration in front of it.
  */
@@ -292,8 +292,7 @@ bool replica_idle(const struct replica *r) {
     return !r->persist.busy && r->disk_jobs == 0;
 }
 
-/* ---- the turn
- * -------------------------------------------------------------------------------------------- */
+/* ---- the turn -------------------------------------------------------------------------------- */
 
 static void fire_timeouts(struct replica *r) {
     struct raft_event ev = {.type = RAFT_EV_TIMEOUT};
@@ -328,8 +327,8 @@ void replica_turn(struct replica *r) {
             break;
     }
     events_notify(r);
-    persist_start(r);
     peers_flush(r);
+    persist_start(r);
 }
 
 bool replica_wants_turn(const struct replica *r) {

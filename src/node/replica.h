@@ -53,8 +53,7 @@ DEFINE_CLEANUP(struct replica *, replica_free);
 /* True when no disk job is in flight. */
 bool replica_idle(const struct replica *r);
 
-/* ---- driving it
- * ---------------------------------------------------------------------------------- */
+/* ---- driving it ------------------------------------------------------------------------------ */
 
 void replica_turn(struct replica *r);
 /* True when something was noted since the last turn; the host may skip the turn otherwise. */
@@ -68,8 +67,7 @@ int replica_failed(const struct replica *r, struct errtext *reterr);
 void replica_on_peer_message(struct replica *r, uint64_t from, struct slice payload);
 void replica_on_peer_link(struct replica *r, uint64_t node_id, bool up);
 
-/* ---- writes
- * -------------------------------------------------------------------------------------- */
+/* ---- writes ---------------------------------------------------------------------------------- */
 
 enum replica_status {
     REPLICA_OK,
@@ -105,8 +103,7 @@ enum replica_propose_flags {
 int replica_propose(struct replica *r, struct bytes *command, unsigned flags, struct mono deadline,
                     replica_propose_fn done, void *arg) _must_check_;
 
-/* ---- reads
- * --------------------------------------------------------------------------------------- */
+/* ---- reads ----------------------------------------------------------------------------------- */
 
 typedef void (*replica_read_fn)(void *arg, enum replica_status status, uint64_t index);
 
@@ -129,8 +126,7 @@ const struct raft *replica_raft(const struct replica *r);
  * raft gives up by itself after an election timeout. Look at raft_role() for the outcome. */
 void replica_transfer_leadership(struct replica *r, uint64_t to);
 
-/* ---- the event stream (WatchJobs)
- * ---------------------------------------------------------------- */
+/* ---- the event stream (WatchJobs) ------------------------------------------------------------ */
 
 struct replica_event {
     uint64_t index;
@@ -157,8 +153,7 @@ struct replica_listener {
 void replica_listen(struct replica *r, struct replica_listener *l); /* caller keeps the struct */
 void replica_unlisten(struct replica *r, struct replica_listener *l);
 
-/* ---- operators
- * ----------------------------------------------------------------------------------- */
+/* ---- operators ------------------------------------------------------------------------------- */
 
 /* An encoded chronos.v1.GetClusterStatusResponse: the leader's view from any node, or this node's
  * own when @local_only or no leader answers by the deadline. @status is borrowed for the call. */
@@ -169,8 +164,7 @@ int replica_cluster_status(struct replica *r, bool local_only, struct mono deadl
 int replica_log_entries(struct replica *r, uint64_t first, size_t limit, replica_bytes_fn done,
                         void *arg) _must_check_;
 
-/* ---- output of attempts (GetJobLogs)
- * ---------------------------------------------------------------- */
+/* ---- output of attempts (GetJobLogs) --------------------------------------------------------- */
 
 struct replica_logs; /* one open log stream */
 

@@ -17,6 +17,7 @@
  * answer is found at apply and can never be another proposal's. docs/formats.md. */
 #define ENTRY_HEADER_BYTES 16
 #define ENTRY_HEADER_VERSION 1
+#define ORIGIN_COUNTER_BITS 48 /* of an origin: node id above, counter below */
 #define COMMAND_BYTES_MAX (WAL_RECORD_BYTES_MAX - 64U)
 
 #define ARENA_BYTES_MAX (64UL * 1024 * 1024)
@@ -81,8 +82,7 @@ struct proposals {
     size_t seen_next;
 };
 
-/* ---- persistence (effects.c)
- * --------------------------------------------------------------------- */
+/* ---- persistence (effects.c) ----------------------------------------------------------------- */
 
 struct persist_batch {
     struct persist_batch *next;
@@ -117,8 +117,7 @@ struct persist {
     struct errtext error;
 };
 
-/* ---- peers (peers.c)
- * ------------------------------------------------------------------------------- */
+/* ---- peers (peers.c) ------------------------------------------------------------------------- */
 
 struct peer {
     uint64_t id;
@@ -152,8 +151,7 @@ struct served_logs { /* a LOGS call of a peer that this node serves */
     struct replica_logs *logs;
 };
 
-/* ---- reads (reads.c)
- * ---------------------------------------------------------------------------------- */
+/* ---- reads (reads.c) ------------------------------------------------------------------------- */
 
 struct pending_read {
     struct timer_entry timer;
@@ -174,8 +172,7 @@ struct reads {
     struct mono retry_at;
 };
 
-/* ---- event ring (events.c)
- * ------------------------------------------------------------------------------ */
+/* ---- event ring (events.c) ------------------------------------------------------------------- */
 
 struct event_chunk {
     struct event_chunk *next;
@@ -193,8 +190,7 @@ struct events {
     bool added;
 };
 
-/* ---- workers (worker_session.c, leases.c, scheduler.c)
- * ---------------------------------------------------- */
+/* ---- workers (worker_session.c, leases.c, scheduler.c) --------------------------------------- */
 
 struct lease {
     char *worker_id; /* owned; key of the map */
@@ -251,6 +247,7 @@ struct replica {
     struct replica_logs *logs;       /* all open local log requests */
     uint64_t next_log_request;
 
+    bool spread_commit; /* something applied this turn is awaited on other nodes */
     uint64_t apply_target;
     uint64_t applied_term;
     bool was_leader;

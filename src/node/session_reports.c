@@ -108,8 +108,7 @@ int session_reports_add(struct worker_session *s, const Chronos__V1__WorkerRepor
     return 0;
 }
 
-/* ---- into the log
- * ---------------------------------------------------------------------------------------- */
+/* ---- into the log ---------------------------------------------------------------------------- */
 
 static void ack_batch(const struct report_batch *b, const struct fsm_output *out) {
     Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;

@@ -172,8 +172,7 @@ static struct bytes *status_pack(struct replica *r) {
     return packed;
 }
 
-/* ---- asking the leader
- * --------------------------------------------------------------------------------- */
+/* ---- asking the leader ----------------------------------------------------------------------- */
 
 struct status_query {
     struct status_query *next;
@@ -237,8 +236,7 @@ int replica_cluster_status(struct replica *r, bool local_only, struct mono deadl
     return 0;
 }
 
-/* ---- the log's entries
- * ------------------------------------------------------------------------------------ */
+/* ---- the log's entries ----------------------------------------------------------------------- */
 
 struct entries_job {
     struct disk_job job;

@@ -107,8 +107,7 @@ struct worker_session *sessions_find(struct replica *r, const char *worker_id) {
     return NULL;
 }
 
-/* ---- hello
- * ------------------------------------------------------------------------------------------- */
+/* ---- hello ----------------------------------------------------------------------------------- */
 
 static bool worker_id_ok(const char *id) {
     size_t len = strlen(id);
@@ -322,8 +321,7 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
         session_end(s, CODE_UNAVAILABLE, "the registration could not be proposed");
 }
 
-/* ---- heartbeats
- * ---------------------------------------------------------------------------------------- */
+/* ---- heartbeats ------------------------------------------------------------------------------ */
 
 static void send_heartbeat_ack(struct worker_session *s, uint64_t sequence) {
     Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;
@@ -360,8 +358,7 @@ void sessions_beat_acked(struct replica *r, const Chronos__Internal__V1__WorkerB
         send_heartbeat_ack(s, beat->sequence);
 }
 
-/* ---- assignments and kills
- * -------------------------------------------------------------------------------- */
+/* ---- assignments and kills ------------------------------------------------------------------- */
 
 void worker_session_assign(struct worker_session *s, uint64_t seq) {
     if (s->assign_count == s->assign_cap) {
@@ -480,8 +477,7 @@ void sessions_flush(struct replica *r) {
     }
 }
 
-/* ---- log requests
- * ------------------------------------------------------------------------------------------- */
+/* ---- log requests ---------------------------------------------------------------------------- */
 
 int worker_session_log_request(struct worker_session *s, uint64_t request_id, uint64_t job_seq,
                                uint32_t attempt, uint64_t fencing_token, uint64_t offset,
@@ -508,8 +504,7 @@ int worker_session_log_request(struct worker_session *s, uint64_t request_id, ui
     return 0;
 }
 
-/* ---- dispatch
- * --------------------------------------------------------------------------------------------- */
+/* ---- dispatch -------------------------------------------------------------------------------- */
 
 void worker_session_message(struct worker_session *s, struct slice message) {
     Chronos__V1__WorkerMessage *m;

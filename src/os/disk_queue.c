@@ -7,6 +7,8 @@
  * Thread: fields below "shared" under the mutex; the rest belongs to the loop. */
 #include "os/disk_queue.h"
 
+#include "os/wake.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -18,7 +20,7 @@ struct job_list {
 };
 
 struct disk_queue {
-    uv_async_t async; /* first closed handle frees the struct */
+    struct wake wake; /* its close frees the struct */
     pthread_t thread;
     size_t pending; /* submitted, done() not called yet */
     bool in_drain;  /* done() callbacks are running: no second drain inside */
@@ -81,7 +83,7 @@ static void *thread_main(void *arg) {
             /* Outside the lock: the loop may run at once and would only block on it. The handle
              * outlives the thread: it is closed after the join. */
             (void) pthread_mutex_unlock(&q->lock);
-            (void) uv_async_send(&q->async);
+            wake_send(&q->wake);
             (void) pthread_mutex_lock(&q->lock);
         }
     }
@@ -113,8 +115,8 @@ static void drain_done(struct disk_queue *q) {
     q->in_drain = false;
 }
 
-static void on_async(uv_async_t *async) {
-    drain_done(CONTAINER_OF(async, struct disk_queue, async));
+static void on_wake(struct wake *w) {
+    drain_done(CONTAINER_OF(w, struct disk_queue, wake));
 }
 
 static void env_submit(void *ctx, struct disk_job *job) {
@@ -149,8 +151,8 @@ static int start_thread(struct disk_queue *q) {
     return 0;
 }
 
-static void on_closed(uv_handle_t *h) {
-    struct disk_queue *q = CONTAINER_OF(h, struct disk_queue, async);
+static void on_closed(struct wake *w) {
+    struct disk_queue *q = CONTAINER_OF(w, struct disk_queue, wake);
 
     (void) pthread_cond_destroy(&q->work);
     (void) pthread_cond_destroy(&q->finished);
@@ -167,7 +169,7 @@ int disk_queue_new(uv_loop_t *loop, struct disk_queue **ret) {
     q = calloc(1, sizeof(*q));
     if (!q)
         return -ENOMEM;
-    r = uv_async_init(loop, &q->async, on_async);
+    r = wake_init(loop, &q->wake, on_wake);
     if (r < 0) {
         free(q);
         return r;
@@ -179,7 +181,7 @@ int disk_queue_new(uv_loop_t *loop, struct disk_queue **ret) {
     list_init(&q->done);
     r = start_thread(q);
     if (r < 0) {
-        uv_close((uv_handle_t *) &q->async, on_closed);
+        wake_close(&q->wake, on_closed);
         return r;
     }
     *ret = q;
@@ -212,6 +214,6 @@ struct disk_queue *disk_queue_stop(struct disk_queue *q) {
     (void) pthread_mutex_unlock(&q->lock);
     (void) pthread_join(q->thread, NULL);
     ASSERT(!q->queued.head && !q->done.head);
-    uv_close((uv_handle_t *) &q->async, on_closed);
+    wake_close(&q->wake, on_closed);
     return NULL;
 }

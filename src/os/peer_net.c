@@ -436,8 +436,12 @@ static void env_send(void *ctx, uint64_t node_id, struct bytes *payload) {
     peer_net_send((struct peer_net *) ctx, node_id, payload);
 }
 
+static void env_flush(void *ctx) {
+    peer_net_flush((struct peer_net *) ctx);
+}
+
 struct env_peers peer_net_env(struct peer_net *n) {
-    return (struct env_peers){.send = env_send, .ctx = n};
+    return (struct env_peers){.send = env_send, .flush = env_flush, .ctx = n};
 }
 
 int peer_net_status(const struct peer_net *n, uint64_t node_id, struct peer_net_status *ret) {

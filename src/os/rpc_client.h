@@ -1,6 +1,6 @@
 /* A gRPC client on the gRPC C core, as events on the owner's libuv loop: for the worker, the
  * command line and the benchmark. Raw message bytes; the schema is the caller's.
- * A private completion-queue thread wakes the loop with one uv_async_send per batch.
+ * A private completion-queue thread wakes the loop with one eventfd write per batch.
  * Thread: every function and callback on the loop's thread. */
 #pragma once
 

@@ -28,7 +28,7 @@ static void pump_push(struct rpc_pump *p, struct rpc_event *e) {
     if (atomic_load(&p->waiting))
         (void) sem_post(&p->wake);
     else
-        (void) uv_async_send(&p->async);
+        wake_send(&p->loop_wake);
 }
 
 static void *pump_main(void *arg) {
@@ -85,8 +85,8 @@ static void pump_deliver(struct rpc_pump *p) {
     }
 }
 
-static void on_async(uv_async_t *a) {
-    struct rpc_pump *p = CONTAINER_OF(a, struct rpc_pump, async);
+static void on_wake(struct wake *w) {
+    struct rpc_pump *p = CONTAINER_OF(w, struct rpc_pump, loop_wake);
 
     pump_take(p);
     pump_deliver(p);
@@ -111,8 +111,8 @@ static int pump_start_thread(struct rpc_pump *p, const char *name) {
     return -r;
 }
 
-static void on_closed(uv_handle_t *h) {
-    struct rpc_pump *p = CONTAINER_OF((uv_async_t *) (void *) h, struct rpc_pump, async);
+static void on_closed(struct wake *w) {
+    struct rpc_pump *p = CONTAINER_OF(w, struct rpc_pump, loop_wake);
 
     (void) sem_destroy(&p->wake);
     free(p);
@@ -141,7 +141,7 @@ int rpc_pump_new(uv_loop_t *loop, const char *name, struct rpc_pump **ret, struc
     if (!p)
         return -ENOMEM;
     p->ready_tail = &p->ready;
-    r = sem_init(&p->wake, 0, 0) < 0 ? -errno : uv_async_init(loop, &p->async, on_async);
+    r = sem_init(&p->wake, 0, 0) < 0 ? -errno : wake_init(loop, &p->loop_wake, on_wake);
     if (r < 0) {
         errtext_set(reterr, "cannot create a wake-up handle: %s", strerror(-r));
         free(p);
@@ -180,7 +180,7 @@ struct rpc_pump *rpc_pump_free(struct rpc_pump *p) {
     ASSERT(p->pending == 0);
     p->closed = true;
     pump_close_cq(p);
-    uv_close((uv_handle_t *) &p->async, on_closed);
+    wake_close(&p->loop_wake, on_closed);
     return NULL;
 }
 

@@ -13,12 +13,12 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "os/wake.h"
 
 #include <grpc/grpc.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
-#include <uv.h>
 
 /* A tag given to gRPC. Embedded in its object, so that a completion needs no allocation. */
 struct rpc_event {
@@ -32,7 +32,7 @@ struct rpc_event {
 };
 
 struct rpc_pump {
-    uv_async_t async;
+    struct wake loop_wake;
     grpc_completion_queue *cq; /* owned */
     pthread_t thread;
     _Atomic(struct rpc_event *) incoming; /* newest first; NULL -> the next push wakes the loop */

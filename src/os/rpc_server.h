@@ -2,7 +2,7 @@
  *
  * What it is: transport. It listens, receives calls with raw message bytes, and hands them to the
  * loop in batches; replies go out from the loop. A private thread sits in
- * grpc_completion_queue_next() and wakes the loop with one uv_async_send per batch.
+ * grpc_completion_queue_next() and wakes the loop with one eventfd write per batch.
  * What it is not: it knows no method, no protobuf, no error policy; api/ has those.
  * Thread: every function and callback on the loop's thread. */
 #pragma once

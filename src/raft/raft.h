@@ -120,16 +120,17 @@ struct raft_message {
 /* ---- events in ------------------------------------------------------------------------------ */
 
 enum raft_event_type {
-    RAFT_EV_TIMEOUT = 1, /* raft_deadline() has been reached (harmless earlier) */
-    RAFT_EV_MESSAGE,     /* a peer's message; bytes were checked, content is not trusted */
-    RAFT_EV_PERSISTED,   /* all persist batches up to seq are durable */
-    RAFT_EV_APPLIED,     /* the caller has applied up to index */
-    RAFT_EV_PROPOSE,     /* append entries (leader only) */
-    RAFT_EV_READ,        /* start a linearizable read, see effects.reads */
-    RAFT_EV_TRANSFER,    /* hand leadership to a peer */
-    RAFT_EV_LOADED,      /* old entries read from disk, see effects.loads */
-    RAFT_EV_CAMPAIGN,    /* start an election now, without PreVote (tests) */
-    RAFT_EV_UNREACHABLE  /* the link to a peer broke: what was in flight is lost */
+    RAFT_EV_TIMEOUT = 1,  /* raft_deadline() has been reached (harmless earlier) */
+    RAFT_EV_MESSAGE,      /* a peer's message; bytes were checked, content is not trusted */
+    RAFT_EV_PERSISTED,    /* all persist batches up to seq are durable */
+    RAFT_EV_APPLIED,      /* the caller has applied up to index */
+    RAFT_EV_PROPOSE,      /* append entries (leader only) */
+    RAFT_EV_READ,         /* start a linearizable read, see effects.reads */
+    RAFT_EV_TRANSFER,     /* hand leadership to a peer */
+    RAFT_EV_LOADED,       /* old entries read from disk, see effects.loads */
+    RAFT_EV_CAMPAIGN,     /* start an election now, without PreVote (tests) */
+    RAFT_EV_UNREACHABLE,  /* the link to a peer broke: what was in flight is lost */
+    RAFT_EV_SPREAD_COMMIT /* leader with lazy_commit: followers must learn the commit index now */
 };
 
 struct raft_event {
@@ -221,6 +222,9 @@ struct raft_options {
     size_t uncommitted_entries_max;   /* proposals beyond this are FULL */
     size_t uncommitted_bytes_max;
     size_t applied_entries_kept; /* in memory for slow followers (snapshot_threshold) */
+    /* A commit that nobody waits for elsewhere travels with the next append or heartbeat instead of
+     * a message of its own (and its answer): see RAFT_EV_SPREAD_COMMIT. */
+    bool lazy_commit;
 };
 
 void raft_options_default(struct raft_options *o, uint64_t id, uint64_t seed);

@@ -139,6 +139,7 @@ struct raft {
     size_t reads_head;
     size_t reads_count;
     size_t reads_cap;
+    uint64_t commit_wanted;     /* leader, lazy_commit: followers must be told up to here */
     uint64_t read_round;        /* leader: newest round sent */
     uint64_t read_request;      /* follower: outstanding READ_INDEX_REQ, 0 = none */
     size_t read_request_covers; /* the first so many pending reads belong to it */

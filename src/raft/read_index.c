@@ -53,6 +53,8 @@ static void answer(struct raft *r, uint64_t from, uint64_t context, bool ok, uin
         raft_effects_read(r, context, ok, ok ? index : 0);
         return;
     }
+    /* The reader has to apply up to there before it can answer. */
+    r->commit_wanted = MAX(r->commit_wanted, r->commit);
     raft_effects_send(r, (struct raft_message){.type = RAFT_MSG_READ_INDEX_RESP,
                                                .to = from,
                                                .context = context,

@@ -243,7 +243,8 @@ static void flush_peer(struct raft *r, struct raft_peer *p) {
         if (p->probe_sent)
             return;
     } else {
-        bool news = p->next <= last || MIN(r->commit, p->next - 1) > p->commit_sent;
+        uint64_t commit = r->options.lazy_commit ? MIN(r->commit_wanted, r->commit) : r->commit;
+        bool news = p->next <= last || MIN(commit, p->next - 1) > p->commit_sent;
 
         if (!news || raft_progress_window_full(r, p))
             return;
