@@ -2,6 +2,8 @@
  * Thread: the loop; only the log listing reads on the disk thread. */
 #include "node/replica_internal.h"
 
+#include "fsm/command.h"
+
 #include "chronos/v1/cluster_service.pb-c.h"
 
 #include <errno.h>
@@ -251,8 +253,20 @@ struct entries_job {
     struct errtext error;
 };
 
-static const char *entry_type_name(uint8_t type) {
-    return type == RAFT_ENTRY_NOOP ? "noop" : type == RAFT_ENTRY_CONFIG ? "config" : "command";
+/* noop, config, or the command's name. */
+static const char *entry_type_name(const struct wal_record *rec) {
+    struct command_view view;
+
+    if (rec->type == RAFT_ENTRY_NOOP)
+        return "noop";
+    if (rec->type == RAFT_ENTRY_CONFIG)
+        return "config";
+    if (rec->data.len <= ENTRY_HEADER_BYTES ||
+        command_parse(slice_of(rec->data.data + ENTRY_HEADER_BYTES,
+                               rec->data.len - ENTRY_HEADER_BYTES),
+                      &view, NULL) < 0)
+        return "unknown";
+    return command_kind_of(view.kind)->name;
 }
 
 static int entries_each(void *arg, const struct wal_record *rec) {
@@ -269,7 +283,7 @@ static int entries_each(void *arg, const struct wal_record *rec) {
     chronos__v1__log_entry_info__init(e);
     e->index = rec->index;
     e->term = rec->term;
-    e->type = unconst(entry_type_name(rec->type));
+    e->type = unconst(entry_type_name(rec));
     e->bytes = rec->data.len;
     e->summary = summary;
     if (rec->type == RAFT_ENTRY_COMMAND && rec->data.len > ENTRY_HEADER_BYTES)
