@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -221,8 +222,6 @@ static int measure_floor(struct menu *m, bool after) {
     bench_progress(&m->bench, "disk floor %s...", after ? "after" : "before");
     r = floor_measure(&m->bench, m->o.dir, m->plan.floor_ms, after ? &f->after : &f->before,
                       after ? &f->after_ops_s : &f->before_ops_s);
-    if (r == BENCH_OK)
-        *(after ? &f->measured_after : &f->measured) = true;
     return note(m, r);
 }
 
@@ -286,31 +285,34 @@ static int check_files(const struct menu *m) {
 }
 
 int bench_main(int argc, char **argv) {
-    struct menu m = {.failed = 0};
+    _cleanup_(freep) struct menu *m = calloc(1, sizeof(*m)); /* histograms are large */
     struct errtext why = {""};
-    int r = options_parse(argc, argv, &m.o, &why);
+    int r;
 
+    if (!m)
+        return EXIT_FAILED;
+    r = options_parse(argc, argv, &m->o, &why);
     if (r == 1)
         return fputs(options_help(), stdout) < 0 ? EXIT_FAILED : EXIT_OK;
     if (r != 0) {
         (void) fprintf(stderr, "chronos bench: %s\nSee \"chronos bench --help\".\n", why.s);
         return EXIT_USAGE;
     }
-    if (check_files(&m) != BENCH_OK)
+    if (check_files(m) != BENCH_OK)
         return EXIT_USAGE;
-    m.plan = m.o.quick ? plan_quick : plan_full;
-    if (m.o.duration_ms > 0)
-        m.plan.measure_ms = m.plan.single_ms = m.o.duration_ms;
-    if (bench_init(&m.bench, &m.o) != BENCH_OK)
+    m->plan = m->o.quick ? plan_quick : plan_full;
+    if (m->o.duration_ms > 0)
+        m->plan.measure_ms = m->plan.single_ms = m->o.duration_ms;
+    if (bench_init(&m->bench, &m->o) != BENCH_OK)
         return EXIT_FAILED;
-    r = run_menu(&m);
-    bench_done(&m.bench);
+    r = run_menu(m);
+    bench_done(&m->bench);
     if (r == BENCH_INTERRUPTED) {
-        (void) bench_fail(m.o.addresses_count > 0
+        (void) bench_fail(m->o.addresses_count > 0
                               ? "interrupted"
                               : "interrupted; the cluster was stopped and its data removed");
         return EXIT_FAILED;
     }
-    print_report(&m);
-    return m.failed > 0 ? EXIT_FAILED : EXIT_OK;
+    print_report(m);
+    return m->failed > 0 ? EXIT_FAILED : EXIT_OK;
 }

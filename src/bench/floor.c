@@ -142,7 +142,7 @@ static void end_writers(struct writers *w) {
     }
 }
 
-static int collect(struct shared *s, struct latency *ret, double *ret_ops_s) {
+static int collect(const struct shared *s, struct histogram *ret, double *ret_ops_s) {
     double ops_s = 0;
 
     for (size_t i = 0; i < FLOOR_WRITERS; i++) {
@@ -151,15 +151,14 @@ static int collect(struct shared *s, struct latency *ret, double *ret_ops_s) {
         if (s->h[i].total == 0 || s->elapsed_ns[i] == 0)
             return bench_fail("the disk floor cannot be measured: a writer ended early");
         ops_s += (double) s->h[i].total * 1e9 / (double) s->elapsed_ns[i];
-        if (i > 0)
-            histogram_merge(&s->h[0], &s->h[i]);
     }
-    latency_of(&s->h[0], ret);
+    for (size_t i = 0; i < FLOOR_WRITERS; i++)
+        histogram_merge(ret, &s->h[i]);
     *ret_ops_s = ops_s;
     return BENCH_OK;
 }
 
-int floor_measure(struct bench *b, const char *dir, uint64_t ms, struct latency *ret,
+int floor_measure(struct bench *b, const char *dir, uint64_t ms, struct histogram *ret,
                   double *ret_ops_s) {
     struct shared *s =
         mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

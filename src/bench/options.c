@@ -38,7 +38,7 @@ const char *options_help(void) {
            "  idle          processor time and memory of nodes that have nothing to do\n"
            "  floor         before and after: three processes at once overwrite 4 KiB + "
            "fdatasync;\n"
-           "                X FLOOR is the median divided by the better median of the two\n"
+           "                X FLOOR is a median divided by the median of both\n"
            "\n"
            "Options:\n"
            "  --only NAME[,NAME...]   only these; may be repeated\n"

@@ -1,14 +1,17 @@
 #include "bench/report.h"
 
+#include "bench/floor.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #define CELL_BYTES 24
 
 uint64_t report_floor_p50(const struct floor_figures *f) {
-    if (!f->measured)
-        return 0;
-    return f->measured_after ? MIN(f->before.p50_ns, f->after.p50_ns) : f->before.p50_ns;
+    struct histogram both = f->before;
+
+    histogram_merge(&both, &f->after);
+    return histogram_quantile(&both, 500000);
 }
 
 /* Three or four significant digits with a unit; "-" for nothing. */
@@ -39,11 +42,15 @@ static void print_latency(const struct latency *l, FILE *out) {
         (void) fprintf(out, "  %8s", time_text(values[i], cell));
 }
 
-static void print_floor(const char *when, const struct latency *l, double ops_s, FILE *out) {
+static void print_floor(const char *when, const struct histogram *h, double ops_s, FILE *out) {
     char cell[CELL_BYTES];
+    struct latency l;
 
-    (void) fprintf(out, "%-13s  %5d  %5d  %8s", when, 3, 1, rate_text(ops_s, cell));
-    print_latency(l, out);
+    if (h->total == 0)
+        return;
+    latency_of(h, &l);
+    (void) fprintf(out, "%-13s  %5d  %5d  %8s", when, FLOOR_WRITERS, 1, rate_text(ops_s, cell));
+    print_latency(&l, out);
     (void) fputc('\n', out);
 }
 
@@ -62,8 +69,7 @@ static void print_figures(const struct bench_report *r, const struct floor_figur
 
     (void) fprintf(out, "%-13s  %5s  %5s  %8s  %8s  %8s  %8s  %8s  %8s  %8s\n", "BENCH", "CONC",
                    "BATCH", "OPS/S", "P50", "P90", "P99", "P99.9", "MAX", "X FLOOR");
-    if (f->measured)
-        print_floor("floor before", &f->before, f->before_ops_s, out);
+    print_floor("floor before", &f->before, f->before_ops_s, out);
     for (size_t i = 0; i < r->count; i++) {
         const struct bench_result *one = &r->results[i];
 
@@ -75,8 +81,7 @@ static void print_figures(const struct bench_report *r, const struct floor_figur
             (void) fprintf(out, "  %" PRIu64 " refused and tried again", one->refused);
         (void) fputc('\n', out);
     }
-    if (f->measured_after)
-        print_floor("floor after", &f->after, f->after_ops_s, out);
+    print_floor("floor after", &f->after, f->after_ops_s, out);
 }
 
 static void print_usage(const struct usage *u, FILE *out) {

@@ -6,13 +6,12 @@
 #include <stdio.h>
 
 struct floor_figures {
-    struct latency before, after;
+    struct histogram before, after; /* empty = not measured */
     double before_ops_s, after_ops_s;
-    bool measured; /* before */
-    bool measured_after;
 };
 
-/* The better one of the two medians: the stricter measure for the ratio. 0 = not measured. */
+/* The median of both measurements pooled: the disk's speed drifts while minutes pass. 0 = not
+ * measured. */
 uint64_t report_floor_p50(const struct floor_figures *f);
 
 void report_table(const struct bench_report *r, const struct floor_figures *f, FILE *out);

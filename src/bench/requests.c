@@ -16,7 +16,7 @@ static struct bytes *pack(const ProtobufCMessage *m) {
 
 /* The same job @jobs times: in a SubmitJob when @jobs is 0. */
 static struct bytes *build(enum request_payload what, size_t payload_bytes, uint32_t jobs) {
-    static char key[] = "BENCH_PAYLOAD", program[] = "/bin/true";
+    char key[] = "BENCH_PAYLOAD", program[] = "/bin/true";
     char *argv[] = {program};
     Chronos__V1__Noop noop = CHRONOS__V1__NOOP__INIT;
     Chronos__V1__Command command = CHRONOS__V1__COMMAND__INIT;
