@@ -2,6 +2,7 @@
 
 A check that fails does not stop the script; require() does, for what the rest depends on.
 """
+import functools
 import sys
 import time
 import traceback
@@ -37,6 +38,11 @@ class Checks:
         print(f"{self.passed} passed, {self.failed} failed "
               f"({time.monotonic() - self.started:.1f} s)", flush=True)
         return 0 if self.failed == 0 and self.passed > 0 else 1
+
+
+def bind(world, *parts):
+    """Parts that share a world: each is called with the Checks and it."""
+    return [functools.wraps(p)(lambda c, p=p: p(c, world)) for p in parts]
 
 
 def run(*parts, on_failure=None):
