@@ -1,12 +1,12 @@
 /* One data directory as a table of functions: the only way storage/ touches a disk.
  *
- * os/disk_posix.c is the real one, sim/sim_disk.c the simulated one with a durable and a live plane.
- * Names are plain file names inside the directory (no '/'). All calls block; they run on the disk
- * thread (or at start and stop, on the thread that owns the node).
- * Every function returns 0 or a negative errno; EINTR is handled inside. pread and pwrite may be
- * short: *ret_n says how much was done, and a loop belongs to the caller (storage/io.h has it).
- * After a failed sync the file's pages are in an unknown state: the caller must stop the process,
- * never retry (reliability.md W3). */
+ * os/disk_posix.c is the real one, sim/sim_disk.c the simulated one with a durable and a live
+ * plane. Names are plain file names inside the directory (no '/'). All calls block; they run on the
+ * disk thread (or at start and stop, on the thread that owns the node). Every function returns 0 or
+ * a negative errno; EINTR is handled inside. pread and pwrite may be short: *ret_n says how much
+ * was done, and a loop belongs to the caller (storage/io.h has it). After a failed sync the file's
+ * pages are in an unknown state: the caller must stop the process, never retry (reliability.md W3).
+ */
 #pragma once
 
 #include "base/defs.h"

@@ -53,6 +53,6 @@ struct env {
     struct env_random random;
     struct env_disk_queue disk_queue;
     struct env_peers peers;
-    struct disk disk;          /* the data directory */
-    const struct logger *log;  /* borrowed for the node's life; may be NULL */
+    struct disk disk;         /* the data directory */
+    const struct logger *log; /* borrowed for the node's life; may be NULL */
 };

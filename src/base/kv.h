@@ -5,7 +5,8 @@
  * Durability contract (reliability.md W13): after a crash the store holds the effect of an exact
  * prefix of the written batches. kv_flush() makes all written so far durable. The applied index is
  * written in the same batch as the data it covers, so a prefix knows where to replay from.
- * Keys sort by memcmp. Returns: 0, positive KV_NOT_FOUND from get, negative = fatal (stop the node). */
+ * Keys sort by memcmp. Returns: 0, positive KV_NOT_FOUND from get, negative = fatal (stop the
+ * node). */
 #pragma once
 
 #include "base/buf.h"

@@ -1,5 +1,6 @@
 /* Structured logging through a context pointer: no global logger, so that two nodes in one process
- * keep their lines apart. Only node/, api/, worker/, cli/ and cmd/ log; lower folders return errors.
+ * keep their lines apart. Only node/, api/, worker/, cli/ and cmd/ log; lower folders return
+ * errors.
  *
  * A line is a message plus key=value fields. Never pass a secret as a field.
  * Thread: the sink must be safe for the threads that call it; the stderr sink writes one line with

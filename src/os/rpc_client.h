@@ -25,12 +25,13 @@ int rpc_channel_new(struct rpc_client *c, const char *address, size_t message_by
  * that HTTP/2 does not allow (nothing is set then). */
 int rpc_channel_set_metadata(struct rpc_channel *ch, const struct rpc_metadata *md,
                              size_t count) _must_check_;
-struct rpc_channel *rpc_channel_free(struct rpc_channel *ch); /* its calls end with CANCELLED first */
+struct rpc_channel *
+rpc_channel_free(struct rpc_channel *ch); /* its calls end with CANCELLED first */
 
 struct rpc_result {
     enum rpc_code code;
-    const char *message;    /* borrowed for the callback; "" when none */
-    struct slice reply;     /* valid when code is RPC_OK; borrowed for the callback */
+    const char *message;                 /* borrowed for the callback; "" when none */
+    struct slice reply;                  /* valid when code is RPC_OK; borrowed for the callback */
     const struct rpc_metadata *trailing; /* borrowed for the callback */
     size_t trailing_count;
 };
@@ -39,8 +40,8 @@ struct rpc_result {
  * UNAVAILABLE at once. Takes a reference of @request. on_done exactly once, never from inside this
  * function. -ENOMEM. */
 int rpc_unary(struct rpc_channel *ch, const char *path, struct bytes *request, uint64_t timeout_ms,
-              bool wait_ready, void (*on_done)(void *arg, const struct rpc_result *res), void *arg)
-    _must_check_;
+              bool wait_ready, void (*on_done)(void *arg, const struct rpc_result *res),
+              void *arg) _must_check_;
 
 struct rpc_stream_callbacks {
     void (*on_message)(void *arg, struct rpc_stream *s, struct slice message);

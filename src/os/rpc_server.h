@@ -51,7 +51,8 @@ struct rpc_method {
     const char *path; /* "/chronos.v1.JobService/SubmitJob" */
     enum rpc_kind kind;
     /* A call has arrived; UNARY and SERVER_STREAM: with its request (borrowed for the call);
-     * BIDI: request is empty and on_message follows per message. The handler replies now or later. */
+     * BIDI: request is empty and on_message follows per message. The handler replies now or later.
+     */
     void (*on_call)(void *ctx, struct rpc_call *call, struct slice request);
     /* BIDI only. @end: the client has half-closed, @message is empty. */
     void (*on_message)(void *ctx, struct rpc_call *call, struct slice message, bool end);
@@ -64,12 +65,13 @@ struct rpc_method {
 };
 
 struct rpc_server_options {
-    const char *address; /* "127.0.0.1:7400"; port 0 allowed, see rpc_server_port */
+    const char *address;              /* "127.0.0.1:7400"; port 0 allowed, see rpc_server_port */
     const struct rpc_method *methods; /* borrowed for the server's life */
     size_t methods_count;
-    size_t message_bytes_max;         /* request size limit, default 4 MiB; larger: RESOURCE_EXHAUSTED by gRPC */
-    size_t write_queue_bytes_max;     /* per stream; above it rpc_call_write returns 1 */
-    void *ctx;                        /* for all callbacks */
+    size_t message_bytes_max; /* request size limit, default 4 MiB; larger: RESOURCE_EXHAUSTED by
+                                 gRPC */
+    size_t write_queue_bytes_max; /* per stream; above it rpc_call_write returns 1 */
+    void *ctx;                    /* for all callbacks */
 };
 
 struct rpc_server;
@@ -81,10 +83,11 @@ int rpc_server_port(const struct rpc_server *s);
  * cancel the rest, then on_stopped (on the loop). Streams that nobody has finished are cancelled as
  * soon as only such are left: finish them first to give them a status of their own. A call that
  * still arrives is refused with UNAVAILABLE. After that, or from on_stopped, rpc_server_free. */
-void rpc_server_stop(struct rpc_server *s, uint64_t grace_ms, void (*on_stopped)(void *arg), void *arg);
+void rpc_server_stop(struct rpc_server *s, uint64_t grace_ms, void (*on_stopped)(void *arg),
+                     void *arg);
 /* At any time but from inside a method's callback (on_stopped may): calls in flight are cancelled
- * and get their on_gone before this returns; on_stopped no longer comes. The loop must run once more afterwards, so that
- * libuv can close the handles. NULL allowed; returns NULL. */
+ * and get their on_gone before this returns; on_stopped no longer comes. The loop must run once
+ * more afterwards, so that libuv can close the handles. NULL allowed; returns NULL. */
 struct rpc_server *rpc_server_free(struct rpc_server *s);
 
 /* Attach the handler's own state to a call. */

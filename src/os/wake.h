@@ -1,11 +1,11 @@
 /* Waking a libuv loop from another thread: one eventfd.
  *
- * Why not uv_async_t: libuv 1.44 lets the loop spin in uv__async_spin() while a sender is still inside
- * its write(2). On a machine with few cores the woken loop takes the sender's core and then burns its
- * own waiting for it; it was the hottest user-space address of a node under single submits.
- * The caller must make sure that a wake-up is sent when its queue goes from empty to not empty; a
- * spurious callback is harmless.
- * Thread: wake_send from any thread between init and close; all else on the loop. */
+ * Why not uv_async_t: libuv 1.44 lets the loop spin in uv__async_spin() while a sender is still
+ * inside its write(2). On a machine with few cores the woken loop takes the sender's core and then
+ * burns its own waiting for it; it was the hottest user-space address of a node under single
+ * submits. The caller must make sure that a wake-up is sent when its queue goes from empty to not
+ * empty; a spurious callback is harmless. Thread: wake_send from any thread between init and close;
+ * all else on the loop. */
 #pragma once
 
 #include "base/defs.h"
