@@ -2,25 +2,50 @@
  *
  *   chronos-sim --seeds 1-2000 [--nodes N] [--events N]
  *   chronos-sim --seed N --trace
- * Exit 0 when everything holds; 1 with the failing seed and the command that replays it; 2 usage. */
+ * Exit 0 when everything holds; 1 with the failing seed and the command that replays it; 2 usage.
+ * An assertion that fails in the code under test ends the process: the handler of its signal names
+ * the seed all the same. Ctrl-C prints how far it came. */
 #include "sim/world.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define REPEAT_ONE_IN 20 /* seeds run twice, to see that they are the same run (R23) */
 
 struct arguments {
     uint64_t first, last;
     uint64_t events;
     unsigned nodes;
     bool trace;
+    bool stats;
 };
+
+/* What the signal handlers say; written before each seed, read only by them. */
+static char replay_line[256];
+static volatile sig_atomic_t interrupted;
+
+static void on_abort(int sig) {
+    static const char head[] = "FAILED: the code under test ended the process\n";
+
+    (void) !write(STDOUT_FILENO, head, sizeof(head) - 1);
+    (void) !write(STDOUT_FILENO, replay_line, strlen(replay_line));
+    (void) signal(sig, SIG_DFL);
+    (void) raise(sig);
+}
+
+static void on_interrupt(int sig) {
+    (void) sig;
+    interrupted = 1;
+}
 
 static int usage(const char *why) {
     fprintf(stderr,
             "chronos-sim: %s\n"
-            "usage: chronos-sim --seeds FIRST-LAST [--nodes 1..7] [--events N]\n"
-            "       chronos-sim --seed N [--trace] [--nodes 1..7] [--events N]\n",
+            "usage: chronos-sim --seeds FIRST-LAST [--nodes 1..7] [--events N] [--stats]\n"
+            "       chronos-sim --seed N [--trace] [--nodes 1..7] [--events N] [--stats]\n",
             why);
     return 2;
 }
@@ -50,12 +75,16 @@ static const char *parse(int argc, char **argv, struct arguments *a) {
             a->trace = true;
             continue;
         }
+        if (strcmp(argv[i], "--stats") == 0) {
+            a->stats = true;
+            continue;
+        }
         if (strcmp(argv[i], "--seeds") == 0) {
-            if (!number(v, '-', UINT64_MAX, &a->first, &rest) ||
-                !number(rest, '\0', UINT64_MAX, &a->last, NULL) || a->last < a->first)
+            if (!number(v, '-', UINT64_MAX - 1, &a->first, &rest) ||
+                !number(rest, '\0', UINT64_MAX - 1, &a->last, NULL) || a->last < a->first)
                 return "--seeds: FIRST-LAST expected, such as 1-2000";
         } else if (strcmp(argv[i], "--seed") == 0) {
-            if (!number(v, '\0', UINT64_MAX, &a->first, NULL))
+            if (!number(v, '\0', UINT64_MAX - 1, &a->first, NULL))
                 return "--seed: a number expected";
             a->last = a->first;
         } else if (strcmp(argv[i], "--nodes") == 0) {
@@ -73,58 +102,80 @@ static const char *parse(int argc, char **argv, struct arguments *a) {
     return a->last == 0 ? "--seeds or --seed is missing" : NULL;
 }
 
+static void note_replay(const struct arguments *a, const char *program, uint64_t seed) {
+    char nodes[32] = "";
+
+    if (a->nodes)
+        (void) snprintf(nodes, sizeof(nodes), " --nodes %u", a->nodes);
+    (void) snprintf(replay_line, sizeof(replay_line),
+                    "replay: %.120s --seed %llu --events %llu%s --trace\n", program,
+                    (unsigned long long) seed, (unsigned long long) a->events, nodes);
+}
+
+static int failed(uint64_t seed, const char *why) {
+    printf("FAILED seed %llu: %s\n%s", (unsigned long long) seed, why, replay_line);
+    return 1;
+}
+
 static int run_seed(const struct arguments *a, uint64_t seed, struct sim_result *total) {
     struct sim_options o = {
         .seed = seed, .nodes = a->nodes, .events_max = a->events, .trace = a->trace};
-    struct sim_result r;
+    struct sim_result r, again;
 
-    if (sim_run(&o, &r) < 0) {
-        fprintf(stderr, "chronos-sim: out of memory at seed %llu\n", (unsigned long long) seed);
-        return 1;
-    }
-    if (!r.ok) {
-        printf("FAILED seed %llu: %s\n", (unsigned long long) seed, r.failure);
-        printf("replay: build/release/chronos-sim --seed %llu --events %llu", (unsigned long long) seed,
-               (unsigned long long) a->events);
-        if (a->nodes)
-            printf(" --nodes %u", a->nodes);
-        printf(" --trace\n");
-        return 1;
+    if (sim_run(&o, &r) < 0)
+        return failed(seed, "out of memory");
+    if (!r.ok)
+        return failed(seed, r.failure);
+    if (seed % REPEAT_ONE_IN == 0 && !a->trace) {
+        if (sim_run(&o, &again) < 0)
+            return failed(seed, "out of memory");
+        if (again.trace_hash != r.trace_hash || again.events != r.events)
+            return failed(seed, "not deterministic: a second run took another course");
     }
     if (a->trace)
         printf("trace hash %016llx\n", (unsigned long long) r.trace_hash);
     total->events += r.events;
-    total->acked += r.acked;
-    total->unknown += r.unknown;
-    total->refused += r.refused;
-    total->reads += r.reads;
-    total->jobs_done += r.jobs_done;
-    total->elections += r.elections;
-    total->crashes += r.crashes;
-    total->partitions += r.partitions;
-    total->stale_reports += r.stale_reports;
+    for (unsigned i = 0; i < SIM_STATS; i++)
+        total->stats[i] += r.stats[i];
     return 0;
+}
+
+static void print_totals(const struct arguments *a, uint64_t seeds,
+                         const struct sim_result *total) {
+    printf(
+        "%llu seeds hold: %llu events, %llu elections, %llu crashes, %llu submits acknowledged, "
+        "%llu reads, %llu jobs ended\n",
+        (unsigned long long) seeds, (unsigned long long) total->events,
+        (unsigned long long) total->stats[SIM_STAT_ELECTIONS],
+        (unsigned long long) total->stats[SIM_STAT_CRASHES],
+        (unsigned long long) total->stats[SIM_STAT_ACKED],
+        (unsigned long long) total->stats[SIM_STAT_READS],
+        (unsigned long long) total->stats[SIM_STAT_JOBS_ENDED]);
+    for (unsigned i = 0; i < SIM_STATS && a->stats; i++)
+        printf("%12llu %s\n", (unsigned long long) total->stats[i],
+               sim_stat_name((enum sim_stat) i));
 }
 
 int main(int argc, char **argv) {
     struct arguments a = {.events = 2000};
     struct sim_result total = {0};
     const char *why = parse(argc, argv, &a);
+    uint64_t seed;
 
     if (why)
         return usage(why);
     (void) setvbuf(stdout, NULL, _IOLBF, 0);
-    for (uint64_t seed = a.first; seed <= a.last; seed++)
+    (void) signal(SIGABRT, on_abort);
+    (void) signal(SIGSEGV, on_abort);
+    (void) signal(SIGINT, on_interrupt);
+    for (seed = a.first; seed <= a.last && !interrupted; seed++) {
+        note_replay(&a, argv[0], seed);
         if (run_seed(&a, seed, &total) != 0)
             return 1;
-    printf("%llu seeds hold: %llu events, %llu elections, %llu crashes, %llu partitions, "
-           "%llu submits acknowledged, %llu unknown, %llu refused, %llu reads, %llu jobs ended, "
-           "%llu stale reports\n",
-           (unsigned long long) (a.last - a.first + 1), (unsigned long long) total.events,
-           (unsigned long long) total.elections, (unsigned long long) total.crashes,
-           (unsigned long long) total.partitions, (unsigned long long) total.acked,
-           (unsigned long long) total.unknown, (unsigned long long) total.refused,
-           (unsigned long long) total.reads, (unsigned long long) total.jobs_done,
-           (unsigned long long) total.stale_reports);
-    return 0;
+    }
+    if (interrupted)
+        printf("interrupted after seed %llu of %llu\n", (unsigned long long) (seed - 1),
+               (unsigned long long) a.last);
+    print_totals(&a, seed - a.first, &total);
+    return interrupted ? 128 + SIGINT : 0;
 }

@@ -9,14 +9,63 @@
 
 #define CLIENT_IN_FLIGHT_MAX 16
 
-struct call {
-    struct world *world;
-    unsigned op;
-    unsigned client;
-    uint64_t acked_index; /* reads: what was acknowledged anywhere before this read began */
-    uint64_t job_seq;     /* reads: a job that must be there */
-    unsigned node;
-};
+#define BURST_MAX 60
+#define ANSWER_SLACK_NS NS_PER_MS
+
+static struct sim_call *call_begin(struct sim_client *cl, const struct sim_node *n,
+                                   struct mono *ret_deadline) {
+    struct world *w = cl->world;
+    struct sim_call *c = calloc(1, sizeof(*c));
+    uint64_t within = w->commit_timeout_ns;
+
+    ASSERT(c);
+    *ret_deadline = MONO_NEVER;
+    if (rng_chance(&w->rng, 200)) { /* the client is less patient than the node */
+        within = rng_range(&w->rng, NS_PER_MS, within);
+        ret_deadline->ns = w->now_ns + within;
+    }
+    *c = (struct sim_call){.world = w,
+                           .client = cl->slot,
+                           .node = n->slot,
+                           .begun_at = w->now_ns,
+                           .answer_by = w->now_ns + within,
+                           .committed = MAX(w->checker.committed_count, w->checker.acked_index),
+                           .prev = w->calls_last};
+    if (w->calls_last)
+        w->calls_last->next = c;
+    else
+        w->calls_first = c;
+    w->calls_last = c;
+    w->ops_pending++;
+    return c;
+}
+
+static void call_end(struct sim_call *c) {
+    struct world *w = c->world;
+
+    if (w->now_ns > c->answer_by + ANSWER_SLACK_NS)
+        sim_fail(w, "node %u: a call was answered %llu us after its deadline", c->node + 1,
+                 (unsigned long long) ((w->now_ns - c->answer_by) / NS_PER_US));
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        w->calls_first = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    else
+        w->calls_last = c->prev;
+    w->ops_pending--;
+    free(c);
+}
+
+/* Nobody waits for ever, whatever is broken. */
+void sim_client_check_deadlines(struct world *w) {
+    const struct sim_call *c = w->calls_first;
+
+    if (c && w->now_ns > c->begun_at + w->commit_timeout_ns + ANSWER_SLACK_NS)
+        sim_fail(w, "node %u: a call begun at %llu us is still not answered", c->node + 1,
+                 (unsigned long long) (c->begun_at / NS_PER_US));
+}
 
 static struct sim_node *any_node(struct world *w) {
     struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
@@ -24,7 +73,7 @@ static struct sim_node *any_node(struct world *w) {
     return n->up ? n : NULL;
 }
 
-static int encode_submit(struct world *w, const struct sim_op *op, struct bytes **ret) {
+static int encode_submit(const struct sim_op *op, bool clash, struct bytes **ret) {
     Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
     Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
     Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
@@ -34,10 +83,10 @@ static int encode_submit(struct world *w, const struct sim_op *op, struct bytes 
     uint8_t hash[16] = {0};
     char key[32] = "", queue[] = "default";
 
-    (void) w;
     if (op->keyed)
         (void) snprintf(key, sizeof(key), "op-%u", op->number);
     hash[0] = (uint8_t) op->number;
+    hash[15] = clash;
     for (int i = 0; i < 4; i++)
         spec[4 + i] = (uint8_t) ('a' + (op->number >> (4 * i) & 15));
     item.spec.data = spec;
@@ -45,7 +94,7 @@ static int encode_submit(struct world *w, const struct sim_op *op, struct bytes 
     item.idempotency_key = key;
     item.request_hash.data = hash;
     item.request_hash.len = sizeof(hash);
-    item.max_attempts = 5;
+    item.max_attempts = op->max_attempts;
     item.queue = queue;
     body.items = items;
     body.n_items = 1;
@@ -73,60 +122,71 @@ static void submit_acked(struct world *w, struct sim_op *op, const struct replic
                  (unsigned long long) op->job_seq, (unsigned long long) r->job_seq);
     op->job_seq = r->job_seq;
     if (op->state != OP_ACKED)
-        w->result->acked++;
+        sim_count(w, SIM_STAT_ACKED);
     op->state = OP_ACKED;
     w->checker.acked_index = MAX(w->checker.acked_index, res->index);
 }
 
-static void submit_done(void *arg, const struct replica_proposed *res) {
-    struct call *c = arg;
-    struct world *w = c->world;
-    struct sim_op *op = &w->ops[c->op];
+static void submit_refused(struct sim_call *c) {
+    if (c->op->state == OP_PENDING && c->op->tries == 1)
+        c->op->state = OP_REFUSED; /* certainly not submitted */
+    sim_count(c->world, SIM_STAT_REFUSED);
+}
 
-    w->ops_pending--;
+/* J2: a key that names a job is refused to another request, for ever. */
+static void clash_answered(struct sim_call *c, const struct replica_proposed *res) {
+    struct world *w = c->world;
+
+    if (res->status != REPLICA_OK)
+        return;
+    sim_count(w, SIM_STAT_KEY_CLASHES);
+    if (res->output->results_count != 1 || res->output->results[0].code != FSM_KEY_CONFLICT)
+        sim_fail(w, "op %u: its key was given to another request", c->op->number);
+}
+
+static void submit_done(void *arg, const struct replica_proposed *res) {
+    struct sim_call *c = arg;
+    struct world *w = c->world;
+    struct sim_op *op = c->op;
+
     w->clients[c->client].in_flight--;
     sim_trace(w, "client %u: op %u status=%d index=%llu", c->client, op->number, (int) res->status,
               (unsigned long long) res->index);
-    if (res->status == REPLICA_OK) {
+    if (c->clash) {
+        clash_answered(c, res);
+    } else if (res->status == REPLICA_OK) {
         submit_acked(w, op, res);
     } else if (res->status == REPLICA_UNKNOWN || res->status == REPLICA_STOPPING) {
-        if (op->state == OP_PENDING) {
+        if (op->state == OP_PENDING)
             op->state = OP_UNKNOWN;
-            w->result->unknown++;
-        }
-    } else if (op->state == OP_PENDING && op->tries == 1) {
-        op->state = OP_REFUSED; /* certainly not submitted */
-        w->result->refused++;
+        sim_count(w, res->status == REPLICA_UNKNOWN ? SIM_STAT_UNKNOWN : SIM_STAT_STOPPED);
+    } else {
+        submit_refused(c);
     }
-    free(c);
+    call_end(c);
 }
 
-static void submit(struct sim_client *cl, struct sim_node *n, struct sim_op *op) {
+static void submit(struct sim_client *cl, struct sim_node *n, struct sim_op *op, bool clash) {
     struct world *w = cl->world;
-    struct call *c = malloc(sizeof(*c));
     struct bytes *command = NULL;
-    int rc;
+    struct mono deadline;
+    struct sim_call *c;
 
-    ASSERT(c);
-    *c = (struct call){.world = w, .op = (unsigned) (op - w->ops), .client = cl->slot};
-    op->tries++;
-    if (encode_submit(w, op, &command) < 0) {
+    if (encode_submit(op, clash, &command) < 0) {
         w->no_memory = true;
-        free(c);
         return;
     }
-    w->ops_pending++;
+    c = call_begin(cl, n, &deadline);
+    c->op = op;
+    c->clash = clash;
+    op->tries += !clash;
     cl->in_flight++;
-    rc = replica_propose(n->replica, command, op->keyed ? REPLICA_RETRY_SAFE : 0U, MONO_NEVER,
-                         submit_done, c);
-    if (rc != 0) {
-        w->ops_pending--;
+    if (replica_propose(n->replica, command, op->keyed ? REPLICA_RETRY_SAFE : 0U, deadline,
+                        submit_done, c) != 0) {
         cl->in_flight--;
-        if (op->tries == 1) {
-            op->state = OP_REFUSED;
-            w->result->refused++;
-        }
-        free(c);
+        if (!clash)
+            submit_refused(c);
+        call_end(c);
     }
 }
 
@@ -138,74 +198,77 @@ static void submit_new(struct sim_client *cl, struct sim_node *n) {
         return;
     op = &w->ops[w->ops_count];
     *op = (struct sim_op){.number = w->ops_count, .keyed = rng_chance(&w->rng, 600)};
-    op->begun_at = w->now_ns;
+    op->max_attempts = (uint32_t) rng_range(&w->rng, 1, 4);
     w->ops_count++;
-    w->result->submitted++;
-    submit(cl, n, op);
+    sim_count(w, SIM_STAT_SUBMITTED);
+    submit(cl, n, op, false);
 }
 
-/* An unknown outcome with a key may be tried again: it must yield the same job. */
+/* An unknown outcome with a key may be tried again: it must yield the same job. The key of a known
+ * job must be refused to anything else. */
 static void submit_again(struct sim_client *cl, struct sim_node *n) {
     struct world *w = cl->world;
 
     for (unsigned i = 0; i < 8 && w->ops_count > 0; i++) {
         struct sim_op *op = &w->ops[rng_below(&w->rng, w->ops_count)];
+        bool clash = op->state == OP_ACKED && rng_chance(&w->rng, 300);
 
         if (!op->keyed || op->state == OP_PENDING || op->state == OP_REFUSED)
             continue;
-        submit(cl, n, op);
+        sim_count(w, SIM_STAT_RETRIED);
+        submit(cl, n, op, clash);
         return;
     }
 }
 
+/* R16: the state read contains all that was committed anywhere when the read began. */
 static void read_done(void *arg, enum replica_status status, uint64_t index) {
-    struct call *c = arg;
+    struct sim_call *c = arg;
     struct world *w = c->world;
     struct sim_node *n = &w->nodes[c->node];
     Chronos__Internal__V1__JobRecord *rec = NULL;
 
-    w->ops_pending--;
+    sim_count(w, status == REPLICA_OK ? SIM_STAT_READS : SIM_STAT_READS_FAILED);
     if (status == REPLICA_OK) {
-        w->result->reads++;
-        if (index < c->acked_index)
-            sim_fail(w, "node %u: read at %llu, but %llu was acknowledged before it began",
-                     c->node + 1, (unsigned long long) index, (unsigned long long) c->acked_index);
+        if (index < c->committed || replica_applied(n->replica) < c->committed)
+            sim_fail(w, "node %u: read at %llu, but %llu was committed before it began",
+                     c->node + 1, (unsigned long long) index, (unsigned long long) c->committed);
         arena_clear(&w->arena);
         if (c->job_seq != 0 &&
             fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec) != 0)
             sim_fail(w, "node %u: acknowledged job %llu is missing from a linearizable read",
                      c->node + 1, (unsigned long long) c->job_seq);
     }
-    free(c);
+    call_end(c);
 }
 
 static void read_job(struct sim_client *cl, struct sim_node *n) {
     struct world *w = cl->world;
-    struct call *c = malloc(sizeof(*c));
+    struct mono deadline;
+    struct sim_call *c = call_begin(cl, n, &deadline);
 
-    ASSERT(c);
-    *c = (struct call){
-        .world = w, .client = cl->slot, .acked_index = w->checker.acked_index, .node = n->slot};
     if (w->ops_count > 0) {
         const struct sim_op *op = &w->ops[rng_below(&w->rng, w->ops_count)];
 
         if (op->state == OP_ACKED)
             c->job_seq = op->job_seq;
     }
-    w->ops_pending++;
-    if (replica_read(n->replica, MONO_NEVER, read_done, c) != 0) {
-        w->ops_pending--;
-        free(c);
-    }
+    if (replica_read(n->replica, deadline, read_done, c) != 0)
+        call_end(c);
 }
 
 static void cancel_done(void *arg, const struct replica_proposed *res) {
-    struct call *c = arg;
+    struct sim_call *c = arg;
+    struct world *w = c->world;
 
-    c->world->ops_pending--;
-    if (res->status == REPLICA_OK)
-        c->world->checker.acked_index = MAX(c->world->checker.acked_index, res->index);
-    free(c);
+    if (res->status == REPLICA_OK) {
+        w->checker.acked_index = MAX(w->checker.acked_index, res->index);
+        if (res->output->results_count == 1 && res->output->results[0].code == FSM_OK) {
+            sim_count(w, SIM_STAT_CANCELLED);
+            checker_cancelled(w, c->job_seq, res->index);
+        }
+    }
+    call_end(c);
 }
 
 static void cancel_job(struct sim_client *cl, struct sim_node *n) {
@@ -215,9 +278,11 @@ static void cancel_job(struct sim_client *cl, struct sim_node *n) {
     Chronos__Internal__V1__CancelJobItem *items[] = {&item};
     struct world *w = cl->world;
     struct bytes *command = NULL;
-    struct call *c;
+    struct mono deadline;
+    struct sim_call *c;
 
-    item.job_seq = 1 + rng_below(&w->rng, w->result->acked + 1);
+    item.job_seq = fsm_next_seq(replica_fsm(n->replica));
+    item.job_seq -= MIN(item.job_seq, rng_below(&w->rng, 12)); /* mostly one that still lives */
     body.items = items;
     body.n_items = 1;
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_CANCEL_JOB;
@@ -226,14 +291,10 @@ static void cancel_job(struct sim_client *cl, struct sim_node *n) {
         w->no_memory = true;
         return;
     }
-    c = malloc(sizeof(*c));
-    ASSERT(c);
-    *c = (struct call){.world = w, .client = cl->slot};
-    w->ops_pending++;
-    if (replica_propose(n->replica, command, REPLICA_RETRY_SAFE, MONO_NEVER, cancel_done, c) != 0) {
-        w->ops_pending--;
-        free(c);
-    }
+    c = call_begin(cl, n, &deadline);
+    c->job_seq = item.job_seq;
+    if (replica_propose(n->replica, command, REPLICA_RETRY_SAFE, deadline, cancel_done, c) != 0)
+        call_end(c);
 }
 
 void sim_client_act(struct sim_client *c) {
@@ -244,8 +305,12 @@ void sim_client_act(struct sim_client *c) {
     if (w->healing)
         return;
     if (n && c->in_flight < CLIENT_IN_FLIGHT_MAX) {
+        uint64_t burst = rng_chance(&w->rng, w->burst_permille) ? rng_below(&w->rng, BURST_MAX) : 0;
+
         if (dice < 60)
-            submit_new(c, n);
+            do
+                submit_new(c, n);
+            while (burst-- > 0);
         else if (dice < 70)
             submit_again(c, n);
         else if (dice < 92)

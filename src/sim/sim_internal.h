@@ -29,6 +29,7 @@ struct sim_event {
     enum sim_event_type type;
     unsigned a, b;       /* nodes, worker or client */
     uint64_t generation; /* of the node's life, the link or the session: older ones are dropped */
+    uint64_t append;     /* number of the AppendEntries inside on its link, 0 = none */
     struct bytes *payload;
 };
 
@@ -48,11 +49,24 @@ struct sim_node {
     bool job_running;                     /* a RUN or DONE event is on its way */
     bool job_ran;                         /* RUN happened, DONE not yet */
     uint64_t disk_slow_until;
+    uint64_t isolated_term; /* when it was cut off from all others, 0 = it is not */
+    uint64_t isolated_life;
     /* what the checkers remember */
-    uint64_t sent_term; /* the highest any message promised; survives crashes */
-    uint64_t seen_term, seen_commit, seen_applied, checked_last;
+    uint64_t sent_term;               /* the highest any message promised; survives crashes */
+    uint64_t acked_index, acked_term; /* newest entry it acknowledged; survives crashes */
+    uint64_t last_in_memory;          /* at the crash */
+    uint64_t seen_term, seen_commit, seen_applied;
     uint64_t events_cursor;
+    int64_t events_at_ms;
     bool seen_leader;
+    struct ghost_entry *chain; /* owned: its log as last looked at, by index */
+    size_t chain_cap;
+    uint64_t chain_last;
+};
+
+struct ghost_entry {
+    uint64_t term;
+    uint64_t hash; /* of this entry and all before it */
 };
 
 struct sim_attempt {
@@ -62,7 +76,7 @@ struct sim_attempt {
     uint64_t token;
     uint64_t ends_at;
     bool ended;
-    bool cancelled;
+    int outcome; /* once ended: Chronos__V1__AttemptOutcome */
     uint64_t report_at;
 };
 
@@ -81,6 +95,7 @@ struct sim_worker {
     bool welcomed;
     uint64_t to_worker_at, from_worker_at; /* a stream keeps its order */
     uint64_t next_beat;
+    uint64_t silent_until; /* stopped: hears and says nothing, loses nothing */
     struct sim_attempt *attempts;
 };
 
@@ -89,10 +104,10 @@ enum sim_op_state { OP_PENDING, OP_ACKED, OP_UNKNOWN, OP_REFUSED };
 struct sim_op { /* one submit and all its tries */
     unsigned number;
     bool keyed;
+    uint32_t max_attempts;
     enum sim_op_state state;
     unsigned tries;
     uint64_t job_seq;
-    uint64_t begun_at;
 };
 
 struct sim_client {
@@ -102,27 +117,44 @@ struct sim_client {
     unsigned in_flight;
 };
 
-struct ghost_entry {
-    uint64_t term;
-    uint64_t hash;
-};
-
 struct checker {
     struct u64map leader_of_term;  /* term -> id */
     struct ghost_entry *committed; /* by index */
     size_t committed_cap;
-    uint64_t committed_count; /* highest index known committed */
-    struct u64map votes;      /* node and term -> candidate, from sent replies */
-    struct u64map digests;    /* applied index -> digest's low half, never 0 */
-    struct u64map entry_hash; /* hash(index, term) -> hash of content and of the one before */
-    struct u64map job_state;  /* job -> struct job_ghost */
-    uint64_t acked_index;     /* highest index acknowledged to any client */
+    uint64_t committed_count;    /* highest index known committed */
+    struct u64map votes;         /* node and term -> candidate, from sent replies */
+    struct u64map digests;       /* applied index -> digest's low half, never 0 */
+    struct u64map entry_content; /* index and term -> hash of type and data */
+    struct u64map entry_chain;   /* index and term -> hash of the whole log up to there */
+    struct u64map candidates;    /* term -> first candidate; term and id -> its last entry */
+    struct u64map contested;     /* terms counted as such */
+    struct u64map events_hash;   /* index -> hash of the events it made */
+    struct u64map started;       /* job and token -> worker and incarnation that runs it */
+    struct u64map job_state;     /* job -> struct job_ghost */
+    uint64_t acked_index;        /* highest index acknowledged to any client */
 };
 
 struct job_ghost {
     uint64_t token;
     uint64_t index; /* of the last event seen */
+    uint64_t assigned_index;
+    uint64_t cancel_index; /* of an acknowledged cancel, 0 = none */
+    uint64_t result_token; /* whose result was acknowledged to its worker, 0 = none */
+    int result_outcome;
     int state;
+};
+
+/* A call of a client that is not answered yet. */
+struct sim_call {
+    struct sim_call *prev, *next; /* in the order of their begin */
+    struct world *world;
+    struct sim_op *op; /* submits */
+    unsigned client;
+    unsigned node;
+    uint64_t begun_at, answer_by;
+    uint64_t committed; /* reads: what was known committed anywhere when it began */
+    uint64_t job_seq;   /* reads: a job that must be there; cancels: the job */
+    bool clash;         /* a submit with a key that belongs to another request */
 };
 
 struct world {
@@ -141,6 +173,7 @@ struct world {
     struct sim_op ops[SIM_OPS_MAX];
     unsigned ops_count;
     unsigned ops_pending;
+    struct sim_call *calls_first, *calls_last;
     /* faults */
     bool healing;                               /* the liveness phase: no new faults */
     bool blocked[SIM_NODES_MAX][SIM_NODES_MAX]; /* from, to: nothing gets through */
@@ -148,20 +181,33 @@ struct world {
     uint32_t loss_permille, dup_permille, slow_permille;
     uint64_t delay_max_ns, disk_max_ns;
     uint64_t fault_interval_ns;
-    uint64_t seed_pool;
-    size_t applied_kept;
-    uint32_t segment_bytes;
+    uint64_t append_sent[SIM_NODES_MAX][SIM_NODES_MAX], append_got[SIM_NODES_MAX][SIM_NODES_MAX];
+    /* drawn settings of the nodes */
+    struct replica_options node_options;
+    uint64_t lease_ns, beat_ns, commit_timeout_ns;
+    uint32_t burst_permille; /* clients that submit many at once */
+    unsigned menu;           /* which faults are likely, see faults.c */
     struct checker checker;
     bool failed;
     bool no_memory;
     struct arena arena;
 };
 
+static inline void sim_count(struct world *w, enum sim_stat stat) {
+    w->result->stats[stat]++;
+}
+
 /* world.c */
 void sim_fail(struct world *w, const char *fmt, ...) _printf_(2, 3);
 void sim_trace(struct world *w, const char *fmt, ...) _printf_(2, 3);
-void sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsigned a, unsigned b,
-              uint64_t generation, struct bytes *payload);
+/* The event, for what is not said by the arguments; NULL when memory is out. */
+struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsigned a,
+                           unsigned b, uint64_t generation, struct bytes *payload);
+
+/* faults.c */
+void faults_draw(struct world *w, bool swarm);
+void faults_next(struct world *w);
+void faults_heal_network(struct world *w);
 
 /* sim_node.c */
 bool sim_node_start(struct sim_node *n);
@@ -175,18 +221,32 @@ void sim_node_free(struct sim_node *n);
 /* sim_worker.c */
 void sim_worker_start(struct sim_worker *wk);
 void sim_worker_wake(struct sim_worker *wk);
-void sim_worker_receive(struct sim_worker *wk, struct slice message);
+void sim_worker_receive(struct sim_worker *wk, struct bytes *message);
 void sim_worker_node_gone(struct sim_worker *wk);
 void sim_worker_kill(struct sim_worker *wk);
 void sim_worker_free(struct sim_worker *wk);
 
 /* sim_client.c */
 void sim_client_act(struct sim_client *c);
+void sim_client_check_deadlines(struct world *w);
 
 /* checker.c */
 void checker_init(struct checker *c);
 void checker_done(struct checker *c);
 void checker_node(struct world *w, struct sim_node *n);
 void checker_restarted(struct world *w, struct sim_node *n);
-void checker_sent(struct world *w, struct sim_node *n, struct slice payload);
+/* Remember @value under @key, or compare with what was remembered. False on difference. */
+bool checker_remember(struct world *w, struct u64map *m, uint64_t key, uint64_t value);
+uint64_t checker_entry_key(uint64_t index, uint64_t term);
+uint64_t checker_content_hash(uint32_t type, struct slice data);
+
+/* checker_wire.c */
+/* True when an AppendEntries is inside. */
+bool checker_sent(struct world *w, struct sim_node *n, struct slice payload);
+
+/* checker_jobs.c */
+void checker_jobs(struct world *w, struct sim_node *n);
+void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint64_t token);
+void checker_result_acked(struct world *w, const struct sim_attempt *a);
+void checker_cancelled(struct world *w, uint64_t seq, uint64_t index);
 void checker_final(struct world *w);

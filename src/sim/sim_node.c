@@ -83,9 +83,11 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
     struct sim_node *n = ctx;
     struct world *w = n->world;
     unsigned slot = (unsigned) to - 1, copies = 1;
+    uint64_t append = 0;
 
     ASSERT(slot < w->nodes_count && slot != n->slot);
-    checker_sent(w, n, bytes_slice(payload));
+    if (checker_sent(w, n, bytes_slice(payload)))
+        append = ++w->append_sent[n->slot][slot];
     if (w->blocked[n->slot][slot] || rng_chance(&w->rng, w->loss_permille)) {
         bytes_unref(payload);
         return;
@@ -94,10 +96,14 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
         copies = 2;
     for (unsigned i = 0; i < copies; i++) {
         uint64_t ns = rng_range(&w->rng, 50 * NS_PER_US, w->delay_max_ns);
+        struct sim_event *e;
 
         if (rng_chance(&w->rng, w->slow_permille))
             ns += rng_range(&w->rng, 0, 400 * NS_PER_MS);
-        sim_push(w, ns, SIM_DELIVER, n->slot, slot, w->link_gen[n->slot][slot], bytes_ref(payload));
+        e = sim_push(w, ns, SIM_DELIVER, n->slot, slot, w->link_gen[n->slot][slot],
+                     bytes_ref(payload));
+        if (e)
+            e->append = append;
     }
     bytes_unref(payload);
 }
@@ -105,7 +111,8 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
 static void node_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
     struct sim_node *n = ctx;
 
-    (void) level;
+    if (level == LOG_WARN && strcmp(msg, "worker lost") == 0)
+        sim_count(n->world, SIM_STAT_LEASES_EXPIRED);
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
 }
 
@@ -137,14 +144,11 @@ bool sim_node_start(struct sim_node *n) {
     int rc;
 
     n->log = (struct logger){.level = LOG_INFO, .sink = node_log, .ctx = n};
-    replica_options_default(&o, n->slot + 1, rng_next(&w->rng));
     bootstrap_config(w, &config);
+    o = w->node_options;
+    o.id = o.raft.id = n->slot + 1;
+    o.raft.seed = rng_next(&w->rng);
     o.bootstrap = &config;
-    o.client_address = "sim";
-    o.wal.segment_bytes = w->segment_bytes;
-    o.wal.spare_segments = 1;
-    o.raft.applied_entries_kept = w->applied_kept;
-    o.watch_events_max = 8192;
     n->life++;
     rc = replica_open(&o, &env, n->kv, &n->replica, &why);
     if (rc < 0) {
@@ -169,13 +173,31 @@ static void abandon_jobs(struct sim_node *n) {
         struct disk_job *job = n->job_head;
 
         n->job_head = job->next;
+        if (!n->job_head)
+            n->job_tail = NULL; /* what it did may ask for more */
         if (!n->job_ran)
             job->run(job);
         n->job_ran = false;
         job->done(job);
     }
-    n->job_tail = NULL;
     n->job_running = false;
+}
+
+/* Nothing reaches the disk any more; but a power cut may find a job half way. */
+static void kill_disk(struct sim_node *n, bool power_cut) {
+    struct world *w = n->world;
+    struct sim_disk_fault f = {.op = SIM_DISK_ANY, .nth = 1, .effect = SIM_DISK_CRASH};
+
+    if (sim_disk_crashed(n->disk)) {
+        sim_count(w, SIM_STAT_DISK_CRASHES);
+        return;
+    }
+    if (power_cut && n->job_head && !n->job_ran && rng_chance(&w->rng, 500)) {
+        f.nth = rng_range(&w->rng, 1, 4);
+        f.effect = rng_chance(&w->rng, 500) ? SIM_DISK_CRASH : SIM_DISK_CRASH_MID;
+        sim_count(w, SIM_STAT_DISK_CRASHES);
+    }
+    sim_disk_set_fault(n->disk, f);
 }
 
 void sim_node_crash(struct sim_node *n, bool power_cut) {
@@ -187,17 +209,20 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
 
     ASSERT(n->up);
     n->up = false;
+    n->last_in_memory = raft_last_index(replica_raft(n->replica));
+    if (raft_role(replica_raft(n->replica)) == RAFT_LEADER &&
+        n->last_in_memory > raft_commit(replica_raft(n->replica)))
+        sim_count(w, SIM_STAT_LEADER_CRASHES_TAIL);
     for (unsigned i = 0; i < w->nodes_count; i++) {
         w->link_gen[i][n->slot]++; /* its connections die with it */
         w->link_gen[n->slot][i]++;
     }
-    w->result->crashes++;
+    sim_count(w, SIM_STAT_CRASHES);
     sim_trace(w, "node %u: %s", n->slot + 1, power_cut ? "power cut" : "killed");
     for (unsigned i = 0; i < w->workers_count; i++)
         if (w->workers[i].session && w->workers[i].node == n->slot)
             sim_worker_node_gone(&w->workers[i]);
-    sim_disk_set_fault(
-        n->disk, (struct sim_disk_fault){.op = SIM_DISK_ANY, .nth = 1, .effect = SIM_DISK_CRASH});
+    kill_disk(n, power_cut);
     abandon_jobs(n);
     n->replica = replica_free(n->replica);
     sim_disk_clear_fault(n->disk);
@@ -217,6 +242,7 @@ void sim_node_free(struct sim_node *n) {
         sim_node_crash(n, false);
     if (n->kv)
         n->kv->ops->close(n->kv);
+    free(n->chain);
     (void) sim_disk_free(n->disk);
 }
 
@@ -237,7 +263,10 @@ void sim_node_turn(struct sim_node *n) {
     if (turns >= TURNS_MAX)
         sim_fail(w, "node %u wants %d turns in a row: a busy loop", n->slot + 1, turns);
     if (replica_failed(n->replica, &why) != 0) {
-        if (!sim_disk_crashed(n->disk))
+        sim_trace(w, "node %u: stopped: %s", n->slot + 1, why.s);
+        if (sim_disk_fault_hit(n->disk) && !sim_disk_crashed(n->disk))
+            sim_count(w, SIM_STAT_DISK_ERRORS);
+        else if (!sim_disk_crashed(n->disk))
             sim_fail(w, "node %u stopped: %s", n->slot + 1, why.s);
         sim_node_crash(n, true);
         sim_push(w, rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S), SIM_NODE_RESTART, n->slot, 0,

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BEAT_NS (5 * NS_PER_S)
 #define REPORT_REPEAT_NS (2 * NS_PER_S)
+#define HELD_MAX 256
 
 static void wake_in(struct sim_worker *wk, uint64_t ns) {
     sim_push(wk->world, ns, SIM_WORKER_WAKE, wk->slot, 0, 0, NULL);
@@ -75,8 +75,8 @@ static void connect(struct sim_worker *wk) {
     struct world *w = wk->world;
     Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
     Chronos__V1__WorkerHello h = CHRONOS__V1__WORKER_HELLO__INIT;
-    Chronos__V1__AttemptRef refs[64], *running[64];
-    char ids[64][JOB_ID_BYTES_MAX];
+    Chronos__V1__AttemptRef refs[HELD_MAX], *running[HELD_MAX];
+    char ids[HELD_MAX][JOB_ID_BYTES_MAX];
     unsigned node = (unsigned) rng_below(&w->rng, w->nodes_count);
 
     if (rng_chance(&w->rng, 700) && wk->slot < w->nodes_count)
@@ -87,8 +87,8 @@ static void connect(struct sim_worker *wk) {
         return;
     }
     wk->node = node;
-    wk->next_beat = w->now_ns + BEAT_NS;
-    wake_in(wk, BEAT_NS);
+    wk->next_beat = w->now_ns + wk->world->beat_ns;
+    wake_in(wk, wk->world->beat_ns);
     h.worker_id = wk->id;
     h.incarnation = wk->incarnation;
     h.slots = wk->slots;
@@ -143,6 +143,7 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
         }
         if (attempt_find(wk, seq, ref->fencing_token))
             continue;
+        checker_started(w, wk, seq, ref->fencing_token);
         a = calloc(1, sizeof(*a));
         ASSERT(a);
         ns = !w->healing && rng_chance(&w->rng, 30)
@@ -172,16 +173,50 @@ static void kill_attempt(struct sim_worker *wk, const Chronos__V1__AttemptRef *r
         attempt_drop(wk, a);
         return;
     }
-    a->cancelled = !a->ended;
-    a->ended = true;
+    if (!a->ended) {
+        a->outcome = CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED;
+        a->ended = true;
+    }
     wake_in(wk, NS_PER_MS);
 }
 
-void sim_worker_receive(struct sim_worker *wk, struct slice message) {
-    Chronos__V1__NodeMessage *m =
-        chronos__v1__node_message__unpack(NULL, message.len, message.data);
+/* It ran to its end; sometimes the worker gives it back unrun. */
+static void attempt_ends(struct sim_worker *wk, struct sim_attempt *a) {
+    struct world *w = wk->world;
+
+    a->ended = true;
+    if (!w->healing && rng_chance(&w->rng, 20))
+        a->outcome = CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED;
+    else
+        a->outcome = a->seq % 7 == 0 ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED
+                                     : CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED;
+}
+
+static void report_acked(struct sim_worker *wk, const Chronos__V1__ReportResult *res) {
+    struct sim_attempt *a;
     uint64_t seq = 0;
 
+    if (!ref_parse(res->attempt, &seq))
+        return;
+    a = attempt_find(wk, seq, res->attempt->fencing_token);
+    if (res->stale)
+        sim_count(wk->world, SIM_STAT_STALE_REPORTS);
+    else if (a && a->outcome != CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED)
+        checker_result_acked(wk->world, a);
+    attempt_drop(wk, a);
+}
+
+void sim_worker_receive(struct sim_worker *wk, struct bytes *message) {
+    struct world *w = wk->world;
+    Chronos__V1__NodeMessage *m;
+
+    if (w->now_ns < wk->silent_until) { /* it waits in the socket, behind what waits already */
+        wk->to_worker_at = MAX(wk->to_worker_at, wk->silent_until) + 1;
+        sim_push(w, wk->to_worker_at - w->now_ns, SIM_TO_WORKER, wk->slot, 0, wk->session_gen,
+                 bytes_ref(message));
+        return;
+    }
+    m = chronos__v1__node_message__unpack(NULL, message->len, message->data);
     if (!m) {
         sim_fail(wk->world, "worker %s got a malformed message", wk->id);
         return;
@@ -196,14 +231,8 @@ void sim_worker_receive(struct sim_worker *wk, struct slice message) {
     } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_KILL) {
         kill_attempt(wk, m->kill->attempt, m->kill->cancelled);
     } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_REPORT_ACK) {
-        for (size_t i = 0; i < m->report_ack->n_results; i++) {
-            const Chronos__V1__ReportResult *res = m->report_ack->results[i];
-
-            if (res->stale)
-                wk->world->result->stale_reports++;
-            if (ref_parse(res->attempt, &seq))
-                attempt_drop(wk, attempt_find(wk, seq, res->attempt->fencing_token));
-        }
+        for (size_t i = 0; i < m->report_ack->n_results; i++)
+            report_acked(wk, m->report_ack->results[i]);
     }
     chronos__v1__node_message__free_unpacked(m, NULL);
 }
@@ -218,9 +247,7 @@ static void report(struct sim_worker *wk, struct sim_attempt *a) {
 
     ref_fill(&ref, id, a);
     r.attempt = &ref;
-    r.outcome = a->cancelled      ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED
-                : a->seq % 7 == 0 ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED
-                                  : CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED;
+    r.outcome = (Chronos__V1__AttemptOutcome) a->outcome;
     if (r.outcome == CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED) {
         r.reason = CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_EXIT_CODE;
         r.exit_code = 3;
@@ -239,9 +266,13 @@ void sim_worker_wake(struct sim_worker *wk) {
 
     if (!wk->up)
         return;
+    if (w->now_ns < wk->silent_until) {
+        wake_in(wk, wk->silent_until - w->now_ns);
+        return;
+    }
     for (struct sim_attempt *a = wk->attempts; a; a = a->next)
         if (!a->ended && w->now_ns >= a->ends_at)
-            a->ended = true;
+            attempt_ends(wk, a);
     if (wk->session && wk->session_ended)
         drop_session(wk);
     if (!wk->session) {
@@ -260,16 +291,17 @@ void sim_worker_wake(struct sim_worker *wk) {
         m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HEARTBEAT;
         m.heartbeat = &b;
         send_to_node(wk, &m);
-        wk->next_beat = w->now_ns + BEAT_NS;
-        wake_in(wk, BEAT_NS);
+        wk->next_beat = w->now_ns + wk->world->beat_ns;
+        wake_in(wk, wk->world->beat_ns);
     }
 }
 
 void sim_worker_start(struct sim_worker *wk) {
     wk->up = true;
+    wk->silent_until = 0;
     wk->incarnation = rng_next(&wk->world->rng) | 1;
     wake_in(wk, rng_range(&wk->world->rng, 0, 100 * NS_PER_MS));
-    wake_in(wk, BEAT_NS);
+    wake_in(wk, wk->world->beat_ns);
 }
 
 /* kill -9: all attempts die with it; it comes back as another incarnation that holds none. */

@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #define HEAL_NS (120 * NS_PER_S)
+#define LEADER_WITHIN_NS (10 * 300 * NS_PER_MS) /* of healing: ten election timeouts */
+#define TERM_GROWTH_MAX 3                       /* after healing */
 #define SETTLE_NS (2 * NS_PER_S)
+#define QUIET_NS (50 * NS_PER_S) /* a thousand heartbeats */
+#define QUIET_ONE_IN 16
 #define ARENA_MAX (16UL * 1024 * 1024)
 
 void sim_fail(struct world *w, const char *fmt, ...) {
@@ -31,25 +32,23 @@ void sim_fail(struct world *w, const char *fmt, ...) {
 void sim_trace(struct world *w, const char *fmt, ...) {
     char line[1024];
     va_list ap;
-    int n;
 
+    if (!w->o.trace)
+        return;
     va_start(ap, fmt);
-    n = vsnprintf(line, sizeof(line), fmt, ap);
+    (void) vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
-    w->result->trace_hash ^= XXH3_64bits_withSeed(line, (size_t) MIN(n, (int) sizeof(line) - 1),
-                                                  w->result->trace_hash + w->now_ns);
-    if (w->o.trace)
-        printf("%12.6f %s\n", (double) w->now_ns / 1e9, line);
+    printf("%12.6f %s\n", (double) w->now_ns / 1e9, line);
 }
 
-void sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsigned a, unsigned b,
-              uint64_t generation, struct bytes *payload) {
+struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsigned a,
+                           unsigned b, uint64_t generation, struct bytes *payload) {
     struct sim_event *e = malloc(sizeof(*e));
 
     if (!e) {
         w->no_memory = true;
         bytes_unref(payload);
-        return;
+        return NULL;
     }
     *e = (struct sim_event){.seq = w->next_seq++,
                             .type = type,
@@ -63,106 +62,9 @@ void sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsi
         w->no_memory = true;
         bytes_unref(payload);
         free(e);
+        return NULL;
     }
-}
-
-/* ---- faults
- * --------------------------------------------------------------------------------------------- */
-
-static void heal_network(struct world *w) {
-    memset(w->blocked, 0, sizeof(w->blocked));
-}
-
-static void partition(struct world *w) {
-    uint64_t kind = rng_below(&w->rng, 4);
-    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
-    unsigned b = (unsigned) rng_below(&w->rng, w->nodes_count);
-
-    heal_network(w);
-    w->result->partitions++;
-    sim_trace(w, "partition kind=%u a=%u b=%u", (unsigned) kind, a + 1, b + 1);
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        for (unsigned k = 0; k < w->nodes_count; k++) {
-            if (i == k)
-                continue;
-            if (kind == 0) /* one node alone */
-                w->blocked[i][k] = i == a || k == a;
-            else if (kind == 1) /* one direction of one node */
-                w->blocked[i][k] = i == a;
-            else if (kind == 2) /* two halves */
-                w->blocked[i][k] = (i <= a) != (k <= a);
-            else /* one link, one way */
-                w->blocked[i][k] = i == a && k == b;
-        }
-    }
-}
-
-static void crash_some(struct world *w) {
-    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
-    bool all = rng_chance(&w->rng, 60), power = rng_chance(&w->rng, 700);
-
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        struct sim_node *n = &w->nodes[i];
-
-        if (!n->up || (!all && i != a))
-            continue;
-        sim_node_crash(n, power);
-        sim_push(w, rng_range(&w->rng, NS_PER_MS, 3 * NS_PER_S), SIM_NODE_RESTART, i, 0, n->life,
-                 NULL);
-    }
-}
-
-/* The power goes in the middle of the disk job that runs next. */
-static void arm_disk_crash(struct world *w) {
-    struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
-
-    if (!n->up)
-        return;
-    sim_trace(w, "node %u: the power will go within its next disk operations", n->slot + 1);
-    sim_disk_set_fault(n->disk, (struct sim_disk_fault){.op = SIM_DISK_ANY,
-                                                        .nth = rng_range(&w->rng, 1, 12),
-                                                        .effect = rng_chance(&w->rng, 500)
-                                                                      ? SIM_DISK_CRASH
-                                                                      : SIM_DISK_CRASH_MID});
-}
-
-static void flap_link(struct world *w) {
-    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
-    unsigned b = (unsigned) rng_below(&w->rng, w->nodes_count);
-
-    if (a == b || !w->nodes[a].up)
-        return;
-    sim_trace(w, "link %u->%u breaks", a + 1, b + 1);
-    w->link_gen[a][b]++; /* what is under way is lost */
-    replica_on_peer_link(w->nodes[a].replica, b + 1, false);
-    sim_push(w, rng_range(&w->rng, NS_PER_MS, 500 * NS_PER_MS), SIM_LINK, a, b, w->nodes[a].life,
-             NULL);
-    sim_node_turn(&w->nodes[a]);
-}
-
-static void fault(struct world *w) {
-    uint64_t dice = rng_below(&w->rng, 100);
-    struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
-
-    if (w->healing)
-        return;
-    if (dice < 25)
-        crash_some(w);
-    else if (dice < 45)
-        partition(w);
-    else if (dice < 65)
-        heal_network(w);
-    else if (dice < 75)
-        flap_link(w);
-    else if (dice < 85)
-        arm_disk_crash(w);
-    else if (dice < 90)
-        n->disk_slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, NS_PER_S);
-    else if (dice < 95)
-        n->wall_offset_ms = (int64_t) rng_below(&w->rng, 524000) - 262000;
-    else
-        sim_worker_kill(&w->workers[rng_below(&w->rng, w->workers_count)]);
-    sim_push(w, rng_range(&w->rng, NS_PER_MS, 2 * w->fault_interval_ns), SIM_FAULT, 0, 0, 0, NULL);
+    return e;
 }
 
 /* ---- dispatch
@@ -175,6 +77,21 @@ static void on_link(struct world *w, const struct sim_event *e) {
         return;
     replica_on_peer_link(n->replica, e->b + 1, true);
     sim_node_turn(n);
+}
+
+static void on_deliver(struct world *w, struct sim_event *e) {
+    uint64_t *got = &w->append_got[e->a][e->b];
+
+    if (w->link_gen[e->a][e->b] != e->generation)
+        return;
+    if (e->append != 0) {
+        if (e->append == *got)
+            sim_count(w, SIM_STAT_APPENDS_DOUBLE);
+        else if (e->append < *got)
+            sim_count(w, SIM_STAT_APPENDS_LATE);
+        *got = MAX(*got, e->append);
+    }
+    sim_node_deliver(&w->nodes[e->b], e->a, e->payload);
 }
 
 static void on_from_worker(struct world *w, struct sim_event *e) {
@@ -201,8 +118,7 @@ static void dispatch(struct world *w, struct sim_event *e) {
             (void) sim_node_start(n);
         break;
     case SIM_DELIVER:
-        if (w->link_gen[e->a][e->b] == e->generation)
-            sim_node_deliver(&w->nodes[e->b], e->a, e->payload);
+        on_deliver(w, e);
         break;
     case SIM_LINK:
         on_link(w, e);
@@ -223,15 +139,32 @@ static void dispatch(struct world *w, struct sim_event *e) {
         break;
     case SIM_TO_WORKER:
         if (w->workers[e->a].session_gen == e->generation)
-            sim_worker_receive(&w->workers[e->a], bytes_slice(e->payload));
+            sim_worker_receive(&w->workers[e->a], e->payload);
         break;
     case SIM_FROM_WORKER:
         on_from_worker(w, e);
         break;
     case SIM_FAULT:
-        fault(w);
+        faults_next(w);
         break;
     }
+}
+
+/* R23: the trace hash covers every event, whether a line was printed for it or not. */
+static void mix(struct world *w, uint64_t value) {
+    uint64_t h = (w->result->trace_hash ^ value) * 0x9e3779b97f4a7c15ULL;
+
+    w->result->trace_hash = h ^ h >> 29;
+}
+
+/* Where the node of the event stands now. */
+static void mix_nodes(struct world *w, const struct sim_event *e) {
+    const struct sim_node *n = &w->nodes[(e->type == SIM_DELIVER ? e->b : e->a) % SIM_NODES_MAX];
+
+    if (!n->up)
+        return;
+    mix(w, raft_term(replica_raft(n->replica)) << 32 | raft_last_index(replica_raft(n->replica)));
+    mix(w, raft_commit(replica_raft(n->replica)) << 32 | replica_applied(n->replica));
 }
 
 static void step(struct world *w) {
@@ -242,7 +175,13 @@ static void step(struct world *w) {
     ASSERT((t->at.ns >> 10) >= w->now_ns);
     w->now_ns = t->at.ns >> 10;
     w->result->events++;
+    mix(w, w->now_ns);
+    mix(w, (uint64_t) e->type << 48 | (uint64_t) e->a << 40 | (uint64_t) e->b << 32 |
+               (e->payload ? e->payload->len : 0));
+    mix(w, e->generation);
     dispatch(w, e);
+    mix_nodes(w, e);
+    sim_client_check_deadlines(w);
     bytes_unref(e->payload);
     free(e);
 }
@@ -250,11 +189,52 @@ static void step(struct world *w) {
 /* ---- phases
  * --------------------------------------------------------------------------------------------- */
 
-static void draw_options(struct world *w) {
-    static const unsigned sizes[] = {3, 3, 3, 5, 5, 1, 2, 4, 7};
-    bool swarm = rng_chance(&w->rng, 300); /* very high rates, small logs */
+/* Settings of the nodes: small limits, so that every limit is met. */
+static void draw_node_options(struct world *w, bool swarm) {
+    struct replica_options *o = &w->node_options;
+    bool small = rng_chance(&w->rng, 500);
 
-    w->nodes_count = w->o.nodes ? w->o.nodes : sizes[rng_below(&w->rng, ARRAY_LEN(sizes))];
+    replica_options_default(o, 1, 0);
+    o->client_address = "sim";
+    o->wal.segment_bytes = WAL_SEGMENT_BYTES_MIN;
+    o->wal.spare_segments = 1;
+    o->watch_events_max = 8192;
+    o->raft.applied_entries_kept =
+        swarm || small ? rng_range(&w->rng, 2, 16) : rng_range(&w->rng, 16, 1000);
+    if (small) {
+        o->raft.append_bytes_max = rng_range(&w->rng, 64, 2048);
+        o->raft.inflight_messages_max = rng_range(&w->rng, 1, 8);
+        o->raft.inflight_bytes_max = rng_range(&w->rng, 64, 8192);
+        o->raft.uncommitted_entries_max = rng_range(&w->rng, 4, 64);
+        o->pending_proposals_max = rng_range(&w->rng, 2, 32);
+    }
+    if (rng_chance(&w->rng, 500))
+        o->fsm.overlay_bytes_max = rng_range(&w->rng, 256, 16384);
+    w->commit_timeout_ns =
+        rng_chance(&w->rng, 500) ? o->commit_timeout_ns : rng_range(&w->rng, 300, 2000) * NS_PER_MS;
+    w->lease_ns =
+        rng_chance(&w->rng, 400) ? o->worker_lease_ns : rng_range(&w->rng, 300, 3000) * NS_PER_MS;
+    w->beat_ns = w->lease_ns / 3;
+    o->commit_timeout_ns = w->commit_timeout_ns;
+    o->worker_lease_ns = w->lease_ns;
+    o->worker_heartbeat_ns = w->beat_ns;
+}
+
+/* Mostly three and five nodes; the others now and then. */
+static unsigned draw_nodes(struct world *w) {
+    static const unsigned rare[] = {1, 2, 4, 7};
+    uint64_t dice = rng_below(&w->rng, 100);
+
+    if (dice < 85)
+        return dice < 45 ? 3 : 5;
+    return rare[rng_below(&w->rng, ARRAY_LEN(rare))];
+}
+
+static void draw_options(struct world *w) {
+    bool swarm = rng_chance(&w->rng, 300); /* very high rates, small logs */
+    unsigned nodes = draw_nodes(w);
+
+    w->nodes_count = w->o.nodes ? w->o.nodes : nodes;
     w->workers_count = (unsigned) rng_range(&w->rng, 1, w->nodes_count);
     w->clients_count = (unsigned) rng_range(&w->rng, 1, SIM_CLIENTS_MAX);
     w->loss_permille = (uint32_t) rng_below(&w->rng, swarm ? 200 : 20);
@@ -262,12 +242,14 @@ static void draw_options(struct world *w) {
     w->slow_permille = (uint32_t) rng_below(&w->rng, swarm ? 100 : 10);
     w->delay_max_ns = rng_range(&w->rng, 200 * NS_PER_US, (swarm ? 60 : 10) * NS_PER_MS);
     w->disk_max_ns = rng_range(&w->rng, 100 * NS_PER_US, (swarm ? 40 : 5) * NS_PER_MS);
-    w->fault_interval_ns = rng_range(&w->rng, (swarm ? 20 : 300) * NS_PER_MS, 3 * NS_PER_S);
-    w->applied_kept = swarm ? rng_range(&w->rng, 2, 16) : rng_range(&w->rng, 16, 1000);
-    w->segment_bytes = 64U * 1024;
-    sim_trace(w, "seed=%llu nodes=%u workers=%u clients=%u loss=%u dup=%u swarm=%d",
+    w->burst_permille = rng_chance(&w->rng, 300) ? 100 : 5;
+    draw_node_options(w, swarm);
+    faults_draw(w, swarm);
+    sim_trace(w,
+              "seed=%llu nodes=%u workers=%u clients=%u loss=%u dup=%u swarm=%d menu=%u kept=%zu",
               (unsigned long long) w->o.seed, w->nodes_count, w->workers_count, w->clients_count,
-              w->loss_permille, w->dup_permille, (int) swarm);
+              w->loss_permille, w->dup_permille, (int) swarm, w->menu,
+              w->node_options.raft.applied_entries_kept);
 }
 
 static void build(struct world *w) {
@@ -301,12 +283,13 @@ static void build(struct world *w) {
 static void heal(struct world *w) {
     sim_trace(w, "healing after %llu events", (unsigned long long) w->result->events);
     w->healing = true;
-    heal_network(w);
+    faults_heal_network(w);
     w->loss_permille = w->dup_permille = w->slow_permille = 0;
     w->delay_max_ns = MIN(w->delay_max_ns, 2 * NS_PER_MS);
     w->disk_max_ns = MIN(w->disk_max_ns, 2 * NS_PER_MS);
     for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
         sim_disk_clear_fault(w->nodes[i].disk);
+        w->nodes[i].disk_slow_until = 0;
         if (!w->nodes[i].up)
             (void) sim_node_start(&w->nodes[i]);
     }
@@ -334,12 +317,30 @@ static bool settled(const struct world *w) {
     return applied > 0;
 }
 
-static void liveness(struct world *w) {
-    uint64_t end = w->now_ns + HEAL_NS, quiet_from;
+static uint64_t highest_term(const struct world *w) {
+    uint64_t term = 0;
 
-    while (!w->failed && !w->no_memory && w->heap.count > 0 && w->now_ns < end && !settled(w))
-        step(w);
-    for (unsigned i = 0; i < w->nodes_count && !w->failed && !settled(w); i++)
+    for (unsigned i = 0; i < w->nodes_count; i++)
+        if (w->nodes[i].up)
+            term = MAX(term, raft_term(replica_raft(w->nodes[i].replica)));
+    return term;
+}
+
+static bool has_leader(const struct world *w) {
+    for (unsigned i = 0; i < w->nodes_count; i++)
+        if (w->nodes[i].up && raft_role(replica_raft(w->nodes[i].replica)) == RAFT_LEADER &&
+            raft_leader_ready(replica_raft(w->nodes[i].replica)) &&
+            raft_term(replica_raft(w->nodes[i].replica)) == highest_term(w))
+            return true;
+    return false;
+}
+
+static bool may_step(const struct world *w) {
+    return !w->failed && !w->no_memory && w->heap.count > 0;
+}
+
+static void not_settled(struct world *w) {
+    for (unsigned i = 0; i < w->nodes_count; i++)
         if (w->nodes[i].up)
             sim_trace(
                 w, "node %u: applied=%llu last=%llu pending=%llu running=%llu", i + 1,
@@ -349,14 +350,34 @@ static void liveness(struct world *w) {
                                                     CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING),
                 (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
                                                     CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING));
-    if (!w->failed && !settled(w))
-        sim_fail(w, "liveness: not settled %llu s after healing (%u calls unanswered)",
-                 (unsigned long long) (HEAL_NS / NS_PER_S), w->ops_pending);
-    quiet_from = w->now_ns;
-    while (!w->failed && !w->no_memory && w->now_ns < quiet_from + SETTLE_NS)
+    sim_fail(w, "liveness: not settled %llu s after healing (%u calls unanswered)",
+             (unsigned long long) (HEAL_NS / NS_PER_S), w->ops_pending);
+}
+
+/* All that is under way comes to an end, with one leader for ever after. */
+static void liveness(struct world *w) {
+    uint64_t healed_at = w->now_ns, term = highest_term(w), quiet_from, elections;
+    uint64_t quiet = rng_below(&w->rng, QUIET_ONE_IN) == 0 ? QUIET_NS : SETTLE_NS;
+
+    while (may_step(w) && w->now_ns < healed_at + LEADER_WITHIN_NS && !has_leader(w))
         step(w);
+    if (may_step(w) && !has_leader(w))
+        sim_fail(w, "liveness: no leader ten election timeouts after healing");
+    while (may_step(w) && w->now_ns < healed_at + HEAL_NS && !settled(w))
+        step(w);
+    if (!w->failed && !settled(w))
+        not_settled(w);
+    quiet_from = w->now_ns;
+    elections = w->result->stats[SIM_STAT_ELECTIONS];
+    while (may_step(w) && w->now_ns < quiet_from + quiet)
+        step(w);
+    if (w->result->stats[SIM_STAT_ELECTIONS] != elections)
+        sim_fail(w, "liveness: an election although nothing happened");
+    if (highest_term(w) > term + TERM_GROWTH_MAX)
+        sim_fail(w, "liveness: terms grew from %llu to %llu after healing",
+                 (unsigned long long) term, (unsigned long long) highest_term(w));
     /* The last thing heard may be half way to the others. */
-    while (!w->failed && !w->no_memory && w->now_ns < quiet_from + 2 * SETTLE_NS && !settled(w))
+    while (may_step(w) && w->now_ns < quiet_from + quiet + SETTLE_NS && !settled(w))
         step(w);
 }
 

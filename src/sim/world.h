@@ -1,10 +1,9 @@
 /* One world, one seed: several real replicas under virtual time.
  *
  * What it is: the production code of raft, storage, fsm, sched and node, driven by fakes of clock,
- * disk, network, workers and clients, with faults drawn from the seed and checkers that look at every
- * node after every event. The same seed gives the same trace hash.
- * What it is not: it links no os/; a stray system call in a pure folder is a link error.
- * Thread: one. */
+ * disk, network, workers and clients, with faults drawn from the seed and checkers that look at
+ * every node after every event. The same seed gives the same trace hash. What it is not: it links
+ * no os/; a stray system call in a pure folder is a link error. Thread: one. */
 #pragma once
 
 #include "base/map.h"
@@ -21,19 +20,59 @@
 
 struct sim_options {
     uint64_t seed;
-    unsigned nodes;        /* 0 = drawn: 3 or 5, sometimes 1, 2, 4, 7 */
-    uint64_t events_max;   /* of the safety phase */
-    bool trace;            /* one line per transition on stdout */
+    unsigned nodes;      /* 0 = drawn: 3 or 5, sometimes 1, 2, 4, 7 */
+    uint64_t events_max; /* of the safety phase */
+    bool trace;          /* one line per transition on stdout */
+};
+
+/* What a run did, counted so that one can see whether the drawn worlds are worth running. */
+enum sim_stat {
+    SIM_STAT_SUBMITTED,
+    SIM_STAT_ACKED,
+    SIM_STAT_UNKNOWN,
+    SIM_STAT_REFUSED,     /* channel full, or no leader within the deadline */
+    SIM_STAT_STOPPED,     /* the node died under a call */
+    SIM_STAT_RETRIED,     /* submits tried again under their idempotency key */
+    SIM_STAT_KEY_CLASHES, /* the same key with another request: refused */
+    SIM_STAT_CANCELLED,
+    SIM_STAT_READS,
+    SIM_STAT_READS_FAILED,
+    SIM_STAT_JOBS_ENDED,
+    SIM_STAT_ATTEMPTS,
+    SIM_STAT_LOSSES, /* attempts taken from a lost worker */
+    SIM_STAT_LEASES_EXPIRED,
+    SIM_STAT_STALE_REPORTS,
+    SIM_STAT_ELECTIONS,
+    SIM_STAT_CONTESTED, /* terms with two candidates */
+    SIM_STAT_TRANSFERS, /* TimeoutNow sent */
+    SIM_STAT_CRASHES,
+    SIM_STAT_LEADER_CRASHES_TAIL, /* with entries nobody had committed */
+    SIM_STAT_DISK_CRASHES,        /* in the middle of a disk job */
+    SIM_STAT_DISK_ERRORS,
+    SIM_STAT_TAILS_LOST, /* a node came back with less than it had in memory */
+    SIM_STAT_PARTITIONS,
+    SIM_STAT_TRUNCATIONS,
+    SIM_STAT_TRUNCATIONS_LONG, /* of two entries or more */
+    SIM_STAT_FORWARDED,
+    SIM_STAT_FORWARDED_AGAIN,
+    SIM_STAT_FORWARDS_FULL,
+    SIM_STAT_APPENDS_REFUSED,
+    SIM_STAT_APPENDS_OLD, /* with entries that had to be read from the disk */
+    SIM_STAT_APPENDS_DOUBLE,
+    SIM_STAT_APPENDS_LATE, /* overtaken by a newer one */
+    SIM_STAT_VOTES_REFUSED,
+    SIM_STATS
 };
 
 struct sim_result {
     bool ok;
     char failure[512];
     uint64_t events;
-    uint64_t trace_hash;
-    uint64_t submitted, acked, unknown, refused, reads, jobs_done;
-    uint64_t elections, crashes, partitions, lost_workers, stale_reports;
+    uint64_t trace_hash; /* of every event and of what each node was after it */
+    uint64_t stats[SIM_STATS];
 };
+
+const char *sim_stat_name(enum sim_stat stat);
 
 /* Run one seed. 0 with *ret filled (also when a check failed); -ENOMEM when the simulator itself
  * could not run. */

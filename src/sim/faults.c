@@ -1,0 +1,298 @@
+/* What goes wrong, and how often: each seed draws its own menu, so that some worlds know only
+ * crashes, some only bad links, some a little of all (swarm testing). Thread: one. */
+#include "sim/sim_internal.h"
+
+enum fault {
+    FAULT_CRASH,
+    FAULT_CRASH_LEADER,
+    FAULT_PARTITION,
+    FAULT_HEAL,
+    FAULT_CUT_LEADER,
+    FAULT_PARTIAL_LINKS,
+    FAULT_FLAP,
+    FAULT_DISK_CRASH,
+    FAULT_DISK_ERROR,
+    FAULT_DISK_SLOW,
+    FAULT_CLOCK,
+    FAULT_WORKER_KILL,
+    FAULT_WORKER_SILENT,
+    FAULT_TRANSFER,
+    FAULTS
+};
+
+#define WEIGHT_BITS 2 /* of each fault in world.menu */
+#define WEIGHT_HEAL 4
+
+STATIC_ASSERT(FAULTS *WEIGHT_BITS <= 32, "the menu has room for every fault");
+
+/* ---- network
+ * ----------------------------------------------------------------------------------------- */
+
+/* R17: PreVote keeps the term of a node that nobody answers. */
+static void check_isolated(struct world *w, struct sim_node *n) {
+    if (n->isolated_term != 0 && n->up && n->isolated_life == n->life &&
+        raft_term(replica_raft(n->replica)) > n->isolated_term + 1)
+        sim_fail(w, "node %u was alone and its term grew from %llu to %llu", n->slot + 1,
+                 (unsigned long long) n->isolated_term,
+                 (unsigned long long) raft_term(replica_raft(n->replica)));
+    n->isolated_term = 0;
+}
+
+void faults_heal_network(struct world *w) {
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        check_isolated(w, &w->nodes[i]);
+        for (unsigned k = 0; k < w->nodes_count; k++)
+            w->blocked[i][k] = false;
+    }
+}
+
+static void isolate(struct world *w, unsigned a) {
+    struct sim_node *n = &w->nodes[a];
+
+    for (unsigned i = 0; i < w->nodes_count; i++)
+        w->blocked[i][a] = w->blocked[a][i] = i != a;
+    if (n->up && w->nodes_count > 1) {
+        n->isolated_term = raft_term(replica_raft(n->replica));
+        n->isolated_life = n->life;
+    }
+}
+
+static void partition(struct world *w) {
+    uint64_t kind = rng_below(&w->rng, 4);
+    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
+    unsigned b = (unsigned) rng_below(&w->rng, w->nodes_count);
+
+    faults_heal_network(w);
+    sim_count(w, SIM_STAT_PARTITIONS);
+    sim_trace(w, "partition kind=%u a=%u b=%u", (unsigned) kind, a + 1, b + 1);
+    if (kind == 0) {
+        isolate(w, a);
+        return;
+    }
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        for (unsigned k = 0; k < w->nodes_count; k++) {
+            if (i == k)
+                continue;
+            if (kind == 1) /* one direction of one node */
+                w->blocked[i][k] = i == a;
+            else if (kind == 2) /* two halves */
+                w->blocked[i][k] = (i <= a) != (k <= a);
+            else /* one link, one way */
+                w->blocked[i][k] = i == a && k == b;
+        }
+    }
+}
+
+/* The node that leads, by its own belief; NULL when none does. Of several the one drawn. */
+static struct sim_node *a_leader(struct world *w) {
+    unsigned from = (unsigned) rng_below(&w->rng, w->nodes_count);
+
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        struct sim_node *n = &w->nodes[(from + i) % w->nodes_count];
+
+        if (n->up && raft_role(replica_raft(n->replica)) == RAFT_LEADER)
+            return n;
+    }
+    return NULL;
+}
+
+/* A leader that nobody hears, that hears nobody, or both: its tail is lost to the next one. */
+static void cut_leader(struct world *w) {
+    const struct sim_node *n = a_leader(w);
+    uint64_t kind = rng_below(&w->rng, 3);
+
+    if (!n)
+        return;
+    faults_heal_network(w);
+    sim_count(w, SIM_STAT_PARTITIONS);
+    sim_trace(w, "leader %u is cut off, kind=%u", n->slot + 1, (unsigned) kind);
+    if (kind == 0) {
+        isolate(w, n->slot);
+        return;
+    }
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        if (i == n->slot)
+            continue;
+        if (kind == 1)
+            w->blocked[n->slot][i] = true;
+        else
+            w->blocked[i][n->slot] = true;
+    }
+}
+
+/* Each link both ways with its own luck: majorities that share one node, chains, rings. */
+static void partial_links(struct world *w) {
+    faults_heal_network(w);
+    sim_count(w, SIM_STAT_PARTITIONS);
+    sim_trace(w, "partial links");
+    for (unsigned i = 0; i < w->nodes_count; i++)
+        for (unsigned k = 0; k < i; k++)
+            w->blocked[i][k] = w->blocked[k][i] = rng_chance(&w->rng, 400);
+}
+
+static void flap_link(struct world *w) {
+    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
+    unsigned b = (unsigned) rng_below(&w->rng, w->nodes_count);
+
+    if (a == b || !w->nodes[a].up)
+        return;
+    sim_trace(w, "link %u->%u breaks", a + 1, b + 1);
+    w->link_gen[a][b]++; /* what is under way is lost */
+    replica_on_peer_link(w->nodes[a].replica, b + 1, false);
+    sim_push(w, rng_range(&w->rng, NS_PER_MS, 500 * NS_PER_MS), SIM_LINK, a, b, w->nodes[a].life,
+             NULL);
+    sim_node_turn(&w->nodes[a]);
+}
+
+/* ---- nodes and disks
+ * ------------------------------------------------------------------------------------------- */
+
+static void crash(struct world *w, struct sim_node *n, bool power_cut) {
+    if (!n->up)
+        return;
+    sim_node_crash(n, power_cut);
+    sim_push(w, rng_range(&w->rng, NS_PER_MS, 3 * NS_PER_S), SIM_NODE_RESTART, n->slot, 0, n->life,
+             NULL);
+}
+
+static void crash_some(struct world *w) {
+    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
+    bool all = rng_chance(&w->rng, 60), power = rng_chance(&w->rng, 700);
+
+    for (unsigned i = 0; i < w->nodes_count; i++)
+        if (all || i == a)
+            crash(w, &w->nodes[i], power);
+}
+
+static void crash_leader(struct world *w) {
+    struct sim_node *n = a_leader(w);
+
+    if (n)
+        crash(w, n, rng_chance(&w->rng, 700));
+}
+
+/* The power goes in the middle of the disk job that runs next. */
+static void arm_disk_crash(struct world *w, struct sim_node *n) {
+    sim_trace(w, "node %u: the power will go within its next disk operations", n->slot + 1);
+    sim_disk_set_fault(n->disk, (struct sim_disk_fault){.op = SIM_DISK_ANY,
+                                                        .nth = rng_range(&w->rng, 1, 12),
+                                                        .effect = rng_chance(&w->rng, 500)
+                                                                      ? SIM_DISK_CRASH
+                                                                      : SIM_DISK_CRASH_MID});
+}
+
+/* A write or a sync fails: the node must end at once and acknowledge nothing of it (W3). */
+static void arm_disk_error(struct world *w, struct sim_node *n) {
+    static const struct sim_disk_fault kinds[] = {
+        {.op = SIM_DISK_DATASYNC, .effect = SIM_DISK_FAIL, .err = -5},
+        {.op = SIM_DISK_DATASYNC, .effect = SIM_DISK_SYNC_LIES, .err = -5},
+        {.op = SIM_DISK_DATASYNC, .effect = SIM_DISK_SYNC_DROPS, .err = -5},
+        {.op = SIM_DISK_PWRITE, .effect = SIM_DISK_FAIL, .err = -5},
+        {.op = SIM_DISK_PWRITE, .effect = SIM_DISK_FAIL, .err = -28},
+    };
+    struct sim_disk_fault f = kinds[rng_below(&w->rng, ARRAY_LEN(kinds))];
+
+    f.nth = rng_range(&w->rng, 1, 6);
+    sim_trace(w, "node %u: disk operation %d fails soon with %d", n->slot + 1, (int) f.op, f.err);
+    sim_disk_set_fault(n->disk, f);
+}
+
+/* ---- the menu
+ * --------------------------------------------------------------------------------------------- */
+
+void faults_draw(struct world *w, bool swarm) {
+    static const unsigned short_ms[] = {20, 60, 200};
+
+    w->menu = (unsigned) rng_next(&w->rng);
+    w->fault_interval_ns = rng_range(
+        &w->rng, (swarm ? 20 : 100) * NS_PER_MS,
+        rng_chance(&w->rng, 300) ? 3 * NS_PER_S : short_ms[rng_below(&w->rng, 3)] * 10 * NS_PER_MS);
+}
+
+static unsigned weight(const struct world *w, enum fault f) {
+    unsigned drawn = w->menu >> (f * WEIGHT_BITS) & ((1U << WEIGHT_BITS) - 1);
+
+    return f == FAULT_HEAL ? WEIGHT_HEAL + drawn : drawn;
+}
+
+static enum fault draw_fault(struct world *w) {
+    unsigned total = 0;
+    uint64_t dice;
+
+    for (unsigned f = 0; f < FAULTS; f++)
+        total += weight(w, (enum fault) f);
+    dice = rng_below(&w->rng, total);
+    for (unsigned f = 0; f < FAULTS; f++) {
+        if (dice < weight(w, (enum fault) f))
+            return (enum fault) f;
+        dice -= weight(w, (enum fault) f);
+    }
+    return FAULT_HEAL;
+}
+
+static void strike(struct world *w, enum fault f) {
+    struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
+    struct sim_worker *wk = &w->workers[rng_below(&w->rng, w->workers_count)];
+
+    switch (f) {
+    case FAULT_CRASH:
+        crash_some(w);
+        break;
+    case FAULT_CRASH_LEADER:
+        crash_leader(w);
+        break;
+    case FAULT_PARTITION:
+        partition(w);
+        break;
+    case FAULT_HEAL:
+    case FAULTS:
+        faults_heal_network(w);
+        break;
+    case FAULT_CUT_LEADER:
+        cut_leader(w);
+        break;
+    case FAULT_PARTIAL_LINKS:
+        partial_links(w);
+        break;
+    case FAULT_FLAP:
+        flap_link(w);
+        break;
+    case FAULT_DISK_CRASH:
+        if (n->up)
+            arm_disk_crash(w, n);
+        break;
+    case FAULT_DISK_ERROR:
+        if (n->up)
+            arm_disk_error(w, n);
+        break;
+    case FAULT_DISK_SLOW:
+        n->disk_slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, NS_PER_S);
+        break;
+    case FAULT_CLOCK:
+        n->wall_offset_ms = (int64_t) rng_below(&w->rng, 524000) - 262000;
+        break;
+    case FAULT_WORKER_KILL:
+        sim_worker_kill(wk);
+        break;
+    case FAULT_WORKER_SILENT:
+        wk->silent_until = w->now_ns + rng_range(&w->rng, 100 * NS_PER_MS, 3 * w->lease_ns);
+        sim_trace(w, "worker %s: stopped for a while", wk->id);
+        break;
+    case FAULT_TRANSFER:
+        sim_trace(w, "node %u: hand over leadership", n->slot + 1);
+        n = a_leader(w);
+        if (n) {
+            replica_transfer_leadership(
+                n->replica, rng_chance(&w->rng, 500) ? 0 : 1 + rng_below(&w->rng, w->nodes_count));
+            sim_node_turn(n);
+        }
+        break;
+    }
+}
+
+void faults_next(struct world *w) {
+    if (w->healing)
+        return;
+    strike(w, draw_fault(w));
+    sim_push(w, rng_range(&w->rng, NS_PER_MS, 2 * w->fault_interval_ns), SIM_FAULT, 0, 0, 0, NULL);
+}
