@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_UNAVAILABLE = 4 };
 
 #define BATCH_JOBS 64U
 #define WORKER_SLOTS                                                                               \
@@ -63,7 +63,8 @@ struct menu {
     struct target target;
     struct bench_report report;
     struct floor_figures floor;
-    int failed; /* steps that did not succeed */
+    int failed;       /* steps that did not succeed */
+    bool unavailable; /* the cluster that was given does not answer */
 };
 
 /* A failed step does not end the menu; a signal does. */
@@ -185,6 +186,7 @@ static int with_cluster(struct menu *m, bool workers, int (*part)(struct menu *m
     }
     if (r == BENCH_OK) {
         r = target_open(&m->target, &m->bench, own ? &m->cluster : NULL);
+        m->unavailable = !own && r == BENCH_FAILED;
         if (r == BENCH_OK)
             r = part(m);
         target_close(&m->target);
@@ -229,16 +231,19 @@ static int run_menu(struct menu *m) {
     const bool *s = m->o.selected;
     int r = measure_floor(m, false);
 
-    if (r == BENCH_OK && m->o.addresses_count > 0) {
+    /* A directory that cannot be written, or no memory: nothing else would work. */
+    if (r != BENCH_OK || m->failed > 0)
+        return r;
+    if (m->o.addresses_count > 0) {
         r = with_cluster(m, false, part_all);
     } else {
-        if (r == BENCH_OK && (s[BENCH_SUBMIT] || s[BENCH_SUBMIT_BATCH]))
+        if (s[BENCH_SUBMIT] || s[BENCH_SUBMIT_BATCH])
             r = with_cluster(m, false, part_submits);
         if (r == BENCH_OK &&
             (s[BENCH_E2E_NOOP] || s[BENCH_E2E_EXEC] || s[BENCH_FAILOVER] || s[BENCH_IDLE]))
             r = with_cluster(m, true, part_jobs);
     }
-    return r == BENCH_OK ? measure_floor(m, true) : r;
+    return r == BENCH_OK && m->report.count > 0 ? measure_floor(m, true) : r;
 }
 
 /* ---- output -------------------------------------------------------------------------------- */
@@ -313,6 +318,9 @@ int bench_main(int argc, char **argv) {
                               : "interrupted; the cluster was stopped and its data removed");
         return EXIT_FAILED;
     }
-    print_report(m);
+    if (m->report.count > 0)
+        print_report(m);
+    if (m->unavailable)
+        return EXIT_UNAVAILABLE;
     return m->failed > 0 ? EXIT_FAILED : EXIT_OK;
 }
