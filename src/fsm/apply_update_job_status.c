@@ -9,6 +9,9 @@
 
 #define MESSAGE_UTF8_TAIL_MAX 3 /* continuation bytes of one character */
 
+static const char once_message[] =
+    "its worker was stopped while it ran, and it may be started only once";
+
 /* Cut to the limit, not inside a character. */
 static struct slice cut_message(struct slice s) {
     size_t n = s.len;
@@ -53,7 +56,15 @@ static enum job_event take_outcome(const struct item_update *s, struct record_jo
         return JOB_EVENT_FAIL; /* nobody asked: somebody else killed it */
     case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED:
         /* J19: given back after it was cancelled is as good as gone. */
-        return rec->cancel_requested ? JOB_EVENT_REPORT_CANCELLED : JOB_EVENT_RELEASE;
+        if (rec->cancel_requested)
+            return JOB_EVENT_REPORT_CANCELLED;
+        /* J14: at most once. What was started may have had its effect. */
+        if (s->started && rec->max_attempts == 1) {
+            rec->lost_attempts++;
+            rec->failure_reason = CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_WORKER_LOST;
+            return JOB_EVENT_LOSE_FINAL;
+        }
+        return JOB_EVENT_RELEASE;
     case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_UNSPECIFIED:
     case _CHRONOS__V1__ATTEMPT_OUTCOME_IS_INT_SIZE:
         break;
@@ -106,7 +117,9 @@ int apply_update_job_status(struct fsm *f, struct apply *a, const void *item, st
     }
     res->code = FSM_OK;
     if (event != JOB_EVENT_RELEASE) { /* a try that did not happen leaves no trace */
-        rec.failure_message = cut_message(s->message);
+        rec.failure_message = event == JOB_EVENT_LOSE_FINAL
+                                  ? slice_of(once_message, sizeof(once_message) - 1)
+                                  : cut_message(s->message);
         rec.exit_code = s->exit_code;
         rec.term_signal = s->term_signal;
         rec.output_tail = cut_tail(s->output_tail);

@@ -34,7 +34,8 @@ enum job_event {
     JOB_EVENT_RELEASE,          /* the worker gave it back: no attempt burned (C36) */
     JOB_EVENT_CANCEL,           /* a client asks */
     JOB_EVENT_LOSE_RETRY,       /* its worker is lost, attempts are left */
-    JOB_EVENT_LOSE_FINAL,       /* its worker is lost with the last attempt */
+    JOB_EVENT_LOSE_FINAL,       /* its worker is lost with the last attempt, or gave back
+                                   the only one (J14) */
     JOB_EVENT_LOSE_CANCELLED,   /* its worker is lost and cancel was requested (J19) */
     JOB_EVENT_COUNT
 };

@@ -89,6 +89,7 @@ static const struct wire_desc update_fields[] = {
     [5] = F(item_update, message, BYTES),    [6] = F(item_update, exit_code, I32),
     [7] = F(item_update, term_signal, I32),  [8] = F(item_update, output_tail, BYTES),
     [9] = F(item_update, output_bytes, U64), [10] = F(item_update, output_truncated, BOOL),
+    [11] = F(item_update, started, BOOL),
 };
 SHAPE(update, item_update);
 

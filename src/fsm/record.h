@@ -94,6 +94,7 @@ struct item_update {
     struct slice output_tail;
     uint64_t output_bytes;
     bool output_truncated;
+    bool started;
 };
 
 struct item_cancel {

@@ -169,6 +169,7 @@ static void item_from_report(Chronos__Internal__V1__UpdateJobStatus *u,
     u->output_tail = r->output_tail;
     u->output_bytes = r->output_bytes;
     u->output_truncated = r->output_truncated;
+    u->started = r->started;
 }
 
 static int batch_propose(struct report_batch *b) {

@@ -431,6 +431,7 @@ void attempt_report(const struct attempt *a, Chronos__V1__AttemptReport *ret) {
         ret->exit_code = MAX(a->end.exit_code, 0);
         ret->term_signal = a->end.term_signal;
     }
+    ret->started = a->pid != 0;
     ret->started_at_ms = a->started.ms;
     ret->finished_at_ms = a->finished.ms;
 }

@@ -139,8 +139,10 @@ struct bytes *cmd_register(const char *worker, uint64_t incarnation, uint32_t sl
     return fixture_encode(&c, now_ms);
 }
 
-struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutcome outcome,
-                         Chronos__V1__FailureReason reason, int64_t now_ms) {
+static struct bytes *encode_update(uint64_t seq, uint64_t token,
+                                   Chronos__V1__AttemptOutcome outcome,
+                                   Chronos__V1__FailureReason reason, bool started,
+                                   int64_t now_ms) {
     Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
     Chronos__Internal__V1__UpdateJobStatus u = CHRONOS__INTERNAL__V1__UPDATE_JOB_STATUS__INIT;
     char message[] = "said so", tail[] = "the tail";
@@ -154,9 +156,20 @@ struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutco
     u.output_tail.data = (uint8_t *) tail;
     u.output_tail.len = strlen(tail);
     u.output_bytes = 1000;
+    u.started = started;
     c.body_case = BODY(UPDATE_JOB_STATUS);
     c.update_job_status = &u;
     return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutcome outcome,
+                         Chronos__V1__FailureReason reason, int64_t now_ms) {
+    return encode_update(seq, token, outcome, reason, false, now_ms);
+}
+
+struct bytes *cmd_release(uint64_t seq, uint64_t token, bool started, int64_t now_ms) {
+    return encode_update(seq, token, CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED, 0,
+                         started, now_ms);
 }
 
 struct bytes *cmd_cancel(uint64_t seq, int64_t now_ms) {

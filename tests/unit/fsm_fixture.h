@@ -34,6 +34,8 @@ struct bytes *cmd_register(const char *worker, uint64_t incarnation, uint32_t sl
                            const uint64_t (*held)[2], size_t held_count, int64_t now_ms);
 struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutcome outcome,
                          Chronos__V1__FailureReason reason, int64_t now_ms);
+/* RELEASED; @started: a process of the attempt had been started. */
+struct bytes *cmd_release(uint64_t seq, uint64_t token, bool started, int64_t now_ms);
 struct bytes *cmd_cancel(uint64_t seq, int64_t now_ms);
 struct bytes *cmd_lose(const char *worker, uint64_t incarnation, int64_t now_ms);
 

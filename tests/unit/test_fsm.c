@@ -228,6 +228,51 @@ static void test_release_and_loss(void **state) {
     fixture_done(&x);
 }
 
+/* Goal: an attempt that may be the only one is not repeated once it was started (J14); one that was
+ * never started is, and so is one that has attempts left. Method: each case released, reported
+ * twice, and read back. */
+static void test_release_at_most_once(void **state) {
+    static const struct {
+        bool started, cancel;
+        uint32_t max_attempts;
+        Chronos__V1__JobState to;
+        Chronos__V1__FailureReason reason;
+    } cases[] = {
+        {false, false, 1, S(PENDING), 0},  {true, false, 1, S(FAILED), R(WORKER_LOST)},
+        {true, false, 2, S(PENDING), 0},   {true, true, 1, S(CANCELLED), 0},
+        {false, true, 1, S(CANCELLED), 0},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Chronos__Internal__V1__JobRecord *rec;
+        struct arena arena;
+        struct fixture x;
+        uint64_t token;
+
+        world(&x, 1, 1, cases[i].max_attempts);
+        assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+        token = fsm_applied_index(x.f);
+        if (cases[i].cancel)
+            assert_int_equal(fixture_do(&x, cmd_cancel(1, x.now_ms)), FSM_OK);
+        assert_int_equal(fixture_do(&x, cmd_release(1, token, cases[i].started, x.now_ms)), FSM_OK);
+        assert_int_equal(x.out->events_count, 1);
+        assert_int_equal(x.out->events[0].to, cases[i].to);
+        assert_int_equal(x.out->events[0].failure_reason, cases[i].reason);
+        arena_init(&arena, 1 << 20);
+        assert_int_equal(fsm_read_job(x.f, 1, &arena, &rec), 0);
+        assert_int_equal(rec->lost_attempts, cases[i].to == S(FAILED) ? 1 : 0);
+        assert_int_equal(rec->failure_message[0] != '\0', cases[i].to != S(PENDING));
+        arena_done(&arena);
+        if (cases[i].to == S(FAILED)) { /* repeated by the worker: the same answer, no change */
+            assert_int_equal(fixture_do(&x, cmd_release(1, token, true, x.now_ms)), FSM_OK);
+            assert_int_equal(x.out->events_count, 0);
+        }
+        fsm_check_invariants(x.f);
+        fixture_done(&x);
+    }
+}
+
 /* Goal: a registration keeps exactly the attempts it holds; slots may shrink below what runs (C27).
  */
 static void test_register_held(void **state) {
@@ -552,6 +597,7 @@ int main(void) {
         cmocka_unit_test(test_stale_changes_nothing),
         cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_release_and_loss),
+        cmocka_unit_test(test_release_at_most_once),
         cmocka_unit_test(test_register_held),
         cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_idempotency_stale_queue),

@@ -138,7 +138,15 @@ static enum fsm_code model_assign(struct model *m, uint64_t seq, int w, uint64_t
     return FSM_OK;
 }
 
-static enum fsm_code model_update(struct model *m, uint64_t seq, uint64_t token, int outcome) {
+static void model_release(struct model *m, struct model_job *j, bool started) {
+    if (started && j->max_attempts == 1)
+        model_lose_job(m, j);
+    else
+        model_move(m, j, j->cancel ? S(CANCELLED) : S(PENDING));
+}
+
+static enum fsm_code model_update(struct model *m, uint64_t seq, uint64_t token, int outcome,
+                                  bool started) {
     struct model_job *j;
 
     if (!model_known(m, seq))
@@ -155,7 +163,7 @@ static enum fsm_code model_update(struct model *m, uint64_t seq, uint64_t token,
     else if (outcome == O(CANCELLED))
         model_move(m, j, j->cancel ? S(CANCELLED) : S(FAILED));
     else if (outcome == O(RELEASED))
-        model_move(m, j, j->cancel ? S(CANCELLED) : S(PENDING));
+        model_release(m, j, started);
     else
         return FSM_REFUSED;
     return FSM_OK;
@@ -266,8 +274,11 @@ static struct bytes *random_update(struct rng *rng, struct model *m, int64_t sta
     uint64_t token = rng_chance(rng, 800) && model_known(m, seq) ? m->jobs[seq].token
                                                                  : rng_below(rng, m->index + 1);
     int outcome = (int) rng_below(rng, 6);
+    bool started = rng_chance(rng, 500);
 
-    *want = model_update(m, seq, token, outcome);
+    *want = model_update(m, seq, token, outcome, started);
+    if (outcome == O(RELEASED))
+        return cmd_release(seq, token, started, stamp);
     return cmd_update(seq, token, (Chronos__V1__AttemptOutcome) outcome, R(EXIT_CODE), stamp);
 }
 

@@ -573,12 +573,15 @@ static void test_drain(void **state) {
     node_assign_shell(&n, "j1", line);
     node_assign_shell(&n, "j2", "sleep 0.1; echo fine");
     node_assign_shell(&n, "j3", "true"); /* more than slots */
-    assert_int_equal(node_wait_report(&n, "j3")->outcome, RELEASED);
+    r = node_wait_report(&n, "j3");
+    assert_int_equal(r->outcome, RELEASED);
+    assert_false(r->started);
     wait_processes(needle, 1);
     worker_end(&p);
     r = node_report_of(&n, "j1");
     assert_non_null(r);
     assert_int_equal(r->outcome, RELEASED);
+    assert_true(r->started);
     r = node_report_of(&n, "j2");
     assert_non_null(r);
     assert_int_equal(r->outcome, COMPLETED);

@@ -174,6 +174,7 @@ static void take_report(struct node *n, const Chronos__V1__AttemptReport *r) {
     out->term_signal = r->term_signal;
     out->output_bytes = r->output_bytes;
     out->truncated = r->output_truncated;
+    out->started = r->started;
     (void) snprintf(out->message, sizeof(out->message), "%s", r->message);
     free(out->tail);
     out->tail = malloc(r->output_tail.len + 1);

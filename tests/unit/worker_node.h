@@ -29,6 +29,7 @@ struct node_report {
     char *tail; /* owned, NUL-terminated */
     uint64_t output_bytes;
     bool truncated;
+    bool started;
 };
 
 struct node {
