@@ -64,8 +64,10 @@ void leases_workers_changed(struct replica *r) {
     if (!r->was_leader)
         return;
     for (const struct fsm_worker *w = fsm_worker_first(r->fsm); w; w = w->next) {
-        const struct lease *l = lease_find(r, w->id);
+        struct lease *l = lease_find(r, w->id);
 
+        if (w->lost && l)
+            l->losing = true; /* also when nobody knew any more whether it was committed */
         if (w->lost || (l && l->incarnation == w->incarnation && !l->losing))
             continue;
         if (!lease_start(r, w))
@@ -84,6 +86,8 @@ bool leases_beat(struct replica *r, const char *worker_id, uint64_t incarnation)
     l = lease_find(r, worker_id);
     if (!l || l->incarnation != incarnation || l->losing)
         return false;
+    if (!leases_alive(r, w))
+        r->scheduler.dirty = true; /* back from a silence that no entry has made final */
     l->last_beat = r->now;
     l->beaten = true;
     return true;

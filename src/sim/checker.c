@@ -87,8 +87,8 @@ static void log_was_cut(struct world *w, struct sim_node *n, uint64_t top) {
     if (n->seen_leader && raft_role(r) == RAFT_LEADER && raft_term(r) == n->seen_term)
         sim_fail(w, "node %u cuts its log while it leads", n->slot + 1);
     if (n->acked_index > top) { /* legally: what it acknowledged was never committed */
-        n->acked_index = n->seen_commit;
-        n->acked_term = n->chain[n->seen_commit].term;
+        n->acked_index = top;
+        n->acked_term = n->chain[top].term;
     }
     n->chain_last = top;
 }

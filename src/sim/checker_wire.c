@@ -97,7 +97,6 @@ static void sent_append(struct world *w, struct sim_node *n, const wire_message 
 
 static void sent_append_answer(struct world *w, struct sim_node *n, const wire_message *m) {
     const struct raft *r = replica_raft(n->replica);
-    const struct raft_entry *e = raft_entry_at(r, m->match);
 
     if (m->reject) {
         sim_count(w, SIM_STAT_APPENDS_REFUSED);
@@ -109,9 +108,9 @@ static void sent_append_answer(struct world *w, struct sim_node *n, const wire_m
                      (unsigned long long) m->match, (unsigned long long) raft_durable_index(r));
         return;
     }
-    if (e && m->match > n->acked_index) {
+    if (m->match > n->acked_index && m->match <= n->chain_last) {
         n->acked_index = m->match;
-        n->acked_term = e->term;
+        n->acked_term = n->chain[m->match].term; /* the entry itself may have left memory */
     }
 }
 

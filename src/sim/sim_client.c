@@ -319,6 +319,6 @@ void sim_client_act(struct sim_client *c) {
             cancel_job(c, n);
         sim_node_turn(n);
     }
-    sim_push(w, rng_range(&w->rng, 100 * NS_PER_US, 60 * NS_PER_MS), SIM_CLIENT, c->slot, 0, 0,
+    sim_push(w, rng_range(&w->rng, 100 * NS_PER_US, w->client_gap_ns), SIM_CLIENT, c->slot, 0, 0,
              NULL);
 }

@@ -185,6 +185,10 @@ struct world {
     /* drawn settings of the nodes */
     struct replica_options node_options;
     uint64_t lease_ns, beat_ns, commit_timeout_ns;
+    uint64_t client_gap_ns;
+    uint32_t long_permille; /* of attempts that may outlive a lease */
+    bool in_order;          /* links keep their order, as TCP does; else messages overtake */
+    uint64_t link_at[SIM_NODES_MAX][SIM_NODES_MAX];
     uint32_t burst_permille; /* clients that submit many at once */
     unsigned menu;           /* which faults are likely, see faults.c */
     struct checker checker;

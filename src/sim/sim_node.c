@@ -100,6 +100,12 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
 
         if (rng_chance(&w->rng, w->slow_permille))
             ns += rng_range(&w->rng, 0, 400 * NS_PER_MS);
+        if (w->in_order) {
+            uint64_t *at = &w->link_at[n->slot][slot];
+
+            *at = MAX(*at + 1, w->now_ns + ns);
+            ns = *at - w->now_ns;
+        }
         e = sim_push(w, ns, SIM_DELIVER, n->slot, slot, w->link_gen[n->slot][slot],
                      bytes_ref(payload));
         if (e)

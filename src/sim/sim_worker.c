@@ -146,8 +146,8 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
         checker_started(w, wk, seq, ref->fencing_token);
         a = calloc(1, sizeof(*a));
         ASSERT(a);
-        ns = !w->healing && rng_chance(&w->rng, 30)
-                 ? rng_range(&w->rng, NS_PER_S, 20 * NS_PER_S)
+        ns = !w->healing && rng_chance(&w->rng, w->long_permille)
+                 ? rng_range(&w->rng, NS_PER_MS, 2 * w->lease_ns)
                  : rng_range(&w->rng, 10 * NS_PER_US, 30 * NS_PER_MS);
         *a = (struct sim_attempt){.next = wk->attempts,
                                   .seq = seq,

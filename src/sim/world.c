@@ -242,7 +242,10 @@ static void draw_options(struct world *w) {
     w->slow_permille = (uint32_t) rng_below(&w->rng, swarm ? 100 : 10);
     w->delay_max_ns = rng_range(&w->rng, 200 * NS_PER_US, (swarm ? 60 : 10) * NS_PER_MS);
     w->disk_max_ns = rng_range(&w->rng, 100 * NS_PER_US, (swarm ? 40 : 5) * NS_PER_MS);
-    w->burst_permille = rng_chance(&w->rng, 300) ? 100 : 5;
+    w->burst_permille = rng_chance(&w->rng, 200) ? 40 : 2;
+    w->client_gap_ns = rng_range(&w->rng, 10, 300) * NS_PER_MS;
+    w->long_permille = (uint32_t) rng_below(&w->rng, 300);
+    w->in_order = rng_chance(&w->rng, 500);
     draw_node_options(w, swarm);
     faults_draw(w, swarm);
     sim_trace(w,
