@@ -286,6 +286,7 @@ int raft_peer_status(const struct raft *r, uint64_t id, struct raft_peer_status 
             continue;
         *ret = (struct raft_peer_status){.id = id,
                                          .state = p->state,
+                                         .session = p->session,
                                          .match = p->match,
                                          .next = p->next,
                                          .last_contact = p->last_contact,

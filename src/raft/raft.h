@@ -289,6 +289,7 @@ enum raft_progress_state { RAFT_PROBE, RAFT_REPLICATE, RAFT_SNAPSHOT };
 struct raft_peer_status {
     uint64_t id;
     enum raft_progress_state state;
+    uint64_t session; /* match never decreases within one */
     uint64_t match;
     uint64_t next;
     struct mono last_contact; /* last response of any kind in this term; leader only */

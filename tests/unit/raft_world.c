@@ -268,7 +268,9 @@ static void check_peers(struct world *w, struct world_node *n) {
         if (raft_peer_status(n->raft, id, &s) != 0)
             continue;
         CHECK(w, s.next > s.match);
-        CHECK(w, s.match >= n->match_seen[id]); /* M3 */
+        if (s.session == n->match_session[id])
+            CHECK(w, s.match >= n->match_seen[id]); /* M3 */
+        n->match_session[id] = s.session;
         n->match_seen[id] = s.match;
         /* R12: durable there, unless a newer leader had it cut since. */
         CHECK(w, s.match <= w->nodes[id].log_count ||

@@ -64,7 +64,8 @@ struct world_node {
     uint64_t term_seen;
     uint64_t reads_ok;
     uint64_t reads_failed;
-    uint64_t match_seen[WORLD_NODES_MAX + 1]; /* by peer, in the term match_term */
+    uint64_t match_seen[WORLD_NODES_MAX + 1];    /* by peer, in the term match_term */
+    uint64_t match_session[WORLD_NODES_MAX + 1]; /* and in this session */
     uint64_t match_term;
 };
 
