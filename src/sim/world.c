@@ -370,6 +370,8 @@ static void liveness(struct world *w) {
         step(w);
     if (!w->failed && !settled(w))
         not_settled(w);
+    while (may_step(w) && w->now_ns < healed_at + LEADER_WITHIN_NS)
+        step(w); /* what was under way before healing may still start an election */
     quiet_from = w->now_ns;
     elections = w->result->stats[SIM_STAT_ELECTIONS];
     while (may_step(w) && w->now_ns < quiet_from + quiet)
