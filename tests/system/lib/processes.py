@@ -34,6 +34,14 @@ def alive(pid):
     return s is not None and s["state"] not in "ZX"
 
 
+def command_line(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
 def rss_kib(pid):
     try:
         with open(f"/proc/{pid}/status", encoding="latin-1") as f:
