@@ -237,6 +237,45 @@ def test_at_most_once(c):
     w.cluster.stop()
 
 
+def worker_status(w, worker_id):
+    return next(x for x in w.cluster.leader().client.status().workers if x.id == worker_id)
+
+
+def test_drain(c):
+    """SIGTERM to a worker: it gets no more work while what it runs may go on, loses nothing, and
+    is live again once its server has started it again."""
+    w = World()
+    w.file()
+    go = w.file()
+
+    def submit():
+        path = w.file()
+        return w.cluster.nodes[0].client.submit(rpc.shell(
+            f"{NOTE}{path}; until test -e {go}; do sleep 0.02; done")).job_id, path
+
+    first, path, node = w.follower_job(submit)
+    pid = node.worker_pid
+    c.equal("drain: the worker was live", worker_status(w, node.worker_id).state, "live")
+    processes.signal_pid(pid, signal.SIGTERM)
+    c.check("drain: it is shown as draining and alive", checks.wait_for(
+        lambda: worker_status(w, node.worker_id).state == "draining", 2) and
+        worker_status(w, node.worker_id).is_alive, worker_status(w, node.worker_id))
+    ids = [w.cluster.nodes[0].client.submit(rpc.shell("true")).job_id for _ in range(30)]
+    jobs = [w.wait_state(i, rpc.TERMINAL) for i in ids]
+    c.check("drain: new jobs run elsewhere, at the first attempt", all(
+        j and j.state == rpc.COMPLETED and j.attempt == 1 and j.worker_id != node.worker_id
+        for j in jobs), jobs)
+    pathlib.Path(go).touch()
+    job = w.wait_state(first.id, rpc.TERMINAL)
+    c.check("drain: the running job completes there", job and job.state == rpc.COMPLETED and
+            job.attempt == 1 and job.worker_id == node.worker_id, job)
+    c.check("drain: the next process is live", checks.wait_for(
+        lambda: node.worker_pid not in (0, pid) and
+        worker_status(w, node.worker_id).state == "live" and
+        worker_status(w, node.worker_id).is_alive, 10), worker_status(w, node.worker_id))
+    w.cluster.stop()
+
+
 def test_server_of_worker_lost(c):
     """Only the server dies: its worker goes on with another node and loses nothing."""
     w = World()
@@ -270,5 +309,5 @@ def test_server_of_worker_lost(c):
 
 
 if __name__ == "__main__":
-    checks.run(test_worker_killed, test_host_lost, test_worker_frozen, test_at_most_once,
+    checks.run(test_worker_killed, test_host_lost, test_worker_frozen, test_at_most_once, test_drain,
                test_server_of_worker_lost)
