@@ -44,6 +44,7 @@ static struct lease *lease_start(struct replica *r, const struct fsm_worker *w) 
             return NULL;
         }
     }
+    l->draining = l->draining && l->incarnation == w->incarnation; /* the same process */
     l->incarnation = w->incarnation;
     l->last_beat = r->now;
     l->beaten = false;
@@ -77,7 +78,7 @@ void leases_workers_changed(struct replica *r) {
     }
 }
 
-bool leases_beat(struct replica *r, const char *worker_id, uint64_t incarnation) {
+bool leases_beat(struct replica *r, const char *worker_id, uint64_t incarnation, bool draining) {
     const struct fsm_worker *w = fsm_worker_find(r->fsm, worker_id);
     struct lease *l;
 
@@ -90,6 +91,7 @@ bool leases_beat(struct replica *r, const char *worker_id, uint64_t incarnation)
         r->scheduler.dirty = true; /* back from a silence that no entry has made final */
     l->last_beat = r->now;
     l->beaten = true;
+    l->draining |= draining; /* no way back but a new process */
     return true;
 }
 
@@ -98,6 +100,12 @@ bool leases_alive(struct replica *r, const struct fsm_worker *w) {
 
     return l && !w->lost && l->incarnation == w->incarnation && !l->losing &&
            mono_diff_ns(r->now, l->last_beat) < r->o.worker_lease_ns;
+}
+
+bool leases_draining(struct replica *r, const struct fsm_worker *w) {
+    const struct lease *l = lease_find(r, w->id);
+
+    return l && l->incarnation == w->incarnation && l->draining;
 }
 
 int64_t leases_age_ms(struct replica *r, const char *worker_id) {

@@ -299,7 +299,7 @@ static void on_facts(struct peer *p, const Chronos__Internal__V1__NodeFacts *f) 
 }
 
 static void on_beat(struct replica *r, uint64_t from, Chronos__Internal__V1__WorkerBeat *beat) {
-    if (leases_beat(r, beat->worker_id, beat->incarnation))
+    if (leases_beat(r, beat->worker_id, beat->incarnation, beat->draining))
         peers_queue_field(r, from, 6, &beat->base);
 }
 

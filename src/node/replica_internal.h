@@ -196,8 +196,9 @@ struct lease {
     char *worker_id; /* owned; key of the map */
     uint64_t incarnation;
     struct mono last_beat;
-    bool beaten; /* a heartbeat or registration came in this leader's term */
-    bool losing; /* LoseWorker proposed */
+    bool beaten;   /* a heartbeat or registration came in this leader's term */
+    bool losing;   /* LoseWorker proposed */
+    bool draining; /* this process of the worker is stopping: no more work (C36) */
 };
 
 struct leases {
@@ -330,10 +331,12 @@ void peer_calls_free(struct replica *r);
 void leases_reset(struct replica *r);
 void leases_free(struct replica *r);
 /* Leader: a beat of a worker. True when the worker is registered and live here. */
-bool leases_beat(struct replica *r, const char *worker_id, uint64_t incarnation);
+bool leases_beat(struct replica *r, const char *worker_id, uint64_t incarnation, bool draining);
 void leases_check(struct replica *r);
 void leases_workers_changed(struct replica *r);
 bool leases_alive(struct replica *r, const struct fsm_worker *w);
+/* It said that it is stopping. */
+bool leases_draining(struct replica *r, const struct fsm_worker *w);
 int64_t leases_age_ms(struct replica *r, const char *worker_id);
 
 /* scheduler.c */

@@ -41,8 +41,9 @@ static void plan_done(void *arg, const struct replica_proposed *res) {
     free(a);
 }
 
-static bool worker_alive(void *ctx, const struct fsm_worker *w) {
-    return leases_alive(ctx, w);
+/* One that is stopping takes no more work (semantics C36). */
+static bool worker_takes_work(void *ctx, const struct fsm_worker *w) {
+    return leases_alive(ctx, w) && !leases_draining(ctx, w);
 }
 
 static int plan_propose(struct replica *r, Chronos__Internal__V1__AssignJobItem *items, size_t n,
@@ -76,7 +77,7 @@ static int plan_propose(struct replica *r, Chronos__Internal__V1__AssignJobItem 
 }
 
 void scheduler_run(struct replica *r) {
-    struct sched_liveness live = {.alive = worker_alive, .ctx = r};
+    struct sched_liveness live = {.alive = worker_takes_work, .ctx = r};
 
     if (!r->scheduler.dirty || !replica_leads(r))
         return;

@@ -36,6 +36,7 @@ struct worker_session {
     size_t proposals_in_flight; /* that name this session */
     char *worker_id;            /* owned; NULL before hello */
     uint64_t incarnation;
+    bool draining;      /* said in hello */
     struct arena arena; /* hello until welcome, then one flush of assignments */
     Chronos__V1__AttemptRef **hello_held, **hello_kill;
     size_t hello_held_count, hello_kill_count;

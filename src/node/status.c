@@ -94,6 +94,13 @@ static bool fill_nodes(struct replica *r, struct arena *a,
     return s->nodes;
 }
 
+/* Who drains is known to the leader only. */
+static const char *worker_state(struct replica *r, const struct fsm_worker *w) {
+    if (w->lost)
+        return "lost";
+    return r->was_leader && leases_draining(r, w) ? "draining" : "live";
+}
+
 static bool fill_workers(struct replica *r, struct arena *a,
                          Chronos__V1__GetClusterStatusResponse *s) {
     size_t count = 0;
@@ -116,7 +123,7 @@ static bool fill_workers(struct replica *r, struct arena *a,
         st->running = w->running;
         st->last_heartbeat_ms = leases_age_ms(r, w->id);
         st->is_alive = !w->lost && (!r->was_leader || leases_alive(r, w));
-        st->state = unconst(w->lost ? "lost" : "live");
+        st->state = unconst(worker_state(r, w));
         if (fsm_read_worker(r->fsm, w->id, a, &rec) == 0) {
             st->version = rec->version;
             /* The two map entries have the same fields; protobuf-c gives each message its own type.
@@ -262,9 +269,9 @@ static const char *entry_type_name(const struct wal_record *rec) {
     if (rec->type == RAFT_ENTRY_CONFIG)
         return "config";
     if (rec->data.len <= ENTRY_HEADER_BYTES ||
-        command_parse(slice_of(rec->data.data + ENTRY_HEADER_BYTES,
-                               rec->data.len - ENTRY_HEADER_BYTES),
-                      &view, NULL) < 0)
+        command_parse(
+            slice_of(rec->data.data + ENTRY_HEADER_BYTES, rec->data.len - ENTRY_HEADER_BYTES),
+            &view, NULL) < 0)
         return "unknown";
     return command_kind_of(view.kind)->name;
 }

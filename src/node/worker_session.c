@@ -177,6 +177,8 @@ static void hello_done(void *arg, const struct replica_proposed *res) {
         return;
     }
     session_set_state(s, SESSION_ACTIVE);
+    if (s->draining) /* on a follower its first heartbeat says so */
+        (void) leases_beat(s->replica, s->worker_id, s->incarnation, true);
     log_info(s->replica->env.log, "worker connected", "worker=%s slots=%u held=%zu", s->worker_id,
              w->slots, s->hello_held_count);
     collect_stale(s);
@@ -303,6 +305,7 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
     }
     s->worker_id = strdup(h->worker_id);
     s->incarnation = h->incarnation;
+    s->draining = h->draining;
     if (!s->worker_id || !copy_held(s, h)) {
         session_end(s, CODE_INTERNAL, "out of memory");
         return;
@@ -341,13 +344,14 @@ static void on_heartbeat(struct worker_session *s, const Chronos__V1__WorkerHear
     if (s->state != SESSION_ACTIVE)
         return;
     if (raft_role(r->raft) == RAFT_LEADER) {
-        if (leases_beat(r, s->worker_id, s->incarnation))
+        if (leases_beat(r, s->worker_id, s->incarnation, h->draining))
             send_heartbeat_ack(s, h->sequence);
         return;
     }
     beat.worker_id = s->worker_id;
     beat.incarnation = s->incarnation;
     beat.sequence = h->sequence;
+    beat.draining = h->draining;
     peers_queue_field(r, raft_leader(r->raft), 5, &beat.base);
 }
 

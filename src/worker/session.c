@@ -37,6 +37,8 @@ struct session {
     uint64_t heartbeat_ms;
     uint64_t backoff_ms;
     uint64_t sequence;
+    uint64_t drain_sequence; /* of the first heartbeat of this stream that said draining; or 0 */
+    bool drain_known;        /* that one or a later one was acknowledged */
     struct mono hello_sent;
     struct mono heard; /* last message of this stream */
     uv_timer_t guard;  /* HELLO_SENT: no welcome; ACTIVE: silence; BACKOFF: delay over */
@@ -164,8 +166,7 @@ int session_send_pb(struct session *s, const Chronos__V1__WorkerMessage *m) {
     return session_send(s, b);
 }
 
-static void on_beat(uv_timer_t *t) {
-    struct session *s = (struct session *) t->data;
+static void beat(struct session *s) {
     Chronos__V1__WorkerHeartbeat hb = CHRONOS__V1__WORKER_HEARTBEAT__INIT;
     Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
 
@@ -174,10 +175,26 @@ static void on_beat(uv_timer_t *t) {
         return;
     hb.running = s->cb.running(s->arg);
     hb.sequence = ++s->sequence;
+    hb.draining = s->cb.draining(s->arg);
+    if (hb.draining && s->drain_sequence == 0)
+        s->drain_sequence = hb.sequence;
     m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HEARTBEAT;
     m.heartbeat = &hb;
     lease_sent(&s->lease, hb.sequence, clock_lease());
     (void) session_send_pb(s, &m);
+}
+
+static void on_beat(uv_timer_t *t) {
+    beat((struct session *) t->data);
+}
+
+void session_drain(struct session *s) {
+    if (s->state == SESSION_ACTIVE)
+        beat(s);
+}
+
+bool session_drain_known(const struct session *s) {
+    return s->state != SESSION_ACTIVE || s->drain_known;
 }
 
 static uint64_t silence_ms(const struct session *s) {
@@ -228,7 +245,8 @@ static void take_welcome(struct session *s, const Chronos__V1__NodeWelcome *w) {
     }
     s->heartbeat_ms = MIN(MAX(hb, (uint64_t) HEARTBEAT_MS_MIN), (uint64_t) HEARTBEAT_MS_MAX);
     s->backoff_ms = SESSION_BACKOFF_MS_MIN;
-    s->sequence = 0;
+    s->sequence = s->drain_sequence = 0;
+    s->drain_known = false;
     lease_welcome(&s->lease, s->hello_sent, w->lease_ms);
     set_state(s, SESSION_ACTIVE);
     log_info(s->log, "joined a node", "node=%s node_id=%" PRIu64, s->addresses[s->address_index],
@@ -245,7 +263,11 @@ static void dispatch(struct session *s, const Chronos__V1__NodeMessage *m) {
     } else if (s->state != SESSION_ACTIVE) {
         leave(s, "a message before the welcome");
     } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_HEARTBEAT_ACK) {
-        lease_acked(&s->lease, m->heartbeat_ack->sequence);
+        uint64_t sequence = m->heartbeat_ack->sequence;
+
+        lease_acked(&s->lease, sequence);
+        s->drain_known |= s->drain_sequence != 0 && sequence >= s->drain_sequence;
+        s->cb.on_message(s->arg, m);
     } else {
         s->cb.on_message(s->arg, m);
     }

@@ -47,10 +47,12 @@ struct session_callbacks {
     /* False: attempts of a lease that was given up still die; ask again soon. */
     bool (*may_connect)(void *arg);
     uint32_t (*running)(void *arg);
+    /* The owner is stopping and takes no more work: said in every heartbeat. */
+    bool (*draining)(void *arg);
     /* Before each event of the stream: look at the lease first. */
     void (*before_event)(void *arg);
     void (*on_welcome)(void *arg, const Chronos__V1__NodeWelcome *m);
-    /* Any other message; borrowed for the call. */
+    /* Any other message, heartbeat acknowledgements too; borrowed for the call. */
     void (*on_message)(void *arg, const Chronos__V1__NodeMessage *m);
     void (*on_writable)(void *arg);
     /* An ACTIVE session is over. */
@@ -71,6 +73,12 @@ void session_start(struct session *s);
 void session_stop(struct session *s);
 /* End the stream and move on: after a lease was given up, or a node broke the protocol. */
 void session_abandon(struct session *s, const char *why);
+
+/* The owner is draining, or was just given work in spite of it: say so with a heartbeat now. */
+void session_drain(struct session *s);
+/* The leader has acknowledged a heartbeat that said so; also true when no session is ACTIVE, since
+ * then nobody will. */
+bool session_drain_known(const struct session *s);
 
 enum session_state session_state(const struct session *s);
 const char *session_state_to_string(enum session_state state);

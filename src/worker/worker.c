@@ -257,6 +257,13 @@ static int open_state(struct worker *w, struct errtext *reterr) {
 
 static void on_phase(uv_timer_t *t);
 
+void worker_unsettle(struct worker *w) {
+    if (w->phase != WORKER_FLUSHING || !w->settling)
+        return;
+    w->settling = false;
+    (void) uv_timer_start(&w->phase_timer, on_phase, WORKER_FLUSH_MS, 0);
+}
+
 static void finish(struct worker *w) {
     w->phase = WORKER_STOPPED;
     (void) uv_timer_stop(&w->phase_timer);
@@ -276,8 +283,13 @@ void worker_advance(struct worker *w) {
         w->phase = WORKER_FLUSHING;
         (void) uv_timer_start(&w->phase_timer, on_phase, WORKER_FLUSH_MS, 0);
     }
-    if (w->phase == WORKER_FLUSHING && reports_count(&w->reports) == 0)
-        (void) uv_timer_start(&w->phase_timer, on_phase, 0, 0); /* not from inside a callback */
+    if (w->phase == WORKER_FLUSHING && !w->settling && reports_count(&w->reports) == 0 &&
+        session_drain_known(w->session)) {
+        w->settling = true; /* never from inside a callback */
+        (void) uv_timer_start(&w->phase_timer, on_phase,
+                              session_state(w->session) == SESSION_ACTIVE ? WORKER_SETTLE_MS : 0,
+                              0);
+    }
 }
 
 static void on_phase(uv_timer_t *t) {
@@ -300,6 +312,7 @@ void worker_stop(struct worker *w) {
                  w->o.drain_ms);
         w->phase = WORKER_DRAINING;
         (void) uv_timer_start(&w->phase_timer, on_phase, w->o.drain_ms, 0);
+        session_drain(w->session);
         worker_advance(w);
     } else if (w->phase == WORKER_DRAINING) {
         enter_releasing(w);

@@ -30,6 +30,7 @@ static void keep_report(struct worker *w, const struct ref *ref, Chronos__V1__At
     }
     if (r == 0)
         r = reports_add(&w->reports, ref, packed, journal);
+    worker_unsettle(w);
     if (r < 0) {
         log_error(w->log, "cannot keep a report", "job=%s attempt=%" PRIu32 " error=\"%s\"",
                   ref->job_id, ref->attempt, err_name(r));

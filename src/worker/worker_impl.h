@@ -18,6 +18,9 @@
 #define WORKER_STARTS_PER_TURN 8
 #define WORKER_RELEASE_GRACE_MS 2000
 #define WORKER_FLUSH_MS 1500
+/* From when the leader knows that this worker stops until it leaves: what was assigned before comes
+ * meanwhile and is given back, instead of being lost with a lease. */
+#define WORKER_SETTLE_MS 100
 
 enum worker_phase {
     WORKER_RUNNING,
@@ -45,6 +48,7 @@ struct worker {
     size_t labels_count;
     uint64_t incarnation;
     enum worker_phase phase;
+    bool settling; /* FLUSHING: the timer ends it */
 
     int data_fd;   /* owned */
     int lock_fd;   /* owned */
@@ -109,3 +113,5 @@ void worker_check_lease(struct worker *w);
 /* worker.c */
 /* Something ended or was acknowledged: a stopping worker may be done. */
 void worker_advance(struct worker *w);
+/* There is a report again: it is waited for. */
+void worker_unsettle(struct worker *w);

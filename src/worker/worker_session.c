@@ -71,6 +71,7 @@ static struct bytes *build_hello(struct worker *w, struct arena *a) {
     hello.incarnation = w->incarnation;
     hello.slots = w->o.slots;
     hello.version = version;
+    hello.draining = w->phase != WORKER_RUNNING;
     hello.running = arena_alloc(a, (w->by_ref.count + 1) * sizeof(*hello.running));
     hello.finished = arena_alloc(a, (reports_count(&w->reports) + 1) * sizeof(*hello.finished));
     if (!hello.running || !hello.finished || !add_labels(w, a, &hello))
@@ -197,6 +198,8 @@ static void cb_message(void *arg, const Chronos__V1__NodeMessage *m) {
     case CHRONOS__V1__NODE_MESSAGE__BODY_ASSIGN:
         for (size_t i = 0; i < m->assign->n_assignments; i++)
             worker_assign(w, m->assign->assignments[i]);
+        if (w->phase != WORKER_RUNNING) /* a new leader does not know yet */
+            session_drain(w->session);
         break;
     case CHRONOS__V1__NODE_MESSAGE__BODY_KILL:
         if (ref_from_pb(m->kill->attempt, &ref) == 0)
@@ -208,8 +211,10 @@ static void cb_message(void *arg, const Chronos__V1__NodeMessage *m) {
     case CHRONOS__V1__NODE_MESSAGE__BODY_LOG_REQUEST:
         logread_request(&w->logread, m->log_request);
         break;
-    case CHRONOS__V1__NODE_MESSAGE__BODY_WELCOME:
     case CHRONOS__V1__NODE_MESSAGE__BODY_HEARTBEAT_ACK:
+        worker_advance(w); /* it may wait for the leader to know that it is stopping */
+        break;
+    case CHRONOS__V1__NODE_MESSAGE__BODY_WELCOME:
     case CHRONOS__V1__NODE_MESSAGE__BODY__NOT_SET: /* of a newer node: ignored */
     case _CHRONOS__V1__NODE_MESSAGE__BODY__CASE_IS_INT_SIZE:
         break;
@@ -259,6 +264,10 @@ static uint32_t cb_running(void *arg) {
     return (uint32_t) ((struct worker *) arg)->by_ref.count;
 }
 
+static bool cb_draining(void *arg) {
+    return ((struct worker *) arg)->phase != WORKER_RUNNING;
+}
+
 static void cb_before_event(void *arg) {
     worker_check_lease((struct worker *) arg);
 }
@@ -267,6 +276,7 @@ const struct session_callbacks worker_session_callbacks = {
     .hello = cb_hello,
     .may_connect = cb_may_connect,
     .running = cb_running,
+    .draining = cb_draining,
     .before_event = cb_before_event,
     .on_welcome = cb_welcome,
     .on_message = cb_message,

@@ -237,6 +237,25 @@ def test_at_most_once(c):
     w.cluster.stop()
 
 
+def test_at_most_once_released(c):
+    """max_attempts 1: an attempt that its stopping worker gave back had been started, so it counts."""
+    w = World()
+    path = w.file()
+    job_id = w.cluster.nodes[0].client.submit(
+        rpc.shell(f"{NOTE}{path}; sleep 300", max_attempts=1)).job_id
+    job = w.wait_state(job_id, (rpc.RUNNING,))
+    c.require("released: the job runs", job and checks.wait_for(lambda: notes(path), 5))
+    pid = w.node_of(job).worker_pid
+    processes.signal_pid(pid, signal.SIGTERM)
+    processes.signal_pid(pid, signal.SIGTERM)  # the second one skips the drain
+    job = w.wait_state(job_id, rpc.TERMINAL)
+    c.check("released: failed as worker_lost", job and job.state == rpc.FAILED and
+            job.failure_reason == rpc.job_pb.FAILURE_REASON_WORKER_LOST and job.attempt == 1 and
+            "started only once" in job.failure_message, job)
+    c.equal("released: one attempt was started", len(notes(path)), 1)
+    w.cluster.stop()
+
+
 def worker_status(w, worker_id):
     return next(x for x in w.cluster.leader().client.status().workers if x.id == worker_id)
 
@@ -309,5 +328,5 @@ def test_server_of_worker_lost(c):
 
 
 if __name__ == "__main__":
-    checks.run(test_worker_killed, test_host_lost, test_worker_frozen, test_at_most_once, test_drain,
-               test_server_of_worker_lost)
+    checks.run(test_worker_killed, test_host_lost, test_worker_frozen, test_at_most_once,
+               test_at_most_once_released, test_drain, test_server_of_worker_lost)

@@ -589,6 +589,55 @@ static void test_drain(void **state) {
     node_stop(&n);
 }
 
+static bool says_draining(void *arg) {
+    return ((struct node *) arg)->draining > 0;
+}
+
+/* Goal: a worker that is told to stop says so at once, in a heartbeat and in the hello to the next
+ * node, gives back what still comes as never started, and says it again (C36). Method: heartbeats
+ * every 30 s, so that one soon is one on purpose; a job that goes on until a file is there. */
+static void test_drain_is_told(void **state) {
+    static const char *const more[] = {"--drain", "15s", NULL};
+    struct worker_process p;
+    char line[200], path[100];
+    struct node_report *r;
+    struct node n;
+    int fd;
+
+    (void) state;
+    node_start(&n, uv_default_loop());
+    n.heartbeat_ms = 30000;
+    n.lease_ms = 90000;
+    worker_start(&p, NULL, &n.port, 1, more);
+    node_wait_active(&n);
+    (void) snprintf(path, sizeof(path), "%s/go", p.dir);
+    (void) snprintf(line, sizeof(line), "until test -e %s; do sleep 0.02; done", path);
+    node_assign_shell(&n, "j1", line);
+    wait_processes(path, 1);
+    assert_false(n.hello_draining);
+    assert_int_equal(n.draining, 0);
+    assert_int_equal(kill(p.pid, SIGTERM), 0);
+    node_wait(n.loop, says_draining, &n, "a heartbeat says draining");
+    n.draining = 0;
+    node_assign_shell(&n, "j2", "true"); /* of a leader that does not know yet */
+    r = node_wait_report(&n, "j2");
+    assert_int_equal(r->outcome, RELEASED);
+    assert_false(r->started);
+    assert_int_equal(n.draining, 1); /* before the report: else the same could come again */
+    rpc_call_finish(n.call, RPC_UNAVAILABLE, "going", NULL, 0);
+    n.call = NULL;
+    n.hellos = n.draining = 0;
+    node_wait_active(&n);
+    assert_true(n.hello_draining);
+    assert_string_equal(n.running, "j1/1 ");
+    fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    (void) close(fd);
+    assert_int_equal(node_wait_report(&n, "j1")->outcome, COMPLETED);
+    assert_int_equal(worker_wait(&p), 0);
+    assert_true(n.draining > 0);
+    node_stop(&n);
+}
+
 /* Goal: --die-with-parent stops when the parent's pipe closes. Method: close it. */
 static void test_parent_gone(void **state) {
     static const char *const more[] = {"--die-with-parent", NULL};
@@ -748,6 +797,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_lease_kills),
         cmocka_unit_test(test_stopped_worker),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain_is_told),
         cmocka_unit_test(test_parent_gone),
         cmocka_unit_test(test_noop_throughput),
         cmocka_unit_test(test_exec_throughput),

@@ -149,6 +149,7 @@ static void take_hello(struct node *n, const Chronos__V1__WorkerHello *h) {
     n->hellos++;
     n->incarnation = h->incarnation;
     n->slots = h->slots;
+    n->hello_draining = h->draining;
     (void) snprintf(n->worker_id, sizeof(n->worker_id), "%s", h->worker_id);
     join(n->running, sizeof(n->running), h->running, h->n_running);
     join(n->finished, sizeof(n->finished), h->finished, h->n_finished);
@@ -203,6 +204,7 @@ static void take_heartbeat(struct node *n, const Chronos__V1__WorkerHeartbeat *h
     Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;
 
     n->heartbeats++;
+    n->draining += h->draining ? 1 : 0;
     if (!n->ack_heartbeats)
         return;
     ack.sequence = h->sequence;

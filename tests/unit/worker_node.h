@@ -46,6 +46,8 @@ struct node {
     const char *other_address; /* told in the welcome */
     /* what was heard */
     unsigned hellos, heartbeats, calls;
+    unsigned draining; /* heartbeats that said so */
+    bool hello_draining;
     uint64_t incarnation;
     uint32_t slots;
     char worker_id[80];
