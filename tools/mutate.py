@@ -56,28 +56,46 @@ def verdict(output):
     return None
 
 
+def put(tree, mutant):
+    """Make the edits. The texts before them by path, or None when the source has changed."""
+    before = {}
+    for at in range(1, len(mutant), 3):
+        path, old, new = mutant[at:at + 3]
+        full = os.path.join(tree, path)
+        with open(full) as f:
+            text = f.read()
+        before.setdefault(full, text)
+        if text.count(old) == 0:
+            take_back(before)
+            return None
+        with open(full, "w") as f:
+            f.write(text.replace(old, new))
+    return before
+
+
+def take_back(before):
+    for full, text in before.items():
+        with open(full, "w") as f:
+            f.write(text)
+
+
 def try_mutant(tree, mutant, seeds):
-    name, path, old, new = mutant
-    full = os.path.join(tree, path)
-    with open(full) as f:
-        text = f.read()
-    if text.count(old) == 0:
+    before = put(tree, mutant)
+    if before is None:
         return "the source has changed: edit tools/mutants/list.py", None, False
-    with open(full, "w") as f:
-        f.write(text.replace(old, new))
     try:
         made = build(tree)
         if made.returncode != 0:
-            return "does not compile: " + "\n".join(made.stdout.splitlines()[-8:]), None, False
+            errors = [line for line in made.stdout.splitlines() if "error" in line]
+            return "does not compile: " + " ".join(errors)[:300], None, False
         try:
-            out = run([tree + "/build/chronos-sim", "--seeds", "1-%d" % seeds], timeout=600).stdout
+            out = run([tree + "/build/chronos-sim", "--seeds", "1-%d" % seeds], timeout=90).stdout
         except subprocess.TimeoutExpired:
             return "the run never ended", None, True
         found = verdict(out)
         return (found[0], found[1], True) if found else ("SURVIVED", None, False)
     finally:
-        with open(full, "w") as f:
-            f.write(text)
+        take_back(before)
 
 
 def main():

@@ -19,7 +19,7 @@ void checker_init(struct checker *c) {
 void checker_done(struct checker *c) {
     struct u64map *maps[] = {&c->leader_of_term, &c->votes,     &c->digests,     &c->entry_content,
                              &c->entry_chain,    &c->contested, &c->events_hash, &c->started,
-                             &c->candidates,     &c->job_state};
+                             &c->candidates,     &c->job_state, &c->voters};
     struct u64map_slot *s;
     size_t pos = 0;
 
@@ -220,6 +220,19 @@ static void check_progress(struct world *w, struct sim_node *n) {
     }
 }
 
+/* R11: who leads was voted for by a majority, in this term. */
+static void check_votes(struct world *w, struct sim_node *n) {
+    uint64_t key = raft_term(replica_raft(n->replica)) << 8 | (n->slot + 1);
+    uint64_t bits = (uint64_t) (uintptr_t) u64map_get(&w->checker.voters, key);
+    unsigned votes = 1;
+
+    for (unsigned i = 0; i < w->nodes_count; i++)
+        votes += bits >> (i + 1) & 1;
+    if (votes <= w->nodes_count / 2)
+        sim_fail(w, "node %u leads term %llu with %u of %u votes", n->slot + 1,
+                 (unsigned long long) raft_term(replica_raft(n->replica)), votes, w->nodes_count);
+}
+
 /* R1: at most one leader a term, over all history. */
 static void check_leader(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
@@ -231,6 +244,7 @@ static void check_leader(struct world *w, struct sim_node *n) {
                  n->slot + 1);
     if (leads && (!n->seen_leader || n->seen_term != raft_term(r))) {
         sim_count(w, SIM_STAT_ELECTIONS);
+        check_votes(w, n);
         check_completeness(w, n);
     }
     if (leads)

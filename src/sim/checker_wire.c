@@ -52,6 +52,15 @@ static bool durable_before(struct sim_node *n, uint64_t term, uint64_t *ret_term
     return false;
 }
 
+static void note_voter(struct world *w, const struct sim_node *n, const wire_message *m) {
+    uint64_t key = m->term << 8 | m->to;
+    uint64_t bits = (uint64_t) (uintptr_t) u64map_get(&w->checker.voters, key);
+
+    if (u64map_put(&w->checker.voters, key, (void *) (uintptr_t) (bits | 1ULL << (n->slot + 1))) <
+        0)
+        w->no_memory = true;
+}
+
 static void sent_vote(struct world *w, struct sim_node *n, const wire_message *m) {
     struct checker *c = &w->checker;
     uint64_t asked, term = 0, index = 0;
@@ -62,6 +71,7 @@ static void sent_vote(struct world *w, struct sim_node *n, const wire_message *m
     }
     if (!checker_remember(w, &c->votes, m->term << 8 | n->slot, m->to << 1))
         sim_fail(w, "node %u votes twice in term %llu", n->slot + 1, (unsigned long long) m->term);
+    note_voter(w, n, m);
     asked = (uint64_t) (uintptr_t) u64map_get(&c->candidates, candidate_key(m->term, m->to)) >> 1;
     if (asked == 0) {
         sim_fail(w, "node %u votes for node %llu, which did not ask", n->slot + 1,

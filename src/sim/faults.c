@@ -275,7 +275,11 @@ static void strike(struct world *w, enum fault f) {
         sim_worker_kill(wk);
         break;
     case FAULT_WORKER_SILENT:
-        wk->silent_until = w->now_ns + rng_range(&w->rng, 100 * NS_PER_MS, 3 * w->lease_ns);
+        /* Often until about when its lease ends: then its reports race with its loss. */
+        wk->silent_until =
+            w->now_ns + (rng_chance(&w->rng, 700)
+                             ? rng_range(&w->rng, w->lease_ns - w->beat_ns, w->lease_ns)
+                             : rng_range(&w->rng, 100 * NS_PER_MS, 3 * w->lease_ns));
         sim_trace(w, "worker %s: stopped for a while", wk->id);
         break;
     case FAULT_TRANSFER:

@@ -14,6 +14,7 @@ enum sim_event_type {
     SIM_NODE_RESTART,
     SIM_DELIVER,
     SIM_LINK,
+    SIM_LINK_DOWN,
     SIM_DISK_RUN,
     SIM_DISK_DONE,
     SIM_CLIENT,
@@ -123,6 +124,7 @@ struct checker {
     size_t committed_cap;
     uint64_t committed_count;    /* highest index known committed */
     struct u64map votes;         /* node and term -> candidate, from sent replies */
+    struct u64map voters;        /* term and candidate -> bits of the nodes that voted for it */
     struct u64map digests;       /* applied index -> digest's low half, never 0 */
     struct u64map entry_content; /* index and term -> hash of type and data */
     struct u64map entry_chain;   /* index and term -> hash of the whole log up to there */
@@ -186,6 +188,7 @@ struct world {
     struct replica_options node_options;
     uint64_t lease_ns, beat_ns, commit_timeout_ns;
     uint64_t client_gap_ns;
+    uint64_t slow_ns;       /* at most, of a message that is slow */
     uint32_t long_permille; /* of attempts that may outlive a lease */
     bool in_order;          /* links keep their order, as TCP does; else messages overtake */
     uint64_t link_at[SIM_NODES_MAX][SIM_NODES_MAX];

@@ -99,7 +99,7 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
         struct sim_event *e;
 
         if (rng_chance(&w->rng, w->slow_permille))
-            ns += rng_range(&w->rng, 0, 400 * NS_PER_MS);
+            ns += rng_range(&w->rng, 0, w->slow_ns);
         if (w->in_order) {
             uint64_t *at = &w->link_at[n->slot][slot];
 
@@ -164,9 +164,14 @@ bool sim_node_start(struct sim_node *n) {
     n->up = true;
     sim_trace(w, "node %u: start life=%llu applied=%llu", n->slot + 1, (unsigned long long) n->life,
               (unsigned long long) replica_applied(n->replica));
-    for (unsigned i = 0; i < w->nodes_count; i++)
-        if (i != n->slot)
-            sim_push(w, rng_range(&w->rng, 0, 5 * NS_PER_MS), SIM_LINK, n->slot, i, n->life, NULL);
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        if (i == n->slot)
+            continue;
+        sim_push(w, rng_range(&w->rng, 0, 5 * NS_PER_MS), SIM_LINK, n->slot, i, n->life, NULL);
+        if (w->nodes[i].up)
+            sim_push(w, rng_range(&w->rng, 2 * NS_PER_MS, 300 * NS_PER_MS), SIM_LINK, i, n->slot,
+                     w->nodes[i].life, NULL);
+    }
     checker_restarted(w, n);
     sim_node_turn(n);
     return true;
@@ -222,6 +227,9 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
     for (unsigned i = 0; i < w->nodes_count; i++) {
         w->link_gen[i][n->slot]++; /* its connections die with it */
         w->link_gen[n->slot][i]++;
+        if (i != n->slot && w->nodes[i].up) /* the others see that, a little later */
+            sim_push(w, rng_range(&w->rng, 0, 2 * NS_PER_MS), SIM_LINK_DOWN, i, n->slot,
+                     w->nodes[i].life, NULL);
     }
     sim_count(w, SIM_STAT_CRASHES);
     sim_trace(w, "node %u: %s", n->slot + 1, power_cut ? "power cut" : "killed");

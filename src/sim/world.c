@@ -70,12 +70,12 @@ struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_ty
 /* ---- dispatch
  * ------------------------------------------------------------------------------------------- */
 
-static void on_link(struct world *w, const struct sim_event *e) {
+static void on_link(struct world *w, const struct sim_event *e, bool up) {
     struct sim_node *n = &w->nodes[e->a];
 
     if (!n->up || n->life != e->generation)
         return;
-    replica_on_peer_link(n->replica, e->b + 1, true);
+    replica_on_peer_link(n->replica, e->b + 1, up);
     sim_node_turn(n);
 }
 
@@ -121,7 +121,10 @@ static void dispatch(struct world *w, struct sim_event *e) {
         on_deliver(w, e);
         break;
     case SIM_LINK:
-        on_link(w, e);
+        on_link(w, e, true);
+        break;
+    case SIM_LINK_DOWN:
+        on_link(w, e, false);
         break;
     case SIM_DISK_RUN:
         if (n->up && n->life == e->generation)
@@ -239,7 +242,8 @@ static void draw_options(struct world *w) {
     w->clients_count = (unsigned) rng_range(&w->rng, 1, SIM_CLIENTS_MAX);
     w->loss_permille = (uint32_t) rng_below(&w->rng, swarm ? 200 : 20);
     w->dup_permille = (uint32_t) rng_below(&w->rng, swarm ? 200 : 30);
-    w->slow_permille = (uint32_t) rng_below(&w->rng, swarm ? 100 : 10);
+    w->slow_permille = (uint32_t) rng_below(&w->rng, swarm ? 200 : 10);
+    w->slow_ns = rng_range(&w->rng, 10, 1000) * NS_PER_MS;
     w->delay_max_ns = rng_range(&w->rng, 200 * NS_PER_US, (swarm ? 60 : 10) * NS_PER_MS);
     w->disk_max_ns = rng_range(&w->rng, 100 * NS_PER_US, (swarm ? 40 : 5) * NS_PER_MS);
     w->burst_permille = rng_chance(&w->rng, 200) ? 40 : 2;
