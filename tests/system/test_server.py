@@ -150,6 +150,27 @@ def test_taken(c):
     cluster.stop()
 
 
+def code_of_submit(client, specs):
+    try:
+        return f"{len(client.submit_many(specs).results)} results"
+    except rpc.grpc.RpcError as e:
+        return rpc.code_of(e)
+
+
+def test_limits(c):
+    """Limits given by flags are those that count."""
+    cluster = Cluster(1, workers=False, flags=("--limits.jobs_per_call", "5",
+                                               "--limits.message_bytes", "64KiB"))
+    client = cluster.nodes[0].client
+    c.equal("five jobs in a call", code_of_submit(client, [rpc.noop()] * 5), "5 results")
+    c.equal("six are too many", code_of_submit(client, [rpc.noop()] * 6), "INVALID_ARGUMENT")
+    big = rpc.shell("true " + "x" * 70000)
+    c.equal("a message above the limit", code_of_submit(client, [big]), "RESOURCE_EXHAUSTED")
+    big = rpc.shell("true " + "x" * 60000)
+    c.equal("a message below it", code_of_submit(client, [big]), "1 results")
+    cluster.stop()
+
+
 def test_files_and_log(c):
     path = os.path.join(temporary_directory(), "chronos.yaml")
     pathlib.Path(path).write_text("log: {level: info, format: json}\n", encoding="utf-8")
@@ -254,5 +275,6 @@ def test_handover(c):
 
 
 if __name__ == "__main__":
-    checks.run(test_flags, test_yaml, test_print_config, test_taken, test_files_and_log,
+    checks.run(test_flags, test_yaml, test_print_config, test_taken, test_limits,
+               test_files_and_log,
                test_terminate, test_handover)
