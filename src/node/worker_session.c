@@ -10,10 +10,14 @@
 #include <string.h>
 
 #define CODE_INVALID_ARGUMENT 3
+#define CODE_ALREADY_EXISTS 6
 #define CODE_FAILED_PRECONDITION 9
 #define CODE_ABORTED 10
 #define CODE_UNAVAILABLE 14
 #define CODE_INTERNAL 13
+
+static const char id_taken_message[] =
+    "another worker process is connected under this id; ids must be unique";
 
 static const char *const state_names[] = {
     [SESSION_NEW] = "new",
@@ -158,6 +162,15 @@ static void collect_stale(struct worker_session *s) {
     }
 }
 
+/* The log says that the worker is not this session's. @w may be NULL. */
+static void session_end_moved(struct worker_session *s, const struct fsm_worker *w) {
+    if (w && !w->lost && w->incarnation != s->incarnation)
+        session_end(s, CODE_ALREADY_EXISTS, id_taken_message);
+    else
+        session_end(s, CODE_FAILED_PRECONDITION,
+                    "this worker was declared lost or registered elsewhere; say hello again");
+}
+
 static void hello_done(void *arg, const struct replica_proposed *res) {
     struct worker_session *s = arg;
     const struct fsm_worker *w;
@@ -173,7 +186,7 @@ static void hello_done(void *arg, const struct replica_proposed *res) {
     }
     w = fsm_worker_find(s->replica->fsm, s->worker_id);
     if (!w || w->incarnation != s->incarnation || w->node_id != s->replica->o.id || w->lost) {
-        session_end(s, CODE_ABORTED, "registered elsewhere meanwhile");
+        session_end_moved(s, w);
         return;
     }
     session_set_state(s, SESSION_ACTIVE);
@@ -201,8 +214,15 @@ static void send_assignments_held(struct worker_session *s) {
     }
 }
 
-/* One more than the old incarnation's session may exist at this node for a moment: the newest wins.
- */
+/* Two processes with one id would evict each other for ever: who is connected stays. A process that
+ * was killed has no stream any more, or loses it with its lease. */
+static bool id_in_use(const struct worker_session *s) {
+    const struct worker_session *o = sessions_find(s->replica, s->worker_id);
+
+    return o && o->incarnation != s->incarnation;
+}
+
+/* One more than the same process's session may exist at this node for a moment: the newest wins. */
 static void end_other_sessions(struct worker_session *s) {
     for (struct worker_session *o = s->replica->sessions; o; o = o->next)
         if (o != s && o->worker_id && strcmp(o->worker_id, s->worker_id) == 0)
@@ -308,6 +328,12 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
     s->draining = h->draining;
     if (!s->worker_id || !copy_held(s, h)) {
         session_end(s, CODE_INTERNAL, "out of memory");
+        return;
+    }
+    if (id_in_use(s)) {
+        log_warn(s->replica->env.log, "a second worker with this id was refused", "worker=%s",
+                 s->worker_id);
+        session_end(s, CODE_ALREADY_EXISTS, id_taken_message);
         return;
     }
     end_other_sessions(s);
@@ -425,8 +451,7 @@ void sessions_workers_changed(struct replica *r) {
             continue;
         w = fsm_worker_find(r->fsm, s->worker_id);
         if (!w || w->lost || w->incarnation != s->incarnation || w->node_id != r->o.id)
-            session_end(s, CODE_FAILED_PRECONDITION,
-                        "this worker was declared lost or registered elsewhere; say hello again");
+            session_end_moved(s, w);
     }
 }
 

@@ -1,7 +1,6 @@
 #include "worker/session.h"
 
 #include "base/arena.h"
-#include "base/rand.h"
 #include "worker/lease_clock.h"
 
 #include <errno.h>
@@ -36,6 +35,7 @@ struct session {
     struct arena arena;
     uint64_t heartbeat_ms;
     uint64_t backoff_ms;
+    unsigned taken; /* ends in a row because another process uses the id; eviction counts twice */
     uint64_t sequence;
     uint64_t drain_sequence; /* of the first heartbeat of this stream that said draining; or 0 */
     bool drain_known;        /* that one or a later one was acknowledged */
@@ -100,12 +100,18 @@ static void arm(struct session *s, uint64_t ms) {
     (void) uv_timer_start(&s->guard, on_guard, ms, 0);
 }
 
+uint64_t session_delay_ms(struct rng *rng, uint64_t backoff_ms, unsigned taken) {
+    if (taken > 1)
+        return rng_range(rng, SESSION_TAKEN_MS_MIN, SESSION_TAKEN_MS_MAX);
+    return rng_range(rng, backoff_ms / 2, backoff_ms);
+}
+
 /* End the present stream if there is one, and wait before the next. The channel goes at the next
  * connect: this may run inside one of its callbacks. */
 static void leave(struct session *s, const char *why) {
     bool active = s->state == SESSION_ACTIVE;
     struct rpc_stream *stream = TAKE_PTR(s->stream);
-    uint64_t delay = rng_range(&s->rng, s->backoff_ms / 2, s->backoff_ms);
+    uint64_t delay = session_delay_ms(&s->rng, s->backoff_ms, s->taken);
 
     ASSERT(s->state != SESSION_STOPPING);
     if (active)
@@ -115,7 +121,8 @@ static void leave(struct session *s, const char *why) {
         log_debug(s->log, "no session", "node=%s why=\"%s\"", s->addresses[s->address_index], why);
     set_state(s, SESSION_BACKOFF);
     lease_drop_pending(&s->lease);
-    s->address_index = (s->address_index + 1) % s->addresses_count;
+    if (s->taken == 0)
+        s->address_index = (s->address_index + 1) % s->addresses_count;
     s->backoff_ms = MIN(s->backoff_ms * 2, (uint64_t) SESSION_BACKOFF_MS_MAX);
     arm(s, delay);
     if (stream)
@@ -245,6 +252,7 @@ static void take_welcome(struct session *s, const Chronos__V1__NodeWelcome *w) {
     }
     s->heartbeat_ms = MIN(MAX(hb, (uint64_t) HEARTBEAT_MS_MIN), (uint64_t) HEARTBEAT_MS_MAX);
     s->backoff_ms = SESSION_BACKOFF_MS_MIN;
+    s->taken = 0;
     s->sequence = s->drain_sequence = 0;
     s->drain_known = false;
     lease_welcome(&s->lease, s->hello_sent, w->lease_ms);
@@ -298,6 +306,12 @@ static void on_end(void *arg, struct rpc_stream *stream, const struct rpc_result
         return;
     s->stream = NULL;
     s->cb.before_event(s->arg);
+    if (res->code == RPC_ALREADY_EXISTS) {
+        s->taken += s->state == SESSION_ACTIVE ? 2 : 1;
+        s->cb.on_taken(s->arg, s->addresses[s->address_index]);
+    } else {
+        s->taken = 0;
+    }
     if (s->state == SESSION_HELLO_SENT && res->code != RPC_UNAVAILABLE)
         log_warn(s->log, "the node refused the session", "node=%s code=%d message=\"%s\"",
                  s->addresses[s->address_index], (int) res->code, res->message);

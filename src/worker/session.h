@@ -12,14 +12,16 @@
  *                     may_connect
  *     any state -- stop --> STOPPING (last)
  *
- * Each ended stream moves on to the next address, so that a dead node costs 50 ms. Addresses are
- * those of the options and then those of the last welcome.
- * Invariants: a stream exists only in HELLO_SENT and ACTIVE; lease_check is asked through
- * before_event before any message is looked at.
- * Thread: the loop. */
+ * Each ended stream moves on to the next address, so that a dead node costs 50 ms; but one that
+ * ended because another process uses the worker's id comes back to the same node, after a long
+ * delay: a node that does not know of the other one would let them evict each other in turns.
+ * Addresses are those of the options and then those of the last welcome. Invariants: a stream
+ * exists only in HELLO_SENT and ACTIVE; lease_check is asked through before_event before any
+ * message is looked at. Thread: the loop. */
 #pragma once
 
 #include "base/log.h"
+#include "base/rand.h"
 #include "os/rpc_client.h"
 #include "worker/lease.h"
 #include "worker/ref.h"
@@ -38,6 +40,9 @@ enum session_state {
 #define SESSION_ADDRESS_BYTES_MAX 256
 #define SESSION_BACKOFF_MS_MIN 50
 #define SESSION_BACKOFF_MS_MAX 1000
+/* Somebody else is connected under this worker's id: knocking changes nothing. */
+#define SESSION_TAKEN_MS_MIN 5000
+#define SESSION_TAKEN_MS_MAX 10000
 #define SESSION_WELCOME_TIMEOUT_MS 3000
 #define SESSION_HEARTBEAT_MS_DEFAULT 5000
 
@@ -57,6 +62,8 @@ struct session_callbacks {
     void (*on_writable)(void *arg);
     /* An ACTIVE session is over. */
     void (*on_lost)(void *arg);
+    /* @node refused or ended the session because another process uses this worker's id. */
+    void (*on_taken)(void *arg, const char *node);
 };
 
 struct session;
@@ -79,6 +86,10 @@ void session_drain(struct session *s);
 /* The leader has acknowledged a heartbeat that said so; also true when no session is ACTIVE, since
  * then nobody will. */
 bool session_drain_known(const struct session *s);
+
+/* How long to wait after a session's end; for session.c and its tests. @taken: how often in a row
+ * the id was in use; once may be the stream of this worker's own dead predecessor. */
+uint64_t session_delay_ms(struct rng *rng, uint64_t backoff_ms, unsigned taken);
 
 enum session_state session_state(const struct session *s);
 const char *session_state_to_string(enum session_state state);

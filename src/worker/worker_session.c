@@ -260,6 +260,13 @@ static void cb_lost(void *arg) {
     logread_clear(&w->logread);
 }
 
+static void cb_taken(void *arg, const char *node) {
+    struct worker *w = (struct worker *) arg;
+
+    log_error(w->log, "another worker process is connected under this id; ids must be unique",
+              "worker=%s node=%s", w->id, node);
+}
+
 static uint32_t cb_running(void *arg) {
     return (uint32_t) ((struct worker *) arg)->by_ref.count;
 }
@@ -282,6 +289,7 @@ const struct session_callbacks worker_session_callbacks = {
     .on_message = cb_message,
     .on_writable = cb_writable,
     .on_lost = cb_lost,
+    .on_taken = cb_taken,
 };
 
 /* --- outputs --- */

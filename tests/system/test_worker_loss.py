@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import checks  # noqa: E402
 import processes  # noqa: E402
 import rpc  # noqa: E402
-from cluster import Cluster  # noqa: E402
+from cluster import BIN, Cluster  # noqa: E402
 
 LEASE_S = 2
 FLAGS = ("--worker.lease", f"{LEASE_S}s", "--worker.heartbeat_interval", "300ms")
@@ -295,6 +295,41 @@ def test_drain(c):
     w.cluster.stop()
 
 
+def test_two_with_one_id(c):
+    """A second worker with a live worker's id is refused and says so; the first goes on."""
+    w = World()
+
+    def submit():
+        path = w.file()
+        return w.cluster.nodes[0].client.submit(
+            rpc.shell(f"{NOTE}{path}; sleep 2")).job_id, path
+
+    first, path, node = w.follower_job(submit)
+    log_path = os.path.join(w.cluster.directory, "second.log")
+    with open(log_path, "ab") as log:
+        second = processes.start(
+            [BIN, "worker", "--node", node.address, "--id", node.worker_id, "--data-dir",
+             os.path.join(w.cluster.directory, "second")], stdout=log, stderr=log)
+    text = "another worker process is connected under this id; ids must be unique"
+    c.check("one id twice: the second says why", checks.wait_for(
+        lambda: pathlib.Path(log_path).read_text(encoding="utf-8").count(text) >= 2, 5))
+    c.check("one id twice: its error names the id", f"worker={node.worker_id}" in
+            pathlib.Path(log_path).read_text(encoding="utf-8"))
+    time.sleep(1)
+    c.equal("one id twice: it does not insist",
+            pathlib.Path(log_path).read_text(encoding="utf-8").count("joined a node"), 0)
+    job = w.wait_state(first.id, rpc.TERMINAL)
+    c.check("one id twice: the first worker's job is untouched", job and
+            job.state == rpc.COMPLETED and job.attempt == 1 and len(notes(path)) == 1, job)
+    second.send_signal(signal.SIGTERM)
+    c.check("one id twice: the second stops", checks.wait_for(lambda: second.poll() == 0, 5))
+    pid = node.worker_pid
+    processes.signal_pid(pid, signal.SIGKILL)
+    c.check("one id twice: killed and started again, the worker is back at once", checks.wait_for(
+        lambda: node.worker_pid not in (0, pid) and node.log().count("joined a node") >= 2, 3))
+    w.cluster.stop()
+
+
 def test_server_of_worker_lost(c):
     """Only the server dies: its worker goes on with another node and loses nothing."""
     w = World()
@@ -329,4 +364,5 @@ def test_server_of_worker_lost(c):
 
 if __name__ == "__main__":
     checks.run(test_worker_killed, test_host_lost, test_worker_frozen, test_at_most_once,
-               test_at_most_once_released, test_drain, test_server_of_worker_lost)
+               test_at_most_once_released, test_drain, test_two_with_one_id,
+               test_server_of_worker_lost)

@@ -3,6 +3,7 @@
  * again with "worker" is the worker. */
 #include "worker_node.h"
 
+#include "worker/session.h"
 #include "worker/worker_main.h"
 
 #include <setjmp.h>
@@ -477,6 +478,56 @@ static void test_restart_after_kill(void **state) {
     finish(&n, &again);
 }
 
+static bool refused_once(void *arg) {
+    return ((struct node *) arg)->refuse <= 1;
+}
+
+static bool refused_twice(void *arg) {
+    return ((struct node *) arg)->refuse == 0;
+}
+
+static bool deadline_over(void *arg) {
+    return uv_hrtime() >= *(const uint64_t *) arg;
+}
+
+/* Goal: a worker whose id another process uses tries once more soon, since it may be its own dead
+ * predecessor's stream, and then waits long, at the same node; one that is evicted waits long too.
+ * Method: refused twice, then nothing for longer than the longest usual delay, also at the second
+ * node. */
+static void test_id_in_use(void **state) {
+    struct worker_process p;
+    struct node n, second;
+    uint64_t end;
+    int ports[2];
+
+    (void) state;
+    node_start(&n, uv_default_loop());
+    node_start(&second, uv_default_loop());
+    n.refuse = 2;
+    ports[0] = n.port;
+    ports[1] = second.port;
+    worker_start(&p, NULL, ports, 2, NULL);
+    end = uv_hrtime() + 4000 * NS_PER_MS;
+    node_wait(n.loop, refused_once, &n, "the first hello");
+    node_wait(n.loop, refused_twice, &n, "the second hello");
+    assert_true(uv_hrtime() < end);
+    end = uv_hrtime() + 2 * SESSION_BACKOFF_MS_MAX * NS_PER_MS;
+    node_wait(n.loop, deadline_over, &end, "time goes by");
+    assert_int_equal(n.calls, 2);
+    assert_int_equal(second.calls, 0);
+    node_wait_active(&n); /* the third one is welcome */
+    assert_int_equal(n.calls, 3);
+    rpc_call_finish(n.call, RPC_ALREADY_EXISTS, "the id is in use", NULL, 0);
+    n.call = NULL;
+    end = uv_hrtime() + 2 * SESSION_BACKOFF_MS_MAX * NS_PER_MS;
+    node_wait(n.loop, deadline_over, &end, "time goes by");
+    assert_int_equal(n.calls, 3);
+    assert_int_equal(second.calls, 0);
+    worker_end(&p);
+    node_stop(&second);
+    node_stop(&n);
+}
+
 /* --- the lease --- */
 
 /* Goal: without a node the jobs are dead before the lease can end, and are not named afterwards
@@ -794,6 +845,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_moves_to_second_node),
         cmocka_unit_test(test_report_repeated),
         cmocka_unit_test(test_restart_after_kill),
+        cmocka_unit_test(test_id_in_use),
         cmocka_unit_test(test_lease_kills),
         cmocka_unit_test(test_stopped_worker),
         cmocka_unit_test(test_drain),

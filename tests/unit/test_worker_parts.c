@@ -94,6 +94,25 @@ static void test_attempt_table(void **state) {
     }
 }
 
+/* Goal: an id that is in use is knocked for once more as usual, then every 5 to 10 s, never at one
+ * fixed time. Method: a thousand draws of each. */
+static void test_session_delays(void **state) {
+    struct rng rng = rng_seed(1);
+    uint64_t least = UINT64_MAX, most = 0;
+
+    (void) state;
+    for (int i = 0; i < 1000; i++) {
+        uint64_t ms = session_delay_ms(&rng, 800, (unsigned) i % 2);
+
+        assert_in_range(ms, 400, 800);
+        ms = session_delay_ms(&rng, 50, 2 + (unsigned) i);
+        assert_in_range(ms, SESSION_TAKEN_MS_MIN, SESSION_TAKEN_MS_MAX);
+        least = MIN(least, ms);
+        most = MAX(most, ms);
+    }
+    assert_true(most - least > 4000);
+}
+
 /* Goal: the session has exactly the drawn edges. Method: the whole table. */
 static void test_session_table(void **state) {
     static const char want[SESSION_STATES][SESSION_STATES + 1] = {".X...X", "..X.XX", "...XXX",
@@ -532,6 +551,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attempt_table),
         cmocka_unit_test(test_session_table),
+        cmocka_unit_test(test_session_delays),
         cmocka_unit_test(test_lease),
         cmocka_unit_test(test_output),
         cmocka_unit_test(test_retention),

@@ -153,6 +153,12 @@ static void take_hello(struct node *n, const Chronos__V1__WorkerHello *h) {
     (void) snprintf(n->worker_id, sizeof(n->worker_id), "%s", h->worker_id);
     join(n->running, sizeof(n->running), h->running, h->n_running);
     join(n->finished, sizeof(n->finished), h->finished, h->n_finished);
+    if (n->refuse > 0) {
+        n->refuse--;
+        rpc_call_finish(n->call, RPC_ALREADY_EXISTS, "the id is in use", NULL, 0);
+        n->call = NULL;
+        return;
+    }
     send_welcome(n);
 }
 

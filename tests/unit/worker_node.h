@@ -44,6 +44,7 @@ struct node {
     uint32_t lease_ms;
     uint32_t heartbeat_ms;
     const char *other_address; /* told in the welcome */
+    unsigned refuse;           /* so many hellos: the id is in use */
     /* what was heard */
     unsigned hellos, heartbeats, calls;
     unsigned draining; /* heartbeats that said so */
