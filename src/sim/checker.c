@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #define LOG_MAX (1UL << 22)
+#define LEADS_ALONE_NS (3 * 300 * NS_PER_MS)
 
 void checker_init(struct checker *c) {
     *c = (struct checker){0};
@@ -202,6 +203,21 @@ static void check_completeness(struct world *w, struct sim_node *n) {
                      n->slot + 1, (unsigned long long) raft_term(r), (unsigned long long) i);
 }
 
+/* CheckQuorum: who has not heard from a majority for some election timeouts does not lead. */
+static void check_quorum(struct world *w, struct sim_node *n) {
+    unsigned heard = 1;
+
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        struct raft_peer_status st;
+
+        if (i != n->slot && raft_peer_status(replica_raft(n->replica), i + 1, &st) == 0)
+            heard += w->now_ns - st.last_contact.ns < LEADS_ALONE_NS;
+    }
+    if (heard <= w->nodes_count / 2)
+        sim_fail(w, "node %u leads although it hears from %u of %u only", n->slot + 1, heard,
+                 w->nodes_count);
+}
+
 /* R12: a leader believes of its peers no more than what they have. */
 static void check_progress(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
@@ -247,8 +263,10 @@ static void check_leader(struct world *w, struct sim_node *n) {
         check_votes(w, n);
         check_completeness(w, n);
     }
-    if (leads)
+    if (leads) {
         check_progress(w, n);
+        check_quorum(w, n);
+    }
 }
 
 /* R6, R7: terms, commits and applied never go back within a life. */

@@ -124,6 +124,17 @@ static void sent_append_answer(struct world *w, struct sim_node *n, const wire_m
     }
 }
 
+/* Dissertation 3.10: only a target that has the whole log is told to take over. */
+static void sent_timeout_now(struct world *w, struct sim_node *n, const wire_message *m) {
+    struct raft_peer_status st;
+
+    sim_count(w, SIM_STAT_TRANSFERS);
+    if (raft_peer_status(replica_raft(n->replica), m->to, &st) == 0 && st.match < n->chain_last)
+        sim_fail(w, "node %u hands leadership to node %llu, which has %llu of %llu entries",
+                 n->slot + 1, (unsigned long long) m->to, (unsigned long long) st.match,
+                 (unsigned long long) n->chain_last);
+}
+
 static void sent_raft(struct world *w, struct sim_node *n, const wire_message *m) {
     if (m->type != RAFT_MSG_PRE_VOTE_REQ && m->type != RAFT_MSG_PRE_VOTE_RESP)
         n->sent_term = MAX(n->sent_term, m->term);
@@ -140,7 +151,7 @@ static void sent_raft(struct world *w, struct sim_node *n, const wire_message *m
     else if (m->type == RAFT_MSG_APPEND_RESP)
         sent_append_answer(w, n, m);
     else if (m->type == RAFT_MSG_TIMEOUT_NOW)
-        sim_count(w, SIM_STAT_TRANSFERS);
+        sent_timeout_now(w, n, m);
 }
 
 bool checker_sent(struct world *w, struct sim_node *n, struct slice payload) {

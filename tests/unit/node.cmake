@@ -1,0 +1,4 @@
+set(node_world unit/node_world.c ${CMAKE_SOURCE_DIR}/src/sim/sim_disk.c)
+foreach(t proposals reads events)
+  chronos_unit_test(node_${t} DEPS node storage base SOURCES ${node_world})
+endforeach()
