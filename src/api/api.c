@@ -61,9 +61,7 @@ static const struct rpc_method api_methods[] = {
     REFLECTION("v1alpha"),
 };
 
-/* ---- ops
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- ops ------------------------------------------------------------------------------------- */
 
 struct api_op *api_op_new(struct api *a, struct rpc_call *call) {
     struct api_op *op = a->ops_free;
@@ -82,8 +80,8 @@ struct api_op *api_op_new(struct api *a, struct rpc_call *call) {
         .api = a,
         .call = call,
         .started = {uv_hrtime()},
-        .deadline = rpc_call_deadline(call),
     };
+    op->deadline = status_answer_by(rpc_call_deadline(call), op->started);
     a->ops_live++;
     rpc_call_set_user(call, op);
     return op;
@@ -267,9 +265,7 @@ void api_tick_update(struct api *a) {
         (void) uv_timer_stop(&a->tick);
 }
 
-/* ---- life
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 void api_options_default(struct api_options *o) {
     *o = (struct api_options){

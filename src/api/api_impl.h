@@ -61,7 +61,7 @@ struct api_op {
     struct api *api;
     struct rpc_call *call; /* NULL once the client is gone */
     struct mono started;
-    struct mono deadline; /* of the client; MONO_NEVER when none */
+    struct mono deadline; /* a little before the client's; MONO_NEVER when none */
     uint64_t seq;         /* GetJob, CancelJob */
     void *data;           /* SubmitJobs: owned, freed with the op */
     struct api_op *next;  /* in the pool */

@@ -278,7 +278,7 @@ static struct api_list *list_new(struct api *a, struct rpc_call *call) {
     l->api = a;
     l->call = call;
     l->started = (struct mono){uv_hrtime()};
-    l->deadline = rpc_call_deadline(call);
+    l->deadline = status_answer_by(rpc_call_deadline(call), l->started);
     buf_init(&l->page, LIST_BUF_BYTES_MAX);
     a->lists_count++;
     rpc_call_set_user(call, l);

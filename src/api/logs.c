@@ -321,7 +321,7 @@ static struct api_logs *logs_new(struct api *a, struct rpc_call *call) {
     l->api = a;
     l->call = call;
     l->started = (struct mono){uv_hrtime()};
-    l->deadline = rpc_call_deadline(call);
+    l->deadline = status_answer_by(rpc_call_deadline(call), l->started);
     l->next = a->logs;
     if (l->next)
         l->next->prev = l;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 /* Where a duration belongs in a text. */
+#define STATUS_TRAVEL_NS (50 * NS_PER_MS) /* an answer's way to its client */
 #define STATUS_WAIT_MARK '@'
 
 struct status_row {
@@ -71,6 +72,14 @@ struct status_answer status_of(enum status_kind kind, enum replica_status status
     errtext_set(ret_text, "%.*s%s%s", (int) (mark - row->text), row->text, *mark ? wait : "",
                 *mark ? mark + 1 : "");
     return (struct status_answer){.code = row->code, .metadata = row->metadata};
+}
+
+struct mono status_answer_by(struct mono client_deadline, struct mono now) {
+    uint64_t left_ns = mono_diff_ns(client_deadline, now);
+
+    if (client_deadline.ns == MONO_NEVER.ns)
+        return client_deadline;
+    return (struct mono){client_deadline.ns - MIN(left_ns / 10, STATUS_TRAVEL_NS)};
 }
 
 uint64_t status_wait_ms(struct mono started, struct mono client_deadline,

@@ -28,6 +28,11 @@ struct status_answer {
 struct status_answer status_of(enum status_kind kind, enum replica_status status,
                                uint64_t waited_ms, struct errtext *ret_text);
 
+/* When a call that arrived @now must be answered so that its client, which gives up at
+ * @client_deadline, still reads the text: 50 ms or a tenth of the time left earlier, whichever is
+ * less. MONO_NEVER stays MONO_NEVER. */
+struct mono status_answer_by(struct mono client_deadline, struct mono now);
+
 /* The longest wait of a call that began at @started: the commit timeout or the client's deadline,
  * whichever is shorter, in milliseconds. */
 uint64_t status_wait_ms(struct mono started, struct mono client_deadline,

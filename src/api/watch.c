@@ -290,7 +290,7 @@ static struct api_watch *watch_new(struct api *a, struct rpc_call *call) {
     w->api = a;
     w->call = call;
     w->started = (struct mono){uv_hrtime()};
-    w->deadline = rpc_call_deadline(call);
+    w->deadline = status_answer_by(rpc_call_deadline(call), w->started);
     w->next = a->watches;
     if (w->next)
         w->next->prev = w;

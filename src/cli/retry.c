@@ -16,7 +16,7 @@ static bool may_repeat(const struct retry_answer *a) {
 
 bool retry_next(struct retry *r, struct mono now, const struct retry_answer *a, size_t nodes,
                 uint64_t *ret_delay_ms) {
-    uint64_t delay = 0, step = RETRY_BASE_MS;
+    uint64_t delay = 0, least = 0, step = RETRY_BASE_MS;
     uint32_t round;
 
     ASSERT(nodes >= 1);
@@ -33,7 +33,11 @@ bool retry_next(struct retry *r, struct mono now, const struct retry_answer *a, 
         delay = step / 2 + rng_below(&r->rng, step / 2 + 1);
     }
     delay = MAX(delay, a->retry_after_ms);
-    if (mono_reached(mono_add_ms(now, delay), r->deadline))
+    /* A node that answers just before the deadline says what is true; a try without time for an
+     * answer would only hide that behind the client's own "Deadline Exceeded". */
+    if (a->code == RPC_DEADLINE_EXCEEDED)
+        least = RETRY_LEAST_MS;
+    if (mono_reached(mono_add_ms(now, delay + least), r->deadline))
         return false;
     *ret_delay_ms = delay;
     return true;

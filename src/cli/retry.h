@@ -12,6 +12,7 @@
 
 #define RETRY_BASE_MS 40
 #define RETRY_CAP_MS 1000
+#define RETRY_LEAST_MS 100 /* time left that is worth a try after DEADLINE_EXCEEDED */
 
 struct retry {
     struct mono deadline;

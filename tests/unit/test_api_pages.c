@@ -179,6 +179,13 @@ static void test_statuses(void **state) {
     s = status_of(STATUS_READ, REPLICA_NO_LEADER, 1500, &e);
     assert_int_equal(s.code, RPC_UNAVAILABLE);
     assert_non_null(strstr(e.s, "within 1500 ms"));
+    /* The answer is on its way 50 ms or a tenth before the client gives up; never in the past. */
+    assert_true(status_answer_by(MONO_NEVER, (struct mono){7}).ns == MONO_NEVER.ns);
+    assert_true(status_answer_by((struct mono){3 * NS_PER_S}, (struct mono){NS_PER_S}).ns ==
+                2950 * NS_PER_MS);
+    assert_true(status_answer_by((struct mono){1100 * NS_PER_MS}, (struct mono){NS_PER_S}).ns ==
+                1090 * NS_PER_MS);
+    assert_true(status_answer_by((struct mono){5}, (struct mono){NS_PER_S}).ns == 5);
     assert_int_equal(status_wait_ms((struct mono){0}, MONO_NEVER, 5000), 5000);
     assert_int_equal(status_wait_ms((struct mono){NS_PER_S}, (struct mono){2 * NS_PER_S}, 5000),
                      1000);

@@ -185,6 +185,13 @@ static void test_retry(void **state) {
     assert_false(retry_next(&r, now, &a, 1, &delay));
     a.repeatable = true;
     assert_true(retry_next(&r, now, &a, 1, &delay));
+    /* An answer 50 ms before the end is the last one: its text stands. */
+    r.attempts = 0;
+    now = (struct mono){.ns = r.deadline.ns - 50 * NS_PER_MS};
+    assert_false(retry_next(&r, now, &a, 3, &delay));
+    now = (struct mono){.ns = r.deadline.ns - 500 * NS_PER_MS};
+    assert_true(retry_next(&r, now, &a, 3, &delay));
+    now = (struct mono){.ns = 0};
     a = (struct retry_answer){.code = RPC_RESOURCE_EXHAUSTED, .repeatable = true};
     assert_false(retry_next(&r, now, &a, 1, &delay));
     a.has_hint = true;
