@@ -70,6 +70,7 @@ void args_help(const struct arg_command *cmd, const char *path, FILE *out) {
 
 /* ---- completion ---------------------------------------------------------------------------- */
 
+#define COMPLETION_PATH_BYTES_MAX 256
 #define COMPLETION_DEPTH_MAX 4
 
 /* One `case` arm: the words that may follow @path, and after which options a value is free text or
@@ -109,10 +110,11 @@ static void completion_arms(const struct arg_command *cmd, const char *path, int
     ASSERT(depth < COMPLETION_DEPTH_MAX);
     completion_arm(cmd, path, out);
     for (size_t i = 0; cmd->children && cmd->children[i]; i++) {
-        char child[256];
+        char child[COMPLETION_PATH_BYTES_MAX];
+        int n = snprintf(child, sizeof(child), "%s%s%s", path, path[0] ? " " : "",
+                         cmd->children[i]->name);
 
-        (void) snprintf(child, sizeof(child), "%s%s%s", path, path[0] ? " " : "",
-                        cmd->children[i]->name);
+        ASSERT(n > 0 && (size_t) n < sizeof(child)); /* the tables are constant */
         completion_arms(cmd->children[i], child, depth + 1, out);
     }
 }
