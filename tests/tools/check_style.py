@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The rules of the style guide that a program can check.
 
-Refused: files over 1,000 lines, lines over 100 columns, tabs, trailing space, goto, banned
-functions, switch default on enums is left to the compiler, mutable variables at file scope outside
+Refused: files over 1,000 lines, lines over 100 columns (but not those that a name of more than 70
+fills), tabs, trailing space, goto, banned functions, switch default on enums is left to the compiler, mutable variables at file scope outside
 cmd/ (symbols in .data or .bss of our libraries). Reported: functions over 70 lines; refused over 100.
 Usage: check_style.py [BUILD_DIR]
 """
@@ -17,6 +17,8 @@ FILE_LINES_MAX = 1000
 FUNCTION_LINES_AIM = 70
 FUNCTION_LINES_MAX = 100
 COLUMNS_MAX = 100
+# Generated protobuf names fill a line alone: one with a longer token than this may pass the limit.
+TOKEN_COLUMNS_MAX = 70
 BANNED = {"strcpy", "strcat", "sprintf", "vsprintf", "strtok", "gets", "atoi", "atol", "atoll",
           "atof", "alloca", "setjmp", "longjmp", "tmpnam", "mktemp"}
 LIBRARIES = ("base", "raft", "storage", "os", "fsm", "sched", "node", "api", "worker", "sim", "cli",
@@ -33,6 +35,11 @@ def c_files():
                     yield os.path.join(dirpath, name)
 
 
+def longest_token(line):
+    """Columns of the longest word: letters, digits and underscores. Rulers of comments are none."""
+    return max((len(word) for word in re.findall(r"\w+", line)), default=0)
+
+
 def check_lines(path, text, problems):
     where = os.path.relpath(path, ROOT)
     lines = text.split("\n")
@@ -43,7 +50,7 @@ def check_lines(path, text, problems):
             problems.append("%s:%d: a tab; four spaces indent" % (where, number))
         if line != line.rstrip():
             problems.append("%s:%d: space at the end of the line" % (where, number))
-        if len(line) > COLUMNS_MAX:
+        if len(line) > COLUMNS_MAX and longest_token(line) <= TOKEN_COLUMNS_MAX:
             problems.append("%s:%d: %d columns; at most %d" % (where, number, len(line), COLUMNS_MAX))
     if path.endswith(".h") and "#pragma once" not in text:
         problems.append("%s: #pragma once is missing" % where)
