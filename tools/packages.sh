@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# Installs the packages of packages.txt that are missing. Does nothing when all are there.
+# Installs the packages of packages.txt that are missing. Does nothing when all are there. A line
+# "NAME  # command:CMD" is satisfied by a CMD from anywhere: Debian's package might conflict with it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mapfile -t wanted < <(sed -e 's/#.*//' -e 's/[[:space:]]//g' packages.txt | grep -v '^$')
 missing=()
-for name in "${wanted[@]}"; do
+while IFS= read -r line; do
+    name=${line%%#*}
+    name=${name//[[:space:]]/}
+    [[ -n $name ]] || continue
+    if [[ $line =~ \#[[:space:]]*command:([A-Za-z0-9._-]+) ]] &&
+        command -v "${BASH_REMATCH[1]}" >/dev/null; then
+        continue
+    fi
     status=$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null || true)
     [[ $status == installed ]] || missing+=("$name")
-done
+done <"${CHRONOS_PACKAGES:-packages.txt}"
 [[ ${#missing[@]} -gt 0 ]] || exit 0
 
 if ! command -v apt-get >/dev/null; then
