@@ -2,11 +2,11 @@
 """Random faults for half a minute, then the books must balance.
 
 Goal: no acknowledged job is lost, none is there twice, each ends exactly once, attempts and fencing
-tokens only grow, at most one attempt of a job is live at a time as its worker sees it, jobs that may
-be tried once are started once, and all nodes hold the same state. Method: three nodes with a short
-lease; a seeded sequence of kill -9, SIGSTOP and SIGTERM on servers and workers, at most a minority
-of servers away at a time (sometimes all are killed at once), under a stream of submits and cancels.
-Seed and length: CHRONOS_SEED, CHRONOS_CHAOS_S.
+tokens only grow, at most one attempt of a job is live at a time as its worker sees it, jobs that
+may be tried once are started once, and all nodes hold the same state. Method: three nodes with a
+short lease; a seeded sequence of kill -9, SIGSTOP and SIGTERM on servers and workers, at most a
+minority of servers away at a time (sometimes all are killed at once), under a stream of submits and
+cancels. Seed and length: CHRONOS_SEED, CHRONOS_CHAOS_S.
 """
 import collections
 import os

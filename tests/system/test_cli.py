@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """The command line against a cluster that `chronos dev` runs.
 
-Goal: dev is ready in under 3 s and leaves nothing behind; exit codes, streams and JSON shapes of the
-client commands are those of docs/cli.md; a command outlives the loss of the leader. Method: run the
-binary, read its streams, look at processes and directories afterwards. What needs no cluster is in
-tests/tools/check_cli.sh.
+Goal: dev is ready in under 3 s and leaves nothing behind; exit codes, streams and JSON shapes of
+the client commands are those of docs/cli.md; a command outlives the loss of the leader. Method: run
+the binary, read its streams, look at processes and directories afterwards. What needs no cluster is
+in tests/tools/check_cli.sh.
 """
 import base64
 import json

@@ -2,11 +2,12 @@
 """Losing the leader loses nothing.
 
 Goal: every acknowledged job reaches a terminal state exactly once and none is missing, although the
-leader is killed five times while the jobs are submitted. Method: six clients submit 500 jobs through
-all three nodes with idempotency keys and repeat what is unclear; a killer ends the leader with
-SIGKILL at given numbers of acknowledged jobs and starts it again with the same command line. Each
-attempt writes one line to a file, a watch that moves from node to node records each transition. At
-the end keys, list, lines, transitions and the nodes' digests must tell the same story.
+leader is killed five times while the jobs are submitted. Method: six clients submit 500 jobs
+through all three nodes with idempotency keys and repeat what is unclear; a killer ends the leader
+with SIGKILL at given numbers of acknowledged jobs and starts it again with the same command line.
+Each attempt writes one line to a file, a watch that moves from node to node records each
+transition. At the end keys, list, lines, transitions and the nodes' digests must tell the same
+story.
 """
 import os
 import pathlib

@@ -3,8 +3,8 @@
 
 Goal: another node leads meanwhile, nothing acknowledged is lost, the old leader steps down when it
 wakes and answers no read from its past. Method: SIGSTOP and SIGCONT of the leader's process under a
-stream of submits; a write through the new leader while the old one sleeps, and linearizable reads of
-it from the old one in the moment it wakes, several times.
+stream of submits; a write through the new leader while the old one sleeps, and linearizable reads
+of it from the old one in the moment it wakes, several times.
 """
 import pathlib
 import sys

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Without a majority: the two errors, within their times, and a return without help.
 
-Goal: a submit gets DEADLINE_EXCEEDED after 5 s and its text says whether the job may exist; when the
-channel of pending proposals is full the next one gets RESOURCE_EXHAUSTED at once with a hint when to
-retry; with the majority back everything continues by itself, and an unknown outcome is 0 or 1 job,
-never 2. Method: SIGSTOP (and SIGKILL) of two nodes of three; limits by flags and the default ones.
+Goal: a submit gets DEADLINE_EXCEEDED after 5 s and its text says whether the job may exist; when
+the channel of pending proposals is full the next one gets RESOURCE_EXHAUSTED at once with a hint
+when to retry; with the majority back everything continues by itself, and an unknown outcome is 0 or
+1 job, never 2. Method: SIGSTOP (and SIGKILL) of two nodes of three; limits by flags and the default
+ones.
 """
 import pathlib
 import sys
