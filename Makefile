@@ -5,6 +5,7 @@
 #   make test       everything that must hold; ends with "N passed, N failed"
 #   make bench      the benchmark (ARGS='--quick')
 #   make fuzz       each fuzz target for FUZZ_SECONDS (60)
+#   make valgrind  the unit tests of the pure folders under memcheck
 #   make soak       the simulator without end, from a new seed each time
 #   make format     clang-format over the sources
 #   make lint       formatting, clang-tidy, cppcheck
@@ -16,7 +17,7 @@ FUZZ_SECONDS ?= 60
 ARGS ?=
 BUILD = build/release
 
-.PHONY: all release packages run test bench fuzz soak format lint install clean
+.PHONY: all release packages run test bench fuzz soak valgrind format lint install clean
 .DEFAULT_GOAL := all
 
 all: release
@@ -46,6 +47,9 @@ fuzz: packages
 soak: packages
 	@$(MAKE) --no-print-directory release
 	@tools/soak.sh $(BUILD)/chronos-sim
+
+valgrind: packages
+	@tools/valgrind.sh
 
 format:
 	@tools/lint.sh format

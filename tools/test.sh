@@ -89,6 +89,16 @@ if build asan; then
     unit "$asan" asan
 fi
 
+# The folders with threads, under the thread sanitizer: only what they need is built.
+threads() {
+    local targets=(test_disk_queue test_peer_net test_rpc)
+    cmake --preset tsan >/dev/null &&
+        cmake --build --preset tsan --target "${targets[@]}" &&
+        ctest --test-dir build/tsan --output-on-failure --timeout 300 \
+            -R '^unit\.(disk_queue|peer_net|rpc)$'
+}
+run tsan.os threads
+
 shopt -s nullglob
 for check in tests/tools/*.sh tests/tools/*.py; do
     name=tools.$(basename "$check")

@@ -13,11 +13,11 @@
 #include <sys/stat.h>
 
 #define MIB ((size_t) 1024 * 1024)
-#define MEMTABLE_BYTES (8 * MIB)
-/* One is written, up to five wait for the disk: 40 MiB of slack before a write, which is made on
+#define MEMTABLE_BYTES (32 * MIB)
+/* One is written, up to three wait for the disk: 96 MiB of slack before a write, which is made on
  * the loop, would be slowed down. They are freed once flushed, so an idle node has one small one.
  */
-#define MEMTABLES_MAX 6
+#define MEMTABLES_MAX 4
 #define BLOCK_CACHE_BYTES (8 * MIB)
 #define OPEN_FILES_MAX 128
 #define BACKGROUND_JOBS_MAX 2

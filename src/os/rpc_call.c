@@ -141,6 +141,7 @@ static void call_send(struct rpc_call *c) {
     }
     ASSERT(n <= CALL_OPS_MAX);
     c->sending = true;
+    c->sent.lazy = c->close_rides && rpc_server_sent_lazily(c->server, c);
     call_start(c, ops, n, &c->sent);
 }
 
@@ -151,6 +152,8 @@ static void on_sent(struct rpc_event *e, bool ok) {
 
     rpc_server_enter(s);
     c->sending = false;
+    if (e->lazy)
+        rpc_server_lazy_arrived(s);
     if (c->close_rides) {
         call_over(c);
     } else if (!ok) {

@@ -81,6 +81,10 @@ void rpc_server_leave(struct rpc_server *s);
 /* Watch the call if it is still open after a while: most unary calls are answered within a few
  * milliseconds and never need to know that their client left. */
 void rpc_server_watch_later(struct rpc_server *s, struct rpc_call *c);
+/* True when the last event of @c may be lazy (rpc_common.h); then rpc_server_lazy_arrived follows.
+ */
+bool rpc_server_sent_lazily(struct rpc_server *s, const struct rpc_call *c);
+void rpc_server_lazy_arrived(struct rpc_server *s);
 void rpc_server_watch_never(struct rpc_server *s, struct rpc_call *c);
 /* The bookkeeping for stop: a call became OPEN, was finished by its handler, is
  * over, and has let go of everything. */

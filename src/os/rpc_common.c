@@ -14,15 +14,17 @@
 #define WRITEQ_CAP_MIN 16
 #define WRITEQ_CAP_MAX ((size_t) 1 << 20)
 
-/* The loop is woken by the push that finds the list empty, and by no other: whoever empties the
- * list takes all of it, so one wake-up serves every event pushed until then. */
+/* The loop is woken by the first push that is not lazy since it last looked: one wake-up serves
+ * every event pushed until then. A lazy event (the end of an answered call) needs nobody's
+ * attention; a wake-up of its own would cost a loop turn in the middle of the next call. */
 static void pump_push(struct rpc_pump *p, struct rpc_event *e) {
     struct rpc_event *old = atomic_load_explicit(&p->incoming, memory_order_relaxed);
+    bool lazy = e->lazy; /* once pushed, the loop may free it */
 
     do {
         e->next = old;
     } while (!atomic_compare_exchange_weak(&p->incoming, &old, e));
-    if (old)
+    if ((lazy && !atomic_load(&p->eager)) || atomic_exchange(&p->signalled, true))
         return;
     /* `waiting` is set before the drain empties the list: a push that comes later sees it. */
     if (atomic_load(&p->waiting))
@@ -53,10 +55,12 @@ static void *pump_main(void *arg) {
 
 /* Move everything that has arrived to the ready list, oldest first. */
 static void pump_take(struct rpc_pump *p) {
-    struct rpc_event *list = atomic_exchange(&p->incoming, NULL);
-    struct rpc_event *last = list;
+    struct rpc_event *list, *last;
     struct rpc_event *first = NULL;
 
+    /* First: a push after the exchange below wakes the loop again. */
+    atomic_store(&p->signalled, false);
+    list = last = atomic_exchange(&p->incoming, NULL);
     if (!list)
         return;
     while (list) {
@@ -88,8 +92,17 @@ static void pump_deliver(struct rpc_pump *p) {
 static void on_wake(struct wake *w) {
     struct rpc_pump *p = CONTAINER_OF(w, struct rpc_pump, loop_wake);
 
+    rpc_pump_collect(p);
+}
+
+void rpc_pump_collect(struct rpc_pump *p) {
     pump_take(p);
     pump_deliver(p);
+}
+
+void rpc_pump_set_eager(struct rpc_pump *p) {
+    atomic_store(&p->eager, true);
+    wake_send(&p->loop_wake);
 }
 
 /* Signals belong to the loop's thread, which has the handlers; this one only waits. */
@@ -161,6 +174,7 @@ int rpc_pump_new(uv_loop_t *loop, const char *name, struct rpc_pump **ret, struc
 
 void rpc_pump_drain(struct rpc_pump *p) {
     ASSERT(!p->closed);
+    atomic_store(&p->eager, true);
     atomic_store(&p->waiting, true);
     for (;;) {
         pump_take(p);

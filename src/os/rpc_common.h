@@ -7,7 +7,7 @@
  * Invariants: an event that was handed to gRPC as a tag is counted in pump.pending until its
  * function has been called on the loop; the pump's memory lives until libuv has closed its handle,
  * so a callback may free the object that owns the pump.
- * Thread: the pump's thread touches only `incoming`, `waiting` and `wake`; all else is the loop's.
+ * Thread: the pump's thread touches only the atomic members and `wake`; all else is the loop's.
  */
 #pragma once
 
@@ -24,7 +24,8 @@
 struct rpc_event {
     struct rpc_event *next;
     void (*fn)(struct rpc_event *e, bool ok); /* on the loop */
-    bool ok;                                  /* written by the pump's thread before the push */
+    bool lazy; /* set before it is lent: it may wait for an event that is not, or for a collect */
+    bool ok;   /* written by the pump's thread before the push */
     /* gRPC holds the tag. Release and acquire here order the loop's last writes before the pump's
      * thread touches the event: gRPC does so too, but neither promises it nor lets a tool see it.
      */
@@ -35,7 +36,9 @@ struct rpc_pump {
     struct wake loop_wake;
     grpc_completion_queue *cq; /* owned */
     pthread_t thread;
-    _Atomic(struct rpc_event *) incoming; /* newest first; NULL -> the next push wakes the loop */
+    _Atomic(struct rpc_event *) incoming; /* newest first */
+    atomic_bool signalled;                /* the loop has been woken and has not looked yet */
+    atomic_bool eager;                    /* no event waits any more */
     atomic_bool waiting;                  /* rpc_pump_drain sleeps on `wake` */
     sem_t wake;
     struct rpc_event *ready; /* oldest first; loop only */
@@ -54,6 +57,10 @@ static inline void *rpc_pump_tag(struct rpc_pump *p, struct rpc_event *e) {
     atomic_store_explicit(&e->lent, true, memory_order_release);
     return e;
 }
+/* Deliver what has arrived, lazy or not; on the loop, not from inside a callback. */
+void rpc_pump_collect(struct rpc_pump *p);
+/* From now on no event is lazy; those that waited come with the next loop turn. */
+void rpc_pump_set_eager(struct rpc_pump *p);
 /* Deliver events in this thread, sleeping in between, until gRPC holds no tag any more. The caller
  * has cancelled whatever could stay open for ever. */
 void rpc_pump_drain(struct rpc_pump *p);

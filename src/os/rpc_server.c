@@ -50,6 +50,7 @@ struct rpc_server {
     uv_timer_t timer; /* while serving: the sweep of young calls; once stopping: the grace */
     bool timer_open;  /* the handle is initialised */
     bool sweeping;    /* the timer runs for the sweep */
+    size_t lazy_out;  /* answered calls whose end was started as a lazy event */
     struct rpc_event down_event;
     bool started, stopping, cancelled, down;
     void (*on_stopped)(void *arg);
@@ -182,11 +183,28 @@ static void server_sweep(struct rpc_server *s, uint64_t age_ms) {
 static void on_sweep(uv_timer_t *t) {
     struct rpc_server *s = CONTAINER_OF(t, struct rpc_server, timer);
 
+    rpc_pump_collect(s->pump); /* may end in a callback that stops the server */
+    if (s->stopping)
+        return;
     server_sweep(s, SERVER_YOUNG_MS);
-    if (s->young_head)
+    if (s->young_head || s->lazy_out > 0)
         return;
     s->sweeping = false;
     (void) uv_timer_stop(t);
+}
+
+/* The end of an answered unary call may be learned with the next event: the sweep, which runs since
+ * the call came, looks for it at the latest. */
+bool rpc_server_sent_lazily(struct rpc_server *s, const struct rpc_call *c) {
+    if (s->stopping || !s->sweeping || !c->slot->method || c->slot->method->kind != RPC_UNARY)
+        return false;
+    s->lazy_out++;
+    return true;
+}
+
+void rpc_server_lazy_arrived(struct rpc_server *s) {
+    ASSERT(s->lazy_out > 0);
+    s->lazy_out--;
 }
 
 void rpc_server_watch_later(struct rpc_server *s, struct rpc_call *c) {
@@ -241,6 +259,7 @@ static void server_shutdown(struct rpc_server *s) {
     ASSERT(s->started);
     ASSERT(!s->stopping);
     s->stopping = true;
+    rpc_pump_set_eager(s->pump);
     /* A cancelled call is heard of only when watched, and the timer now serves the grace. */
     server_sweep(s, 0);
     ASSERT(!s->young_head);
