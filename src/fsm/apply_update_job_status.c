@@ -72,6 +72,29 @@ static enum job_event take_outcome(const struct item_update *s, struct record_jo
     return JOB_EVENT_COUNT;
 }
 
+/* True when the job ended as this report says. It need not have ended by it: an attempt whose
+ * worker was lost has its token still, and its late result must not look accepted. */
+static bool ended_like(const struct record_job *rec, const struct item_update *s) {
+    switch ((Chronos__V1__AttemptOutcome) s->outcome) {
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED:
+        return rec->state == S_COMPLETED;
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED:
+        return rec->state == S_FAILED && rec->failure_reason == s->reason;
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED:
+        return rec->state == S_CANCELLED ||
+               (rec->state == S_FAILED &&
+                rec->failure_reason == CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_SIGNAL);
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED:
+        return rec->state == S_CANCELLED ||
+               (s->started && rec->max_attempts == 1 && rec->state == S_FAILED &&
+                rec->failure_reason == CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_WORKER_LOST);
+    case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_UNSPECIFIED:
+    case _CHRONOS__V1__ATTEMPT_OUTCOME_IS_INT_SIZE:
+        break;
+    }
+    return false;
+}
+
 /* Not live: ended by this attempt already, or stale. */
 static int answer_late(struct fsm *f, struct apply *a, const struct item_update *s,
                        struct fsm_result *res) {
@@ -85,7 +108,9 @@ static int answer_late(struct fsm *f, struct apply *a, const struct item_update 
         res->code = FSM_NOT_FOUND;
     else
         res->code =
-            rec.fencing_token == s->fencing_token && s->fencing_token > 0 ? FSM_OK : FSM_STALE;
+            s->fencing_token > 0 && rec.fencing_token == s->fencing_token && ended_like(&rec, s)
+                ? FSM_OK
+                : FSM_STALE;
     return 0;
 }
 

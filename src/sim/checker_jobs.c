@@ -45,6 +45,7 @@ static void ghost_assigned(struct world *w, struct job_ghost *g, const struct re
                  (unsigned long long) g->cancel_index);
     g->token = e->event.fencing_token;
     g->assigned_index = e->index;
+    (void) snprintf(g->worker, sizeof(g->worker), "%.31s", e->worker_id);
 }
 
 /* J16: ended jobs stay ended, each transition follows from the state before. */
@@ -155,6 +156,9 @@ void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq,
     if (!g || token > g->token)
         sim_fail(w, "worker %s runs job %llu with token %llu, which no node has applied", wk->id,
                  (unsigned long long) seq, (unsigned long long) token);
+    if (g && token == g->token && strcmp(g->worker, wk->id) != 0)
+        sim_fail(w, "worker %s runs job %llu with token %llu of worker %s", wk->id,
+                 (unsigned long long) seq, (unsigned long long) token, g->worker);
     if (u64map_get(&w->checker.started, key))
         sim_fail(w, "worker %s runs job %llu with token %llu, which was run before", wk->id,
                  (unsigned long long) seq, (unsigned long long) token);

@@ -266,7 +266,9 @@ static void strike(struct world *w, enum fault f) {
             arm_disk_error(w, n);
         break;
     case FAULT_DISK_SLOW:
-        n->disk_slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, NS_PER_S);
+        if (rng_chance(&w->rng, 400) && a_leader(w))
+            n = a_leader(w);
+        n->disk_slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
         break;
     case FAULT_CLOCK:
         n->wall_offset_ms = (int64_t) rng_below(&w->rng, 524000) - 262000;

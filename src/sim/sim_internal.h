@@ -77,8 +77,8 @@ struct sim_attempt {
     uint64_t token;
     uint64_t ends_at;
     bool ended;
-    int outcome; /* once ended: Chronos__V1__AttemptOutcome */
-    uint64_t report_at;
+    int outcome;          /* once ended: Chronos__V1__AttemptOutcome */
+    uint64_t reported_on; /* the stream, plus 1; 0 = not yet */
 };
 
 /* A fake worker: runs attempts for a while, reports until acknowledged, sometimes dies. */
@@ -140,6 +140,7 @@ struct job_ghost {
     uint64_t token;
     uint64_t index; /* of the last event seen */
     uint64_t assigned_index;
+    char worker[32];       /* of the newest assignment */
     uint64_t cancel_index; /* of an acknowledged cancel, 0 = none */
     uint64_t result_token; /* whose result was acknowledged to its worker, 0 = none */
     int result_outcome;
@@ -166,6 +167,7 @@ struct world {
     uint64_t now_ns;
     struct timer_heap heap;
     uint64_t next_seq;
+    unsigned same_instant; /* events since time last moved */
     unsigned nodes_count;
     struct sim_node nodes[SIM_NODES_MAX];
     unsigned workers_count;

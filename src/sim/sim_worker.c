@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REPORT_REPEAT_NS (2 * NS_PER_S)
 #define HELD_MAX 256
 
 static void wake_in(struct sim_worker *wk, uint64_t ns) {
@@ -238,7 +237,6 @@ void sim_worker_receive(struct sim_worker *wk, struct bytes *message) {
 }
 
 static void report(struct sim_worker *wk, struct sim_attempt *a) {
-    struct world *w = wk->world;
     Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
     Chronos__V1__WorkerReports list = CHRONOS__V1__WORKER_REPORTS__INIT;
     Chronos__V1__AttemptReport r = CHRONOS__V1__ATTEMPT_REPORT__INIT, *reports[] = {&r};
@@ -257,8 +255,8 @@ static void report(struct sim_worker *wk, struct sim_attempt *a) {
     m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_REPORTS;
     m.reports = &list;
     send_to_node(wk, &m);
-    a->report_at = w->now_ns + REPORT_REPEAT_NS;
-    wake_in(wk, REPORT_REPEAT_NS);
+    a->reported_on =
+        wk->session_gen + 1; /* again only on a new stream: the node answers or ends it */
 }
 
 void sim_worker_wake(struct sim_worker *wk) {
@@ -282,7 +280,7 @@ void sim_worker_wake(struct sim_worker *wk) {
     if (!wk->welcomed)
         return;
     for (struct sim_attempt *a = wk->attempts; a; a = a->next)
-        if (a->ended && w->now_ns >= a->report_at)
+        if (a->ended && a->reported_on != wk->session_gen + 1)
             report(wk, a);
     if (w->now_ns >= wk->next_beat) {
         Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;

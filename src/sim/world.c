@@ -10,7 +10,8 @@
 
 #define HEAL_NS (120 * NS_PER_S)
 #define LEADER_WITHIN_NS (10 * 300 * NS_PER_MS) /* of healing: ten election timeouts */
-#define TERM_GROWTH_MAX 3                       /* after healing */
+#define SAME_INSTANT_MAX 100000
+#define TERM_GROWTH_MAX 3 /* after healing */
 #define SETTLE_NS (2 * NS_PER_S)
 #define QUIET_NS (50 * NS_PER_S) /* a thousand heartbeats */
 #define QUIET_ONE_IN 16
@@ -176,6 +177,9 @@ static void step(struct world *w) {
 
     timer_heap_remove(&w->heap, t);
     ASSERT((t->at.ns >> 10) >= w->now_ns);
+    w->same_instant = (t->at.ns >> 10) == w->now_ns ? w->same_instant + 1 : 0;
+    if (w->same_instant > SAME_INSTANT_MAX)
+        sim_fail(w, "time stands still: somebody asks to be woken at once again and again");
     w->now_ns = t->at.ns >> 10;
     w->result->events++;
     mix(w, w->now_ns);
@@ -214,7 +218,7 @@ static void draw_node_options(struct world *w, bool swarm) {
     if (rng_chance(&w->rng, 500))
         o->fsm.overlay_bytes_max = rng_range(&w->rng, 256, 16384);
     w->commit_timeout_ns =
-        rng_chance(&w->rng, 500) ? o->commit_timeout_ns : rng_range(&w->rng, 300, 2000) * NS_PER_MS;
+        rng_chance(&w->rng, 500) ? o->commit_timeout_ns : rng_range(&w->rng, 150, 2000) * NS_PER_MS;
     w->lease_ns =
         rng_chance(&w->rng, 400) ? o->worker_lease_ns : rng_range(&w->rng, 300, 3000) * NS_PER_MS;
     w->beat_ns = w->lease_ns / 3;

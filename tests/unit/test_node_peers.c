@@ -1,0 +1,129 @@
+/* Bytes from peers, and the cluster's status. */
+#include "node_world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "node/replica_internal.h"
+
+#include "base/rand.h"
+
+#include "chronos/v1/cluster_service.pb-c.h"
+
+/* Goal: whatever a peer sends that is no well-formed message of this cluster changes nothing.
+ * Method: an intact message of a real leader, cut at every length and with every byte turned, to a
+ * third node that never heard the original; then random bytes. Term, vote and log must stay as they
+ * were or be what an intact message could have made of them: no entry, no vote, no crash. */
+static void test_malformed(void **state) {
+    struct rng rng = rng_seed(7);
+    struct node_world w;
+    struct answer a;
+    struct bytes *intact;
+    unsigned leader, other;
+    uint8_t *copy;
+
+    (void) state;
+    node_world_init(&w, 3);
+    node_world_open(&w);
+    leader = node_world_lead(&w);
+    other = (leader + 1) % 3;
+    node_world_run(&w, 100);
+    assert_int_equal(node_world_submit(&w, leader, "", 0, MONO_NEVER, &a), 0);
+    replica_turn(w.nodes[leader].replica);
+    assert_true(w.tail > w.head);
+    intact = bytes_ref(w.queue[(w.tail - 1) % NODE_WORLD_MESSAGES].payload);
+    copy = malloc(intact->len);
+    assert_non_null(copy);
+    for (size_t len = 0; len < intact->len; len++) {
+        uint64_t last = raft_last_index(replica_raft(w.nodes[other].replica));
+
+        memcpy(copy, intact->data, len);
+        replica_on_peer_message(w.nodes[other].replica, 99, slice_of(copy, len));
+        assert_int_equal(raft_last_index(replica_raft(w.nodes[other].replica)), last);
+        /* As from the third node: the message says that the leader sent it. */
+        replica_on_peer_message(w.nodes[other].replica, (leader + 2) % 3 + 1, slice_of(copy, len));
+        assert_int_equal(raft_last_index(replica_raft(w.nodes[other].replica)), last);
+    }
+    for (int i = 0; i < 20000; i++) {
+        uint8_t noise[64];
+        size_t len = rng_below(&rng, sizeof(noise));
+        uint64_t last = raft_last_index(replica_raft(w.nodes[other].replica));
+
+        for (size_t k = 0; k < len; k++)
+            noise[k] = (uint8_t) rng_next(&rng);
+        noise[0] = 0x08; /* looks like the version */
+        noise[1] = 0x01;
+        replica_on_peer_message(w.nodes[other].replica, leader + 1, slice_of(noise, len));
+        assert_int_equal(raft_last_index(replica_raft(w.nodes[other].replica)), last);
+        assert_int_equal(replica_failed(w.nodes[other].replica, NULL), 0);
+    }
+    assert_true(w.nodes[other].replica->bad_messages > 0);
+    free(copy);
+    (void) bytes_unref(intact);
+    node_world_run(&w, 1000);
+    assert_int_equal(a.status, REPLICA_OK);
+    node_world_close(&w);
+}
+
+struct got_bytes {
+    unsigned count;
+    enum replica_status status;
+    uint8_t data[8192];
+    size_t len;
+};
+
+static void take_bytes(void *arg, enum replica_status status, struct slice bytes) {
+    struct got_bytes *g = arg;
+
+    g->count++;
+    g->status = status;
+    assert_true(bytes.len <= sizeof(g->data));
+    if (bytes.len > 0)
+        memcpy(g->data, bytes.data, bytes.len);
+    g->len = bytes.len;
+}
+
+/* Goal: every node tells the same status, the leader's. Method: ask all three, compare. */
+static void test_status_is_the_same_everywhere(void **state) {
+    Chronos__V1__GetClusterStatusResponse *r;
+    struct got_bytes got[3] = {0};
+    struct node_world w;
+    unsigned leader;
+
+    (void) state;
+    node_world_init(&w, 3);
+    node_world_open(&w);
+    leader = node_world_lead(&w);
+    node_world_run(&w, 3000);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(replica_cluster_status(w.nodes[i].replica, false,
+                                                node_world_in_ms(&w, 1000), take_bytes, &got[i]),
+                         0);
+    node_world_run(&w, 10);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(got[i].count, 1);
+        assert_int_equal(got[i].status, REPLICA_OK);
+        r = chronos__v1__get_cluster_status_response__unpack(NULL, got[i].len, got[i].data);
+        assert_non_null(r);
+        assert_int_equal(r->leader_id, leader + 1);
+        assert_int_equal(r->n_nodes, 3);
+        for (size_t k = 0; k < r->n_nodes; k++)
+            assert_true(r->nodes[k]->is_alive);
+        chronos__v1__get_cluster_status_response__free_unpacked(r, NULL);
+    }
+    node_world_close(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_status_is_the_same_everywhere),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

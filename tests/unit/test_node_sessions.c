@@ -1,0 +1,268 @@
+/* The node's half of the worker protocol: hello, assignments, reports, heartbeats, leases. */
+#include "node_world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "node/replica_internal.h"
+
+#include "fsm/job_id.h"
+
+#define MSG(kind) CHRONOS__V1__NODE_MESSAGE__BODY_##kind
+
+static void begin(struct node_world *w) {
+    node_world_init(w, 1);
+    node_world_open(w);
+    (void) node_world_lead(w);
+}
+
+/* Goal: a hello with a wrong field ends the stream with INVALID_ARGUMENT and registers nothing; so
+ * do malformed bytes, and a second hello. Method: one stream for each. */
+static void test_hello_is_checked(void **state) {
+    static const struct {
+        const char *id;
+        uint64_t incarnation;
+        uint32_t slots;
+    } bad[] = {
+        {"", 1, 1},
+        {"a b", 1, 1},
+        {"w", 0, 1},
+        {"w", 1, 0},
+        {"w", 1, 10001},
+        {"x2345678901234567890123456789012345678901234567890123456789012345", 1, 1},
+    };
+    static const uint8_t garbage[] = {0xff, 0xff, 0xff};
+    struct node_world w;
+    struct stream s;
+
+    (void) state;
+    begin(&w);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        stream_open(&s, w.nodes[0].replica);
+        stream_hello(&s, bad[i].id, bad[i].incarnation, bad[i].slots);
+        assert_int_equal(s.end_code, 3);
+        stream_close(&s);
+    }
+    stream_open(&s, w.nodes[0].replica);
+    worker_session_message(s.session, slice_of(garbage, sizeof(garbage)));
+    assert_int_equal(s.end_code, 3);
+    stream_close(&s);
+    stream_open(&s, w.nodes[0].replica);
+    stream_hello(&s, "w", 1, 1);
+    node_world_settle(&w);
+    assert_int_equal(s.end_code, 0);
+    stream_hello(&s, "w", 1, 1);
+    assert_int_equal(s.end_code, 9);
+    stream_close(&s);
+    node_world_settle(&w);
+    assert_non_null(fsm_worker_find(replica_fsm(w.nodes[0].replica), "w"));
+    assert_ptr_equal(fsm_worker_first(replica_fsm(w.nodes[0].replica))->next, NULL);
+    node_world_close(&w);
+}
+
+/* Goal: a second stream of the same process takes over and the first is ended; another process with
+ * the id is refused as long as the first is connected. Method: three streams. */
+static void test_streams_of_one_id(void **state) {
+    struct node_world w;
+    struct stream a, b, other;
+
+    (void) state;
+    begin(&w);
+    stream_open(&a, w.nodes[0].replica);
+    stream_hello(&a, "w", 1, 2);
+    node_world_settle(&w);
+    assert_non_null(stream_last(&a, MSG(WELCOME)));
+    stream_open(&b, w.nodes[0].replica);
+    stream_hello(&b, "w", 1, 2);
+    node_world_settle(&w);
+    assert_int_equal(a.end_code, 10);
+    assert_int_equal(b.end_code, 0);
+    assert_non_null(stream_last(&b, MSG(WELCOME)));
+    stream_open(&other, w.nodes[0].replica);
+    stream_hello(&other, "w", 2, 2);
+    node_world_settle(&w);
+    assert_int_equal(b.end_code, 0);
+    assert_int_equal(other.end_code, 6);
+    stream_close(&a);
+    stream_close(&b);
+    stream_close(&other);
+    node_world_close(&w);
+}
+
+/* Reports about @n attempts taken from the stream's assignments. */
+static void report(struct stream *s, uint64_t token_off, size_t n) {
+    Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
+    Chronos__V1__WorkerReports list = CHRONOS__V1__WORKER_REPORTS__INIT;
+    Chronos__V1__AttemptReport *reports = calloc(n, sizeof(*reports));
+    Chronos__V1__AttemptReport **pointers = calloc(n, sizeof(*pointers));
+    Chronos__V1__AttemptRef *refs = calloc(n, sizeof(*refs));
+    size_t have = 0;
+
+    assert_true(reports && pointers && refs);
+    for (size_t i = 0; i < s->count; i++) {
+        if (s->got[i]->body_case != MSG(ASSIGN))
+            continue;
+        for (size_t k = 0; k < s->got[i]->assign->n_assignments && have < n; k++, have++) {
+            chronos__v1__attempt_report__init(&reports[have]);
+            refs[have] = *s->got[i]->assign->assignments[k]->attempt;
+            refs[have].fencing_token += token_off;
+            reports[have].attempt = &refs[have];
+            reports[have].outcome = CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED;
+            pointers[have] = &reports[have];
+        }
+    }
+    assert_int_equal(have, n);
+    list.reports = pointers;
+    list.n_reports = n;
+    m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_REPORTS;
+    m.reports = &list;
+    stream_send(s, &m);
+    free(reports);
+    free(pointers);
+    free(refs);
+}
+
+static size_t acked(const struct stream *s, bool stale) {
+    size_t n = 0;
+
+    for (size_t i = 0; i < s->count; i++)
+        if (s->got[i]->body_case == MSG(REPORT_ACK))
+            for (size_t k = 0; k < s->got[i]->report_ack->n_results; k++)
+                n += s->got[i]->report_ack->results[k]->stale == stale;
+    return n;
+}
+
+/* Goal: assignments reach the stream once; 600 reports in one message are split and all are
+ * acknowledged; a wrong token is answered as stale and changes nothing; a repeated report is
+ * answered like the first. Method: 600 jobs on 600 slots. */
+static void test_reports(void **state) {
+    static struct answer answers[600];
+    struct node_world w;
+    struct stream s;
+    struct fsm *f;
+
+    (void) state;
+    begin(&w);
+    f = replica_fsm(w.nodes[0].replica);
+    stream_open(&s, w.nodes[0].replica);
+    stream_hello(&s, "w", 1, 600);
+    node_world_settle(&w);
+    for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
+        assert_int_equal(node_world_submit(&w, 0, "", 0, MONO_NEVER, &answers[i]), 0);
+        if (i % 100 == 99)
+            node_world_settle(&w);
+    }
+    node_world_settle(&w);
+    assert_int_equal(fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING), 600);
+    report(&s, 1000000, 3);
+    node_world_settle(&w);
+    assert_int_equal(acked(&s, true), 3);
+    assert_int_equal(fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING), 600);
+    report(&s, 0, 600);
+    node_world_settle(&w);
+    assert_int_equal(acked(&s, false), 600);
+    assert_int_equal(fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_COMPLETED), 600);
+    report(&s, 0, 5);
+    node_world_settle(&w);
+    assert_int_equal(acked(&s, false), 605);
+    assert_int_equal(acked(&s, true), 3);
+    stream_close(&s);
+    node_world_close(&w);
+}
+
+/* Goal: heartbeats keep a lease and are acknowledged with their number; silence for a lease takes
+ * the attempts away, ends the stream, and a new hello gets the job again with a new token. Method:
+ * 15 s on a hand-driven clock. */
+static void test_lease(void **state) {
+    const Chronos__V1__NodeMessage *first, *second;
+    struct node_world w;
+    struct answer a;
+    struct stream s, back;
+
+    (void) state;
+    begin(&w);
+    stream_open(&s, w.nodes[0].replica);
+    stream_hello(&s, "w", 1, 1);
+    node_world_settle(&w);
+    assert_int_equal(node_world_submit(&w, 0, "", 0, MONO_NEVER, &a), 0);
+    node_world_settle(&w);
+    first = stream_last(&s, MSG(ASSIGN));
+    assert_non_null(first);
+    for (uint64_t i = 1; i <= 6; i++) {
+        node_world_run(&w, 5000);
+        stream_beat(&s, i);
+        node_world_settle(&w);
+        assert_int_equal(stream_last(&s, MSG(HEARTBEAT_ACK))->heartbeat_ack->sequence, i);
+    }
+    assert_int_equal(s.end_code, 0);
+    node_world_run(&w, 14999);
+    assert_int_equal(s.end_code, 0);
+    node_world_run(&w, 10);
+    assert_int_equal(s.end_code, 9);
+    stream_open(&back, w.nodes[0].replica);
+    stream_hello(&back, "w", 1, 1);
+    node_world_settle(&w);
+    second = stream_last(&back, MSG(ASSIGN));
+    assert_non_null(second);
+    assert_int_equal(second->assign->assignments[0]->attempt->attempt, 2);
+    assert_true(second->assign->assignments[0]->attempt->fencing_token >
+                first->assign->assignments[0]->attempt->fencing_token);
+    node_world_run(&w, 14000);
+    assert_int_equal(back.end_code, 0); /* a whole lease from the registration on */
+    stream_close(&s);
+    stream_close(&back);
+    node_world_close(&w);
+}
+
+static void last_chunk(void *arg, const struct replica_logs_chunk *chunk) {
+    unsigned *calls = arg;
+
+    (*calls)++;
+    assert_true(chunk->end);
+    assert_non_null(chunk->error);
+}
+
+/* Goal: a log request reaches the worker's stream; when the stream goes the reader is told, once.
+ * Method: open, look at the message, close the stream. */
+static void test_log_request(void **state) {
+    struct replica_logs *logs = NULL;
+    const Chronos__V1__NodeMessage *m;
+    struct node_world w;
+    struct stream s;
+    unsigned calls = 0;
+
+    (void) state;
+    begin(&w);
+    stream_open(&s, w.nodes[0].replica);
+    stream_hello(&s, "w", 1, 1);
+    node_world_settle(&w);
+    assert_int_equal(
+        replica_logs_open(w.nodes[0].replica, "w", 7, 2, 9, 100, true, last_chunk, &calls, &logs),
+        0);
+    node_world_settle(&w);
+    m = stream_last(&s, MSG(LOG_REQUEST));
+    assert_non_null(m);
+    assert_int_equal(m->log_request->offset, 100);
+    assert_int_equal(m->log_request->attempt->attempt, 2);
+    assert_int_equal(m->log_request->attempt->fencing_token, 9);
+    assert_true(m->log_request->follow);
+    stream_close(&s);
+    node_world_settle(&w);
+    assert_int_equal(calls, 1);
+    node_world_close(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hello_is_checked), cmocka_unit_test(test_streams_of_one_id),
+        cmocka_unit_test(test_reports),          cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_log_request),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
