@@ -159,6 +159,9 @@ static void crash_some(struct world *w) {
     unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
     bool all = rng_chance(&w->rng, 60), power = rng_chance(&w->rng, 700);
 
+    /* Rather one that is writing just now. */
+    for (unsigned i = 0; i < w->nodes_count && w->nodes[a].job_head == NULL; i++)
+        a = (a + 1) % w->nodes_count;
     for (unsigned i = 0; i < w->nodes_count; i++)
         if (all || i == a)
             crash(w, &w->nodes[i], power);
@@ -230,6 +233,23 @@ static enum fault draw_fault(struct world *w) {
     return FAULT_HEAL;
 }
 
+/* Often until about when its lease ends: then its reports race with its loss. Sometimes the leader
+ * cannot write just then, so that the outcome of the loss is unknown for a while. */
+static void silence_worker(struct world *w, struct sim_worker *wk) {
+    uint64_t ns = rng_chance(&w->rng, 700)
+                      ? rng_range(&w->rng, w->lease_ns - w->beat_ns, w->lease_ns)
+                      : rng_range(&w->rng, 100 * NS_PER_MS, 3 * w->lease_ns);
+    struct sim_node *n = a_leader(w);
+
+    wk->silent_until = w->now_ns + ns;
+    sim_trace(w, "worker %s: stopped for a while", wk->id);
+    if (n && w->lease_ns < 2 * NS_PER_S && w->commit_timeout_ns < 2 * NS_PER_S &&
+        rng_chance(&w->rng, 200)) {
+        wk->silent_until = w->now_ns + w->lease_ns + 2 * w->commit_timeout_ns;
+        n->disk_slow_until = wk->silent_until - rng_below(&w->rng, w->commit_timeout_ns);
+    }
+}
+
 static void strike(struct world *w, enum fault f) {
     struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
     struct sim_worker *wk = &w->workers[rng_below(&w->rng, w->workers_count)];
@@ -277,12 +297,7 @@ static void strike(struct world *w, enum fault f) {
         sim_worker_kill(wk);
         break;
     case FAULT_WORKER_SILENT:
-        /* Often until about when its lease ends: then its reports race with its loss. */
-        wk->silent_until =
-            w->now_ns + (rng_chance(&w->rng, 700)
-                             ? rng_range(&w->rng, w->lease_ns - w->beat_ns, w->lease_ns)
-                             : rng_range(&w->rng, 100 * NS_PER_MS, 3 * w->lease_ns));
-        sim_trace(w, "worker %s: stopped for a while", wk->id);
+        silence_worker(w, wk);
         break;
     case FAULT_TRANSFER:
         sim_trace(w, "node %u: hand over leadership", n->slot + 1);

@@ -48,6 +48,7 @@ struct sim_node {
     uint64_t wake_gen;
     struct disk_job *job_head, *job_tail; /* submitted, not yet done */
     bool job_running;                     /* a RUN or DONE event is on its way */
+    unsigned job_gen;                     /* an older RUN event is void */
     bool job_ran;                         /* RUN happened, DONE not yet */
     uint64_t disk_slow_until;
     uint64_t isolated_term; /* when it was cut off from all others, 0 = it is not */
@@ -77,6 +78,7 @@ struct sim_attempt {
     uint64_t token;
     uint64_t ends_at;
     bool ended;
+    bool late;            /* no longer its own, but it reports all the same */
     int outcome;          /* once ended: Chronos__V1__AttemptOutcome */
     uint64_t reported_on; /* the stream, plus 1; 0 = not yet */
 };
@@ -222,6 +224,7 @@ void faults_heal_network(struct world *w);
 bool sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n, bool power_cut);
 void sim_node_turn(struct sim_node *n);
+void sim_node_disk_hurry(struct sim_node *n);
 void sim_node_disk_run(struct sim_node *n);
 void sim_node_disk_done(struct sim_node *n);
 void sim_node_deliver(struct sim_node *n, unsigned from, struct bytes *payload);

@@ -41,7 +41,16 @@ static void schedule_disk(struct sim_node *n) {
     ns = rng_range(&w->rng, 20 * NS_PER_US, w->disk_max_ns);
     if (w->now_ns < n->disk_slow_until)
         ns += n->disk_slow_until - w->now_ns;
-    sim_push(w, ns, SIM_DISK_RUN, n->slot, 0, n->life, NULL);
+    sim_push(w, ns, SIM_DISK_RUN, n->slot, ++n->job_gen, n->life, NULL);
+}
+
+/* The disk is fast again, also for the job that has begun. */
+void sim_node_disk_hurry(struct sim_node *n) {
+    n->disk_slow_until = 0;
+    if (!n->up || !n->job_running || n->job_ran)
+        return;
+    n->job_running = false;
+    schedule_disk(n);
 }
 
 static void node_disk_submit(void *ctx, struct disk_job *job) {

@@ -94,6 +94,8 @@ static void connect(struct sim_worker *wk) {
     h.running = running;
     for (struct sim_attempt *a = wk->attempts; a; a = a->next) {
         ASSERT(h.n_running < ARRAY_LEN(refs));
+        if (a->late)
+            continue;
         ref_fill(&refs[h.n_running], ids[h.n_running], a);
         running[h.n_running] = &refs[h.n_running];
         h.n_running++;
@@ -169,11 +171,16 @@ static void kill_attempt(struct sim_worker *wk, const Chronos__V1__AttemptRef *r
     if (!a)
         return;
     if (!cancelled) {
-        attempt_drop(wk, a);
-        return;
+        /* Its report may be on the way already: then it arrives although nobody waits for it. */
+        if (!a->ended && rng_chance(&wk->world->rng, 500)) {
+            attempt_drop(wk, a);
+            return;
+        }
+        a->late = true;
     }
     if (!a->ended) {
-        a->outcome = CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED;
+        a->outcome = cancelled ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED
+                               : CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED;
         a->ended = true;
     }
     wake_in(wk, NS_PER_MS);

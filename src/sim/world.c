@@ -128,7 +128,7 @@ static void dispatch(struct world *w, struct sim_event *e) {
         on_link(w, e, false);
         break;
     case SIM_DISK_RUN:
-        if (n->up && n->life == e->generation)
+        if (n->up && n->life == e->generation && n->job_gen == e->b)
             sim_node_disk_run(n);
         break;
     case SIM_DISK_DONE:
@@ -296,11 +296,13 @@ static void heal(struct world *w) {
     w->healing = true;
     faults_heal_network(w);
     w->loss_permille = w->dup_permille = w->slow_permille = 0;
+    for (unsigned i = 0; i < w->workers_count; i++)
+        w->workers[i].silent_until = 0;
     w->delay_max_ns = MIN(w->delay_max_ns, 2 * NS_PER_MS);
     w->disk_max_ns = MIN(w->disk_max_ns, 2 * NS_PER_MS);
     for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
         sim_disk_clear_fault(w->nodes[i].disk);
-        w->nodes[i].disk_slow_until = 0;
+        sim_node_disk_hurry(&w->nodes[i]);
         if (!w->nodes[i].up)
             (void) sim_node_start(&w->nodes[i]);
     }
@@ -368,6 +370,8 @@ static void not_settled(struct world *w) {
 /* All that is under way comes to an end, with one leader for ever after. */
 static void liveness(struct world *w) {
     uint64_t healed_at = w->now_ns, term = highest_term(w), quiet_from, elections;
+    uint64_t leases;
+    bool heard = true;
     uint64_t quiet = rng_below(&w->rng, QUIET_ONE_IN) == 0 ? QUIET_NS : SETTLE_NS;
 
     while (may_step(w) && w->now_ns < healed_at + LEADER_WITHIN_NS && !has_leader(w))
@@ -382,10 +386,15 @@ static void liveness(struct world *w) {
         step(w); /* what was under way before healing may still start an election */
     quiet_from = w->now_ns;
     elections = w->result->stats[SIM_STAT_ELECTIONS];
+    leases = w->result->stats[SIM_STAT_LEASES_EXPIRED];
+    for (unsigned i = 0; i < w->workers_count; i++) /* none stopped, none between two streams */
+        heard = heard && w->workers[i].to_worker_at <= w->now_ns && w->workers[i].welcomed;
     while (may_step(w) && w->now_ns < quiet_from + quiet)
         step(w);
     if (w->result->stats[SIM_STAT_ELECTIONS] != elections)
         sim_fail(w, "liveness: an election although nothing happened");
+    if (w->result->stats[SIM_STAT_LEASES_EXPIRED] != leases && heard)
+        sim_fail(w, "liveness: a worker was lost although nothing happened");
     if (highest_term(w) > term + TERM_GROWTH_MAX)
         sim_fail(w, "liveness: terms grew from %llu to %llu after healing",
                  (unsigned long long) term, (unsigned long long) highest_term(w));
