@@ -332,8 +332,15 @@ grpc_arg rpc_arg_int(const char *key, int value) {
         .type = GRPC_ARG_INTEGER, .key = (char *) (uintptr_t) key, .value.integer = value};
 }
 
+/* The core prints what clients send, raw, into our standard error: a way to forge log lines. What
+ * matters of it reaches callers as an error of the call or of rpc_server_new(). */
+static void drop_core_log(gpr_log_func_args *args) {
+    (void) args;
+}
+
 void rpc_library_ref(void) {
     gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
+    gpr_set_log_function(drop_core_log);
     grpc_init();
 }
 
