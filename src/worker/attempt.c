@@ -276,7 +276,7 @@ struct attempt *attempt_free(struct attempt *a) {
 }
 
 static int fail_start(struct attempt *a, const char *step, int error) {
-    (void) snprintf(a->message, sizeof(a->message), "could not start %.100s in %.200s: %s: %s",
+    (void) snprintf(a->message, sizeof(a->message), "could not start %.64s in %.120s: %s: %s",
                     a->launch->argv[0], a->launch->cwd, step, err_name(error));
     a->start_failed = true;
     a->finished = clock_wall();
