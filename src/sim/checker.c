@@ -243,7 +243,7 @@ static void check_votes(struct world *w, struct sim_node *n) {
     unsigned votes = 1;
 
     for (unsigned i = 0; i < w->nodes_count; i++)
-        votes += bits >> (i + 1) & 1;
+        votes += (bits & 1ULL << (i + 1)) != 0;
     if (votes <= w->nodes_count / 2)
         sim_fail(w, "node %u leads term %llu with %u of %u votes", n->slot + 1,
                  (unsigned long long) raft_term(replica_raft(n->replica)), votes, w->nodes_count);
@@ -341,7 +341,8 @@ void checker_restarted(struct world *w, struct sim_node *n) {
     n->seen_applied = 0;
     n->seen_leader = false;
     n->chain_last = 0;
-    memset(n->chain, 0, n->chain_cap * sizeof(*n->chain));
+    if (n->chain)
+        memset(n->chain, 0, n->chain_cap * sizeof(*n->chain));
     n->events_cursor = replica_events_oldest(n->replica);
     n->events_at_ms = 0;
 }
