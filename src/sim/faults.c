@@ -167,10 +167,10 @@ static void crash_some(struct world *w) {
             crash(w, &w->nodes[i], power);
 }
 
-static void crash_leader(struct world *w) {
+void faults_crash_leader(struct world *w) {
     struct sim_node *n = a_leader(w);
 
-    if (n)
+    if (n && !w->healing)
         crash(w, n, rng_chance(&w->rng, 700));
 }
 
@@ -259,7 +259,7 @@ static void strike(struct world *w, enum fault f) {
         crash_some(w);
         break;
     case FAULT_CRASH_LEADER:
-        crash_leader(w);
+        faults_crash_leader(w);
         break;
     case FAULT_PARTITION:
         partition(w);

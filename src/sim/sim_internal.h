@@ -24,6 +24,8 @@ enum sim_event_type {
     SIM_FAULT
 };
 
+#define SIM_FAULT_LEADER 1 /* b of a SIM_FAULT: this one, not a drawn one */
+
 struct sim_event {
     struct timer_entry timer;
     uint64_t seq; /* breaks ties, so that order never depends on memory */
@@ -218,6 +220,7 @@ struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_ty
 /* faults.c */
 void faults_draw(struct world *w, bool swarm);
 void faults_next(struct world *w);
+void faults_crash_leader(struct world *w);
 void faults_heal_network(struct world *w);
 
 /* sim_node.c */

@@ -126,8 +126,15 @@ static void node_send(void *ctx, uint64_t to, struct bytes *payload) {
 static void node_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
     struct sim_node *n = ctx;
 
-    if (level == LOG_WARN && strcmp(msg, "worker lost") == 0)
-        sim_count(n->world, SIM_STAT_LEASES_EXPIRED);
+    if (level == LOG_WARN && strcmp(msg, "worker lost") == 0) {
+        struct world *w = n->world;
+
+        sim_count(w, SIM_STAT_LEASES_EXPIRED);
+        /* What was proposed for it is often left to the next leader to commit. */
+        if (!w->healing && rng_chance(&w->rng, 400))
+            sim_push(w, rng_below(&w->rng, w->disk_max_ns + w->delay_max_ns), SIM_FAULT, n->slot,
+                     SIM_FAULT_LEADER, 0, NULL);
+    }
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
 }
 

@@ -149,7 +149,10 @@ static void dispatch(struct world *w, struct sim_event *e) {
         on_from_worker(w, e);
         break;
     case SIM_FAULT:
-        faults_next(w);
+        if (e->b == SIM_FAULT_LEADER)
+            faults_crash_leader(w);
+        else
+            faults_next(w);
         break;
     }
 }
