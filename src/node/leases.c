@@ -46,6 +46,7 @@ static struct lease *lease_start(struct replica *r, const struct fsm_worker *w) 
     }
     l->draining = l->draining && l->incarnation == w->incarnation; /* the same process */
     l->incarnation = w->incarnation;
+    l->registered_index = w->registered_index;
     l->last_beat = r->now;
     l->beaten = false;
     l->losing = false;
@@ -69,8 +70,8 @@ void leases_workers_changed(struct replica *r) {
 
         if (w->lost && l)
             l->losing = true; /* also when nobody knew any more whether it was committed */
-        if (w->lost || (l && l->incarnation == w->incarnation && !l->losing))
-            continue;
+        if (w->lost || (l && l->registered_index == w->registered_index && !l->losing))
+            continue; /* not this one: a hello of the same process counts as well */
         if (!lease_start(r, w))
             replica_fail(r, -ENOMEM, "leases: out of memory");
         else

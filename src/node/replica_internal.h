@@ -195,6 +195,7 @@ struct events {
 struct lease {
     char *worker_id; /* owned; key of the map */
     uint64_t incarnation;
+    uint64_t registered_index; /* of the hello it began with, or that it knew of */
     struct mono last_beat;
     bool beaten;   /* a heartbeat or registration came in this leader's term */
     bool losing;   /* LoseWorker proposed */
