@@ -63,6 +63,7 @@ struct sim_node {
     uint64_t events_cursor;
     int64_t events_at_ms;
     bool seen_leader;
+    uint64_t registered_index[SIM_NODES_MAX], registered_at[SIM_NODES_MAX]; /* by worker */
     struct ghost_entry *chain; /* owned: its log as last looked at, by index */
     size_t chain_cap;
     uint64_t chain_last;
@@ -262,6 +263,8 @@ bool checker_sent(struct world *w, struct sim_node *n, struct slice payload);
 /* checker_jobs.c */
 void checker_jobs(struct world *w, struct sim_node *n);
 void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint64_t token);
+/* The node says that a worker's lease is over. */
+void checker_worker_lost(struct world *w, struct sim_node *n, const char *fields);
 void checker_result_acked(struct world *w, const struct sim_attempt *a);
 void checker_cancelled(struct world *w, uint64_t seq, uint64_t index);
 void checker_final(struct world *w);
