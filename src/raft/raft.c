@@ -40,10 +40,12 @@ static void options_check(const struct raft_options *o) {
 /* Contradictions that would make this node dangerous to the others: refuse to start. */
 static int start_check(const struct raft_start *s, struct errtext *reterr) {
     uint64_t last = s->prev_index + s->tail_count;
-    uint64_t last_term = s->tail_count > 0 ? s->tail[s->tail_count - 1].term : s->prev_term;
+    uint64_t last_term = s->prev_term;
 
     ASSERT(s->tail || s->tail_count == 0);
     ASSERT(last >= s->prev_index);
+    if (s->tail_count > 0)
+        last_term = s->tail[s->tail_count - 1].term;
 
     if ((s->prev_index == 0) != (s->prev_term == 0)) {
         errtext_set(reterr, "log starts after index %llu with term %llu: both or none must be 0",

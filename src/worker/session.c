@@ -223,8 +223,10 @@ static void learn_addresses(struct session *s, const Chronos__V1__NodeWelcome *w
     if (w->n_node_addresses == 0)
         return;
     if (s->address_index < s->addresses_fixed) {
-        while (s->addresses_count > s->addresses_fixed)
-            free(TAKE_PTR(s->addresses[--s->addresses_count]));
+        while (s->addresses_count > s->addresses_fixed) {
+            s->addresses_count--;
+            free(TAKE_PTR(s->addresses[s->addresses_count]));
+        }
     }
     for (size_t i = 0; i < w->n_node_addresses; i++) {
         const char *a = w->node_addresses[i];

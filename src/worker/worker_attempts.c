@@ -19,8 +19,9 @@ static void keep_report(struct worker *w, const struct ref *ref, Chronos__V1__At
     int r;
 
     ref_to_pb(ref, &pb_ref);
-    pb->attempt = &pb_ref;
+    pb->attempt = &pb_ref; /* cppcheck-suppress autoVariables; taken back below */
     packed = reports_pack(pb);
+    pb->attempt = NULL;
     r = packed ? 0 : -ENOMEM;
     if (r == 0 && journal) {
         r = journal_ended(w->journal, ref, bytes_slice(packed));
