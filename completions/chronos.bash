@@ -8,14 +8,14 @@ _chronos() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $word == -* ]] && break
         case "${path:+$path }$word" in
-        'server' | 'worker' | 'dev' | 'job' | 'job submit' | 'job get' | 'job list' | 'job cancel' | 'job logs' | 'job watch' | 'cluster' | 'cluster status' | 'cluster log' | 'version' | 'completion')
+        'server' | 'worker' | 'dev' | 'job' | 'job submit' | 'job get' | 'job list' | 'job cancel' | 'job logs' | 'job watch' | 'cluster' | 'cluster status' | 'cluster log' | 'bench' | 'version' | 'completion')
             path="${path:+$path }$word" ;;
         *) break ;;
         esac
     done
     case "$path" in
     '')
-        words='server worker dev job cluster version completion --help'
+        words='server worker dev job cluster bench version completion --help'
         case "$prev" in
         esac
         ;;
@@ -134,7 +134,7 @@ _chronos() {
         esac
         ;;
     'job watch')
-        words='--after --from-start --address --timeout --output --help'
+        words='--after --follow --from-start --address --timeout --output --help'
         case "$prev" in
         --after) words='' files=1 ;;
         -a | --address) words='' files=1 ;;
@@ -163,6 +163,11 @@ _chronos() {
         -a | --address) words='' files=1 ;;
         --timeout) words='' files=1 ;;
         -o | --output) words='table json' ;;
+        esac
+        ;;
+    'bench')
+        words='--help'
+        case "$prev" in
         esac
         ;;
     'version')

@@ -211,6 +211,30 @@ def test_errors(c, dev):
                 code == 0 and "sage" in out and "xample" in out and err == "", (code, err))
 
 
+def test_watch_ends(c, dev):
+    job_id = dev.cli("job", "submit", "--", "sleep", "1")[1].strip()
+    code, out, err = dev.cli("job", "watch", job_id)
+    c.check("watch ID: ends with 0 when the job has", code == 0 and "Completed" in out, (code, out, err))
+    begun = time.monotonic()
+    code, out, err = dev.cli("job", "watch", job_id)
+    c.check("watch ID: of a job that has ended, at once", code == 0 and out == "" and
+            time.monotonic() - begun < 2, (code, out, err))
+    code, out, err = dev.cli("job", "watch", "--from-start", job_id)
+    c.check("watch --from-start ID: the whole life, then 0", code == 0 and "Pending" in out and
+            "Completed" in out, (code, out, err))
+    code, out, err = dev.cli("job", "watch", "j5zzzzz")
+    c.check("watch ID: a job that is not there is said so", code == 3 and "no job" in err, (code, err))
+    more = processes.start([BIN, "job", "watch", "-f", job_id, "-a", dev.addresses],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    c.check("watch -f ID: goes on", not checks.wait_for(lambda: more.poll() is not None, 1))
+    more.kill()
+    cancelled = dev.cli("job", "submit", "--", "sleep", "300")[1].strip()
+    codes = [dev.cli("job", "cancel", cancelled)[0]]
+    c.equal("watch ID: ends after a cancel", dev.cli("job", "watch", cancelled)[0], 0)
+    codes.append(dev.cli("job", "cancel", cancelled)[0])
+    c.equal("cancelling a cancelled job is answered as it stands", codes, [0, 0])
+
+
 def test_cancel_and_watch(c, dev):
     watch = processes.start([BIN, "job", "watch", "-o", "json", "-a", dev.addresses],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -274,6 +298,7 @@ def test_end(c, dev):
 
 
 if __name__ == "__main__":
-    checks.run(*checks.bind(Dev(), test_client, test_errors, test_cancel_and_watch,
+    checks.run(*checks.bind(Dev(), test_client, test_errors, test_watch_ends,
+                            test_cancel_and_watch,
                             test_leader_lost, test_end),
                test_dev, test_dev_data, test_dev_sizes)
