@@ -30,8 +30,8 @@ const struct arg_command cmd_job_get = {
     .summary = "show one job",
     .positional = "ID",
     .examples =
-        "  chronos job get j42\n"
-        "  chronos job get -o json j42 | jq .state",
+        "  chronos job get j21a\n"
+        "  chronos job get -o json j21a | jq .state",
     .options = get_options,
     .options_count = ARRAY_LEN(get_options),
     .values_bytes = sizeof(struct get_values),
@@ -108,7 +108,7 @@ const struct arg_command cmd_job_cancel = {
     .summary = "cancel jobs",
     .positional = "ID...",
     .details = "A pending job ends at once; a running one when its processes are gone.",
-    .examples = "  chronos job cancel j42 j43",
+    .examples = "  chronos job cancel j21a j21b",
     .options = get_options,
     .options_count = ARRAY_LEN(get_options),
     .values_bytes = sizeof(struct get_values),
@@ -130,6 +130,6 @@ const struct arg_command cmd_job = {
     .examples =
         "  chronos job submit --wait -- echo hello\n"
         "  chronos job list --state failed --since 1h\n"
-        "  chronos job logs -f j42",
+        "  chronos job logs -f j21a",
     .children = children,
 };

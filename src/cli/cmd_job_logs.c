@@ -134,9 +134,9 @@ const struct arg_command cmd_job_logs = {
     .positional = "ID",
     .details = "Raw bytes go to files and pipes; on a terminal control characters are escaped.",
     .examples =
-        "  chronos job logs j42\n"
-        "  chronos job logs -f j42\n"
-        "  chronos job logs --attempt 1 j42 > first-attempt.txt",
+        "  chronos job logs j21a\n"
+        "  chronos job logs -f j21a\n"
+        "  chronos job logs --attempt 1 j21a > first-attempt.txt",
     .options = options,
     .options_count = ARRAY_LEN(options),
     .values_bytes = sizeof(struct logs_values),

@@ -29,7 +29,7 @@ STATIC_ASSERT(LOG_TEXT == 0 && LOG_JSON == 1, "order of format_names");
  * config_finish. Minima keep a typo such as `5` seconds written as 5ms from starting. */
 const struct arg_option config_options[] = {
     {"node.id", 0, ARG_UINT, "N", "this node's id, one of the members'", "1", NULL, AT(node.id), 1,
-     INT64_MAX},
+     CONFIG_NODE_ID_MAX},
     {"node.data_dir", 0, ARG_STRING, "DIR", "log, state and worker files", "./chronos-data", NULL,
      AT(node.data_dir), 0, 0},
     {"node.listen", 0, ARG_STRING, "HOST:PORT",
@@ -172,9 +172,10 @@ static int parse_member_flag(struct config *c, const char *text, struct errtext 
     if (!id || !address)
         return -ENOMEM;
     id[equals - text] = '\0';
-    if (args_set(&(struct arg_option){.kind = ARG_UINT, .min = 1, .max = INT64_MAX}, id, &m->id,
-                 &ignored) != 0) {
-        errtext_set(reterr, "--member %.64s: the id is a whole number from 1", text);
+    if (args_set(&(struct arg_option){.kind = ARG_UINT, .min = 1, .max = CONFIG_NODE_ID_MAX}, id,
+                 &m->id, &ignored) != 0) {
+        errtext_set(reterr, "--member %.64s: the id is a whole number from 1 to %d", text,
+                    CONFIG_NODE_ID_MAX);
         return 1;
     }
     comma = strchr(address, ',');

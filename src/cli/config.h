@@ -12,6 +12,7 @@
 #include "cli/args.h"
 
 #define CONFIG_MEMBERS_MAX 15
+#define CONFIG_NODE_ID_MAX 65535 /* 16 bits of it tell whose proposal an entry is */
 #define CONFIG_LABELS_MAX 32
 #define CONFIG_SETTINGS_MAX 64
 #define CONFIG_FILE_BYTES_MAX ((size_t) 1024 * 1024)
@@ -69,7 +70,7 @@ struct config {
     } wal;
     struct {
         bool enabled;
-        uint64_t slots; /* 0 = one per processor, at least 2 (the worker decides) */
+        uint64_t slots; /* 0 = four per processor (the worker decides) */
         struct config_label labels[CONFIG_LABELS_MAX];
         size_t labels_count;
         uint64_t heartbeat_interval_ms;

@@ -209,7 +209,7 @@ static int member_value(struct reader *r, uint32_t line, const char *text) {
     struct errtext why;
 
     if (strcmp(r->key, "id") == 0) {
-        const struct arg_option id = {.kind = ARG_UINT, .min = 1, .max = INT64_MAX};
+        const struct arg_option id = {.kind = ARG_UINT, .min = 1, .max = CONFIG_NODE_ID_MAX};
         int result = args_set(&id, text, &m->id, &why);
 
         return result > 0 ? refuse(r, line, "cluster.members.id", why.s) : result;

@@ -46,6 +46,8 @@ expect 4 err 'UNAVAILABLE' job submit -a 127.0.0.1:1,127.0.0.1:2 --call-timeout 
 printf 'node:\n  idd: 3\n' >"$tmp/bad.yaml"
 expect 2 err "$tmp/bad.yaml:2: node.idd: unknown key; did you mean node.id?" server --config "$tmp/bad.yaml"
 expect 2 err 'not a loopback address' server --node.listen 0.0.0.0:7400 --print-config
+expect 2 err 'node.id: 65536 is out of range; 1 to 65535' server --node.id 65536 --print-config
+expect 2 err 'from 1 to 65535' server --member 65536=127.0.0.1:1 --print-config
 expect 2 err 'No such file' server --config "$tmp/none.yaml"
 "$chronos" server --node.id 2 --member 1=127.0.0.1:1,127.0.0.1:2 --member 2=127.0.0.1:3 \
     --worker.labels zone=a --cluster.raft.profile wan --print-config >"$tmp/first.yaml"
