@@ -141,7 +141,7 @@ static int read_slots(struct meta *m, struct errtext *reterr) {
         reterr,
         "the file " META_NAME
         ": both slots (offset 0 and offset %u) are damaged; term and vote are lost, so this "
-        "node must not vote again: remove it from the cluster and add it under a new id",
+        "node must not vote again: leave it stopped, the others go on without it",
         META_SLOT_BYTES);
     return ERR_CORRUPT;
 }
