@@ -27,6 +27,7 @@ struct model_job {
     uint64_t token;
     int worker;
     bool cancel;
+    int reason; /* FAILED only */
 };
 
 struct model_worker {
@@ -67,6 +68,7 @@ static void model_move(struct model *m, struct model_job *j, unsigned state) {
 
 static void model_lose_job(struct model *m, struct model_job *j) {
     j->lost++;
+    j->reason = R(WORKER_LOST);
     if (j->cancel)
         model_move(m, j, S(CANCELLED));
     else
@@ -145,6 +147,20 @@ static void model_release(struct model *m, struct model_job *j, bool started) {
         model_move(m, j, j->cancel ? S(CANCELLED) : S(PENDING));
 }
 
+/* A late report counts only when the job ended as it says: an attempt lost with its worker keeps
+ * its token, but its result came too late. */
+static bool model_ended_like(const struct model_job *j, int outcome, bool started) {
+    if (outcome == O(COMPLETED))
+        return j->state == S(COMPLETED);
+    if (outcome == O(FAILED))
+        return j->state == S(FAILED) && j->reason == R(EXIT_CODE);
+    if (outcome == O(CANCELLED))
+        return j->state == S(CANCELLED) || (j->state == S(FAILED) && j->reason == R(SIGNAL));
+    return outcome == O(RELEASED) &&
+           (j->state == S(CANCELLED) || (started && j->max_attempts == 1 && j->state == S(FAILED) &&
+                                         j->reason == R(WORKER_LOST)));
+}
+
 static enum fsm_code model_update(struct model *m, uint64_t seq, uint64_t token, int outcome,
                                   bool started) {
     struct model_job *j;
@@ -153,9 +169,11 @@ static enum fsm_code model_update(struct model *m, uint64_t seq, uint64_t token,
         return FSM_NOT_FOUND;
     j = &m->jobs[seq];
     if (j->state != S(PENDING) && j->state != S(RUNNING))
-        return token > 0 && token == j->token ? FSM_OK : FSM_STALE;
+        return token > 0 && token == j->token && model_ended_like(j, outcome, started) ? FSM_OK
+                                                                                       : FSM_STALE;
     if (j->state != S(RUNNING) || token != j->token)
         return FSM_STALE;
+    j->reason = outcome == O(FAILED) ? R(EXIT_CODE) : R(SIGNAL);
     if (outcome == O(COMPLETED))
         model_move(m, j, S(COMPLETED));
     else if (outcome == O(FAILED))
