@@ -3,8 +3,8 @@
 
 Goal: the attempt is lost through a log entry, the job runs again with the next attempt number and a
 greater fencing token, what the lost attempt started is dead, and what its worker says later changes
-nothing; with one attempt allowed the job fails as worker_lost. Method: jobs that note attempt, token
-and process id in a file; SIGKILL and SIGSTOP to workers; a short lease by flags.
+nothing; with one attempt allowed the job fails as worker_lost. Method: jobs that note attempt,
+token and process id in a file; SIGKILL and SIGSTOP to workers; a short lease by flags.
 """
 import os
 import pathlib
