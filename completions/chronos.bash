@@ -20,7 +20,7 @@ _chronos() {
         esac
         ;;
     'server')
-        words='--node.id --node.data_dir --node.listen --node.peer_listen --node.advertise --cluster.name --cluster.raft.profile --cluster.raft.heartbeat_timeout --cluster.raft.election_timeout --cluster.raft.snapshot_interval --cluster.raft.snapshot_threshold --cluster.raft.liveness_window --limits.pending_proposals --limits.commit_timeout --limits.uncommitted_bytes --limits.uncommitted_entries --limits.message_bytes --limits.jobs_per_call --limits.watch_events --wal.segment_bytes --worker.enabled --worker.slots --worker.heartbeat_interval --worker.lease --worker.data_dir --security.insecure_bind --log.level --log.format --member --worker.labels --config --print-config --help'
+        words='--node.id --node.data_dir --node.listen --node.peer_listen --node.advertise --cluster.name --cluster.raft.profile --cluster.raft.heartbeat_timeout --cluster.raft.election_timeout --cluster.raft.snapshot_interval --cluster.raft.snapshot_threshold --cluster.raft.liveness_window --limits.pending_proposals --limits.commit_timeout --limits.uncommitted_bytes --limits.uncommitted_entries --limits.message_bytes --limits.jobs_per_call --limits.watch_events --wal.segment_bytes --worker.enabled --worker.slots --worker.heartbeat_interval --worker.lease --worker.data_dir --security.insecure_bind --log.level --log.format --member --worker.labels --config --print-config --die-with-parent --help'
         case "$prev" in
         --node.id) words='' files=1 ;;
         --node.data_dir) words='' files=1 ;;

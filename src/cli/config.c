@@ -110,9 +110,11 @@ const struct arg_option config_options[] = {
      AT(file), 0, 0},
     {"print-config", 0, ARG_FLAG, NULL, "print the effective configuration as YAML and exit", NULL,
      NULL, AT(print), 0, 0},
+    {"die-with-parent", 0, ARG_FLAG, NULL, "stop as by SIGTERM when the starting process is gone",
+     NULL, NULL, AT(die_with_parent), 0, 0},
 };
 const size_t config_options_count = ARRAY_LEN(config_options);
-const size_t config_settings_count = ARRAY_LEN(config_options) - 4;
+const size_t config_settings_count = ARRAY_LEN(config_options) - 5;
 
 STATIC_ASSERT(ARRAY_LEN(config_options) <= CONFIG_SETTINGS_MAX, "one origin for each");
 

@@ -88,6 +88,7 @@ struct config {
     /* How it was loaded. */
     const char *file; /* --config; NULL = none */
     bool print;       /* --print-config */
+    bool die_with_parent;
     struct arg_list member_flags;
     struct arg_list label_flags;
     uint32_t members_line;

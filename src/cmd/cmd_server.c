@@ -528,6 +528,9 @@ static void warn_even(struct server *s) {
 static int run(struct server *s) {
     if (init_loop(s) < 0)
         return EXIT_FAILURE;
+    /* The handlers are installed, so the signal stops us in order. */
+    if (s->config.die_with_parent)
+        (void) prctl(PR_SET_PDEATHSIG, SIGTERM);
     log_sink_init(&s->sink, STDERR_FILENO, (enum log_format) s->config.log.format,
                   (enum log_level) s->config.log.level, &s->log);
     warn_even(s);

@@ -53,5 +53,5 @@ expect 2 err 'No such file' server --config "$tmp/none.yaml"
     --worker.labels zone=a --cluster.raft.profile wan --print-config >"$tmp/first.yaml"
 "$chronos" server --config "$tmp/first.yaml" --print-config >"$tmp/second.yaml"
 diff -u "$tmp/first.yaml" "$tmp/second.yaml"
-"$chronos" server --config docs/chronos.yaml --print-config >/dev/null
+"$chronos" server --config examples/chronos.yaml --print-config >/dev/null
 echo "$count command lines behave"

@@ -18,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 FOLDERS = ("src", "docs", "tests", "tools", "proto", "cmake", "examples", "completions")
 PROTO = os.path.join("proto", "chronos", "v1")
 # Settings that the program fills from others or that only the command line has.
-COMMAND_LINE_ONLY = {"member", "worker.labels", "config", "print-config"}
+COMMAND_LINE_ONLY = {"member", "worker.labels", "config", "print-config", "die-with-parent"}
 
 
 def read(path):
@@ -116,7 +116,7 @@ def check_settings(problems):
 def check_examples(build, problems):
     program = os.path.join(ROOT, build, "chronos")
     seen = 0
-    for file in ("examples/chronos.yaml", "docs/chronos.yaml"):
+    for file in ("examples/chronos.yaml",):
         if not os.path.exists(os.path.join(ROOT, file)):
             continue
         seen += 1
