@@ -114,6 +114,7 @@ static int open_remote(struct replica_logs *l, uint64_t node_id, const char *wor
     m.fencing_token = l->fencing_token;
     m.offset = offset;
     m.follow = follow;
+    m.applied_index = fsm_applied_index(l->replica->fsm);
     if (chronos__internal__v1__logs_call__get_packed_size(&m) > sizeof(body))
         return REPLICA_REFUSED;
     return peer_call_start(l->replica, node_id, PEER_CALL_LOGS,
@@ -182,6 +183,8 @@ static void served_free(struct served_logs *s) {
     while (*p != s)
         p = &(*p)->next;
     *p = s->next;
+    if (s->call)
+        chronos__internal__v1__logs_call__free_unpacked(s->call, NULL);
     free(s);
 }
 
@@ -206,27 +209,51 @@ static void served_chunk(void *arg, const struct replica_logs_chunk *chunk) {
         served_free(s);
 }
 
-void logs_serve(struct replica *r, uint64_t from, uint64_t call_id, struct slice body) {
-    Chronos__Internal__V1__LogsCall *m =
-        chronos__internal__v1__logs_call__unpack(NULL, body.len, body.data);
-    struct served_logs *s = calloc(1, sizeof(*s));
+/* The worker must have been told of the attempt before it is asked for its output, so this node has
+ * to be as far as the caller was when it saw the attempt. */
+static void served_start(struct served_logs *s) {
+    struct replica *r = s->replica;
+    Chronos__Internal__V1__LogsCall *m = s->call;
     int rc = REPLICA_REFUSED;
 
-    if (m && s && sessions_find(r, m->worker_id)) {
-        *s = (struct served_logs){
-            .next = r->served_logs, .replica = r, .peer = from, .call_id = call_id};
-        r->served_logs = s;
+    s->call = NULL;
+    if (sessions_find(r, m->worker_id)) /* else it has moved: never pass the call on */
         rc = replica_logs_open(r, m->worker_id, m->job_seq, m->attempt, m->fencing_token, m->offset,
                                m->follow, served_chunk, s, &s->logs);
-        if (rc != 0)
-            r->served_logs = s->next;
+    chronos__internal__v1__logs_call__free_unpacked(m, NULL);
+    if (rc == 0)
+        return;
+    peer_calls_reply(r, s->peer, s->call_id, 14, "no such worker here", slice_of(NULL, 0), false);
+    served_free(s);
+}
+
+void logs_serve_ready(struct replica *r) {
+    struct served_logs *s = r->served_logs;
+
+    while (s) {
+        struct served_logs *next = s->next;
+
+        if (s->call && s->call->applied_index <= fsm_applied_index(r->fsm))
+            served_start(s);
+        s = next;
     }
-    if (rc != 0) {
+}
+
+void logs_serve(struct replica *r, uint64_t from, uint64_t call_id, struct slice body) {
+    struct served_logs *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return; /* the caller's deadline covers a lost call */
+    *s = (struct served_logs){
+        .next = r->served_logs, .replica = r, .peer = from, .call_id = call_id};
+    s->call = chronos__internal__v1__logs_call__unpack(NULL, body.len, body.data);
+    if (!s->call) {
+        r->bad_messages++;
         free(s);
-        peer_calls_reply(r, from, call_id, 14, "no such worker here", slice_of(NULL, 0), false);
+        return;
     }
-    if (m)
-        chronos__internal__v1__logs_call__free_unpacked(m, NULL);
+    r->served_logs = s;
+    r->wants_turn = true; /* logs_serve_ready comes behind the apply */
 }
 
 void logs_serve_cancel(struct replica *r, uint64_t from, uint64_t call_id) {

@@ -321,6 +321,7 @@ void replica_turn(struct replica *r) {
         reads_answer(r);
         scheduler_run(r);
         sessions_flush(r);
+        logs_serve_ready(r);
         if (r->failed)
             return;
         if (!r->proposals.internal.head && r->proposals.inbox_count == 0)

@@ -148,7 +148,8 @@ struct served_logs { /* a LOGS call of a peer that this node serves */
     struct replica *replica;
     uint64_t peer;
     uint64_t call_id;
-    struct replica_logs *logs;
+    Chronos__Internal__V1__LogsCall *call; /* not yet started: waits for applied_index */
+    struct replica_logs *logs;             /* NULL before */
 };
 
 /* ---- reads (reads.c) ------------------------------------------------------------------------- */
@@ -360,6 +361,7 @@ void logs_on_data(struct replica *r, const struct worker_session *s,
                   const Chronos__V1__WorkerLogData *d);
 void logs_session_gone(struct replica *r, const struct worker_session *s);
 void logs_serve(struct replica *r, uint64_t from, uint64_t call_id, struct slice body);
+void logs_serve_ready(struct replica *r);
 void logs_serve_cancel(struct replica *r, uint64_t from, uint64_t call_id);
 void logs_free(struct replica *r);
 

@@ -518,6 +518,7 @@ int worker_session_log_request(struct worker_session *s, uint64_t request_id, ui
 
     if (s->state != SESSION_ACTIVE)
         return REPLICA_REFUSED;
+    worker_session_flush(s); /* it must know the attempt before it is asked for its output */
     job_id_format(job_seq, id);
     ref.job_id = id;
     ref.attempt = attempt;

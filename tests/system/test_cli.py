@@ -91,6 +91,16 @@ def test_dev(c):
             not any(os.path.exists(n["data_dir"]) for n in dev.nodes))
 
 
+def test_dev_killed(c):
+    """kill -9 of dev itself: its nodes stop in order, and nothing of it goes on."""
+    dev = Dev()
+    pids = dev.pids()
+    dev.process.kill()
+    dev.process.wait()
+    c.check("dev killed: its nodes and workers end within 10 s", checks.wait_for(
+        lambda: not any(map(processes.alive, pids)), 10), [p for p in pids if processes.alive(p)])
+
+
 def test_dev_data(c):
     """With --data everything is there again; a killed node's worker is ended too."""
     directory = temporary_directory()
@@ -301,4 +311,4 @@ if __name__ == "__main__":
     checks.run(*checks.bind(Dev(), test_client, test_errors, test_watch_ends,
                             test_cancel_and_watch,
                             test_leader_lost, test_end),
-               test_dev, test_dev_data, test_dev_sizes)
+               test_dev, test_dev_killed, test_dev_data, test_dev_sizes)
