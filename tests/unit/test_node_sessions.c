@@ -257,11 +257,64 @@ static void test_log_request(void **state) {
     node_world_close(&w);
 }
 
+/* Goal: a worker is told of an attempt before it is asked for its output, although the node that
+ * asks is ahead of the node that has the worker's stream. Method: the worker's node cannot persist
+ * and so not apply while the leader assigns the job and asks for its output; then it can. */
+static void test_log_request_follows_assignment(void **state) {
+    struct replica_logs *logs = NULL;
+    struct answer a = {0};
+    struct node_world w;
+    struct stream s;
+    unsigned calls = 0, lead, other;
+    const struct fsm_job *j;
+    size_t assigned = SIZE_MAX, asked = SIZE_MAX;
+
+    (void) state;
+    node_world_init(&w, 3);
+    node_world_open(&w);
+    lead = node_world_lead(&w);
+    other = (lead + 1) % 3;
+    stream_open(&s, w.nodes[other].replica);
+    stream_hello(&s, "w", 1, 1);
+    node_world_run(&w, 200);
+    assert_non_null(stream_last(&s, MSG(WELCOME)));
+    w.nodes[other].hold_disk = true;
+    a.world = &w;
+    assert_int_equal(node_world_submit(&w, lead, "", 0, node_world_in_ms(&w, 5000), &a), 0);
+    node_world_run(&w, 100);
+    assert_int_equal(a.status, REPLICA_OK);
+    j = fsm_job_find(replica_fsm(w.nodes[lead].replica), a.job_seq);
+    assert_non_null(j);
+    assert_int_equal(j->state, CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING);
+    assert_int_equal(replica_logs_open(w.nodes[lead].replica, "w", j->seq, j->attempt,
+                                       j->fencing_token, 0, true, last_chunk, &calls, &logs),
+                     0);
+    node_world_run(&w, 100);
+    assert_null(stream_last(&s, MSG(LOG_REQUEST)));
+    w.nodes[other].hold_disk = false;
+    node_world_run(&w, 200);
+    for (size_t i = 0; i < s.count; i++) {
+        if (s.got[i]->body_case == MSG(ASSIGN))
+            assigned = MIN(assigned, i);
+        if (s.got[i]->body_case == MSG(LOG_REQUEST))
+            asked = MIN(asked, i);
+    }
+    assert_true(asked != SIZE_MAX);
+    assert_true(assigned < asked);
+    stream_close(&s);
+    node_world_run(&w, 100);
+    assert_int_equal(calls, 1);
+    node_world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hello_is_checked), cmocka_unit_test(test_streams_of_one_id),
-        cmocka_unit_test(test_reports),          cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_hello_is_checked),
+        cmocka_unit_test(test_streams_of_one_id),
+        cmocka_unit_test(test_reports),
+        cmocka_unit_test(test_lease),
         cmocka_unit_test(test_log_request),
+        cmocka_unit_test(test_log_request_follows_assignment),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
