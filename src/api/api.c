@@ -132,8 +132,7 @@ void api_op_gone(void *ctx, struct rpc_call *call) {
         op->call = NULL; /* the proposal goes on; its answer is dropped */
 }
 
-/* ---- requests and answers
- * ---------------------------------------------------------------------------------- */
+/* ---- requests and answers -------------------------------------------------------------------- */
 
 ProtobufCMessage *api_decode(struct api *a, struct rpc_call *call,
                              const ProtobufCMessageDescriptor *d, struct slice request) {
@@ -236,8 +235,7 @@ int api_job_id(struct rpc_call *call, const char *id, uint64_t *ret_seq) {
     return 0;
 }
 
-/* ---- events and time
- * --------------------------------------------------------------------------------------- */
+/* ---- events and time ------------------------------------------------------------------------- */
 
 static void on_events(void *arg) {
     struct api *a = arg;

@@ -76,8 +76,7 @@ void api_op_fail(struct api_op *op, enum status_kind kind, int r);
 /* on_gone of every method that uses ops. */
 void api_op_gone(void *ctx, struct rpc_call *call);
 
-/* ---- requests and answers
- * ------------------------------------------------------------------------- */
+/* ---- requests and answers -------------------------------------------------------------------- */
 
 /* Check and unpack a request into the scratch arena (cleared first). NULL: malformed or too much,
  * and the call was failed. */
@@ -102,8 +101,7 @@ int api_job_id(struct rpc_call *call, const char *id, uint64_t *ret_seq) _must_c
 /* Start or stop the tick as the open streams demand. */
 void api_tick_update(struct api *a);
 
-/* ---- the methods, one file per group
- * ---------------------------------------------------------------- */
+/* ---- the methods, one file per group --------------------------------------------------------- */
 
 void submit_on_job(void *ctx, struct rpc_call *call, struct slice request);
 void submit_on_jobs(void *ctx, struct rpc_call *call, struct slice request);

@@ -59,8 +59,7 @@ static void list_free(struct api_list *l) {
     free(l);
 }
 
-/* ---- the answer
- * --------------------------------------------------------------------------------------- */
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 static void answer(struct api_list *l) {
     uint8_t tail[2 * (PAGE_TOKEN_TEXT_BYTES + 16)];
@@ -88,8 +87,7 @@ static void answer(struct api_list *l) {
     api_reply(l->call, reply);
 }
 
-/* ---- the scan
- * ------------------------------------------------------------------------------------------ */
+/* ---- the scan -------------------------------------------------------------------------------- */
 
 /* Append one job to the page. 0; 1 = the page has no room for it; -ENOMEM, ERR_LIMIT. */
 static int add_job(struct api_list *l, uint64_t seq, const Chronos__Internal__V1__JobRecord *rec) {
@@ -211,8 +209,7 @@ void list_scan(struct api *a) {
     list_free(l);
 }
 
-/* ---- the call
- * ------------------------------------------------------------------------------------------- */
+/* ---- the call -------------------------------------------------------------------------------- */
 
 static void begin(struct api_list *l) {
     struct api *a = l->api;

@@ -73,8 +73,7 @@ static void logs_free(struct api_logs *l) {
     free(l);
 }
 
-/* ---- sending
- * -------------------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static void finish(struct api_logs *l) {
     logs_set_state(l, LOGS_ENDED);
@@ -137,8 +136,7 @@ static void send_tail(struct api_logs *l, const char *why) {
         finish(l);
 }
 
-/* ---- the fetch
- * -------------------------------------------------------------------------------------------- */
+/* ---- the fetch ------------------------------------------------------------------------------- */
 
 /* The fetch's end says that nothing more comes. That is the attempt's end when we followed it (the
  * worker knows before the log does); else the log has to say so. */
@@ -218,8 +216,7 @@ void logs_on_writable(void *ctx, struct rpc_call *call) {
     fetch(l);
 }
 
-/* ---- finding the attempt
- * ------------------------------------------------------------------------------ */
+/* ---- finding the attempt --------------------------------------------------------------------- */
 
 static void no_such_attempt(struct api_logs *l, const Chronos__Internal__V1__JobRecord *rec) {
     logs_set_state(l, LOGS_ENDED);
@@ -291,8 +288,7 @@ void logs_on_events(struct api *a) {
     }
 }
 
-/* ---- the call
- * ------------------------------------------------------------------------------------------- */
+/* ---- the call -------------------------------------------------------------------------------- */
 
 static void on_barrier(void *arg, enum replica_status status, uint64_t index) {
     struct api_logs *l = arg;

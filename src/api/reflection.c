@@ -53,8 +53,7 @@ struct reflection {
     struct arena arena;        /* full names */
 };
 
-/* ---- building the index
- * ----------------------------------------------------------------------------------- */
+/* ---- building the index ---------------------------------------------------------------------- */
 
 /* The name inside an encoded descriptor; empty when it has none. */
 static struct slice name_of(struct slice message) {
@@ -297,8 +296,7 @@ struct reflection *reflection_free(struct reflection *r) {
     return NULL;
 }
 
-/* ---- answering
- * -------------------------------------------------------------------------------------------- */
+/* ---- answering ------------------------------------------------------------------------------- */
 
 bool reflection_has_service(const struct reflection *r, const char *name) {
     for (size_t i = 0; i < r->services_count; i++) {

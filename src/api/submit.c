@@ -17,13 +17,13 @@
 
 #define REPLY_BYTES_MAX 64
 
-/* ---- what the state machine said
- * ----------------------------------------------------------------- */
+/* ---- what the state machine said ------------------------------------------------------------- */
 
 /* The status of one item; @ret_text is set unless it is OK. */
 static enum rpc_code result_code(const struct fsm_result *res, struct errtext *ret_text) {
     char id[JOB_ID_BYTES_MAX];
 
+    ASSERT(res);
     switch (res->code) {
     case FSM_OK:
     case FSM_EXISTING:
@@ -49,8 +49,7 @@ static enum rpc_code result_code(const struct fsm_result *res, struct errtext *r
     return RPC_INTERNAL;
 }
 
-/* ---- SubmitJob
- * ------------------------------------------------------------------------------------- */
+/* ---- SubmitJob ------------------------------------------------------------------------------- */
 
 /* chronos.v1.SubmitJobResponse. Written by hand because every submit ends here. */
 static struct bytes *encode_reply(uint64_t seq, uint64_t index, bool existing) {
@@ -162,8 +161,7 @@ void submit_on_job(void *ctx, struct rpc_call *call, struct slice request) {
         propose(op, &item, 1, on_job_done);
 }
 
-/* ---- SubmitJobs
- * ------------------------------------------------------------------------------------ */
+/* ---- SubmitJobs ------------------------------------------------------------------------------ */
 
 /* What stands between the request and its answer: which items were refused here, and why. */
 struct batch {

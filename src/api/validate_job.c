@@ -52,8 +52,7 @@ static bool is_word(const char *s, const char *extra) {
     return true;
 }
 
-/* ---- what to run
- * --------------------------------------------------------------------------------- */
+/* ---- what to run ----------------------------------------------------------------------------- */
 
 static int check_program(const char *program, struct errtext *reterr) {
     if (program[0] == '\0')
@@ -107,8 +106,7 @@ static int check_payload(Chronos__V1__JobSpec *s, struct errtext *reterr) {
     return bad(reterr, "payload", "set one of command, shell, noop");
 }
 
-/* ---- the maps
- * -------------------------------------------------------------------------------------- */
+/* ---- the maps -------------------------------------------------------------------------------- */
 
 struct sort_item {
     Chronos__V1__JobSpec__EnvEntry *entry;
@@ -200,8 +198,7 @@ static int check_labels(Chronos__V1__JobSpec *s, struct errtext *reterr) {
     return 0;
 }
 
-/* ---- the rest
- * -------------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static int check_texts(Chronos__V1__JobSpec *s, struct arena *arena, struct errtext *reterr) {
     if (s->working_dir[0] != '\0' && s->working_dir[0] != '/')

@@ -70,8 +70,7 @@ static void watch_free(struct api_watch *w) {
     api_tick_update(a);
 }
 
-/* ---- sending
- * -------------------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static int compare_seqs(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *) a, y = *(const uint64_t *) b;
@@ -195,8 +194,7 @@ void watch_on_writable(void *ctx, struct rpc_call *call) {
     pump(w);
 }
 
-/* ---- the call
- * ------------------------------------------------------------------------------------------- */
+/* ---- the call -------------------------------------------------------------------------------- */
 
 static void open_at(struct api_watch *w, uint64_t cursor) {
     w->cursor = cursor;

@@ -32,9 +32,7 @@ static void option_line(const struct arg_option *o, FILE *out) {
     else
         fprintf(out, "  %-*s", HELP_COLUMN, left);
     fprintf(out, "%s", o->help);
-    if (o->def && o->kind != ARG_FLAG && o->def[0] != '\0')
-        fprintf(out, " (default %s)", o->def);
-    else if (o->def && o->kind == ARG_FLAG)
+    if (o->def && (o->kind == ARG_FLAG || o->def[0] != '\0'))
         fprintf(out, " (default %s)", o->def);
     if (o->kind == ARG_LIST)
         fprintf(out, " (repeatable)");

@@ -50,6 +50,7 @@ static struct event_chunk *chunk_for(struct events *ev, size_t n) {
     while (ev->chunks > ev->chunks_max) {
         struct event_chunk *old = ev->head;
 
+        ASSERT(old->count > 0); /* a chunk is made for events that follow at once */
         ev->oldest = old->events[old->count - 1].index;
         ev->head = old->next;
         ev->chunks--;

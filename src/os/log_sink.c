@@ -99,7 +99,7 @@ static int put_quoted(struct buf *out, const char **p) {
 
     (*p)++;
     while (**p && **p != '"' && r == 0) {
-        const char *end = *p;
+        const char *end;
 
         if (**p == '\\' && ((*p)[1] == '"' || (*p)[1] == '\\'))
             (*p)++;

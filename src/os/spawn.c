@@ -297,7 +297,7 @@ int spawn_start(const struct spawn_request *req, struct spawn_result *ret,
         return r;
     *ret_step = SPAWN_STEP_NONE;
     ret->output_fd = read_fd;
-    read_fd = -1;
+    read_fd = -1; /* moved: the cleanup must not close it */
     return 0;
 }
 

@@ -70,8 +70,7 @@ static bool ghost_reserve(struct world *w, struct ghost_entry **entries, size_t 
     return true;
 }
 
-/* ---- the log
- * --------------------------------------------------------------------------------------------- */
+/* ---- the log --------------------------------------------------------------------------------- */
 
 /* R2, R14: only a follower cuts, and never what is committed. */
 static void log_was_cut(struct world *w, struct sim_node *n, uint64_t top) {
@@ -183,8 +182,7 @@ static void check_committed(struct world *w, struct sim_node *n) {
         check_commit_rule(w, n, commit);
 }
 
-/* ---- roles
- * ------------------------------------------------------------------------------------------- */
+/* ---- roles ----------------------------------------------------------------------------------- */
 
 /* R4: everything ever committed is in the new leader's log. */
 static void check_completeness(struct world *w, struct sim_node *n) {

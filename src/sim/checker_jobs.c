@@ -28,8 +28,7 @@ static struct job_ghost *ghost_of(struct world *w, uint64_t seq) {
     return g;
 }
 
-/* ---- transitions
- * ----------------------------------------------------------------------------------------- */
+/* ---- transitions ----------------------------------------------------------------------------- */
 
 /* J11, J19: tokens grow; nothing starts after an acknowledged cancel. */
 static void ghost_assigned(struct world *w, struct job_ghost *g, const struct replica_event *e) {
@@ -170,8 +169,7 @@ void checker_jobs(struct world *w, struct sim_node *n) {
     check_slots(w, n);
 }
 
-/* ---- workers
- * -------------------------------------------------------------------------------------------- */
+/* ---- workers --------------------------------------------------------------------------------- */
 
 /* J11 from the workers' side: an assignment is carried out once, by one worker in one life. */
 void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint64_t token) {
@@ -217,8 +215,7 @@ void checker_cancelled(struct world *w, uint64_t seq, uint64_t index) {
                  (unsigned long long) g->cancel_index);
 }
 
-/* ---- the end
- * -------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 struct job_scan {
     struct world *w;

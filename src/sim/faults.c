@@ -25,8 +25,7 @@ enum fault {
 
 STATIC_ASSERT(FAULTS *WEIGHT_BITS <= 32, "the menu has room for every fault");
 
-/* ---- network
- * ----------------------------------------------------------------------------------------- */
+/* ---- network --------------------------------------------------------------------------------- */
 
 /* R17: PreVote keeps the term of a node that nobody answers. */
 static void check_isolated(struct world *w, struct sim_node *n) {
@@ -144,8 +143,7 @@ static void flap_link(struct world *w) {
     sim_node_turn(&w->nodes[a]);
 }
 
-/* ---- nodes and disks
- * ------------------------------------------------------------------------------------------- */
+/* ---- nodes and disks ------------------------------------------------------------------------- */
 
 static void crash(struct world *w, struct sim_node *n, bool power_cut) {
     if (!n->up)
@@ -200,8 +198,7 @@ static void arm_disk_error(struct world *w, struct sim_node *n) {
     sim_disk_set_fault(n->disk, f);
 }
 
-/* ---- the menu
- * --------------------------------------------------------------------------------------------- */
+/* ---- the menu -------------------------------------------------------------------------------- */
 
 void faults_draw(struct world *w, bool swarm) {
     static const unsigned short_ms[] = {20, 60, 200};

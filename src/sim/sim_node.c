@@ -9,8 +9,7 @@
 
 #define TURNS_MAX 64
 
-/* ---- the fakes of base/env.h
- * ------------------------------------------------------------------------- */
+/* ---- the fakes of base/env.h ----------------------------------------------------------------- */
 
 static struct mono node_mono(void *ctx) {
     const struct sim_node *n = ctx;
@@ -139,8 +138,7 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void bootstrap_config(const struct world *w, struct raft_config *c) {
     *c = (struct raft_config){.count = w->nodes_count};
@@ -277,8 +275,7 @@ void sim_node_free(struct sim_node *n) {
     (void) sim_disk_free(n->disk);
 }
 
-/* ---- turns
- * ---------------------------------------------------------------------------------------------- */
+/* ---- turns ----------------------------------------------------------------------------------- */
 
 void sim_node_turn(struct sim_node *n) {
     struct world *w = n->world;

@@ -13,8 +13,7 @@ static void wake_in(struct sim_worker *wk, uint64_t ns) {
     sim_push(wk->world, ns, SIM_WORKER_WAKE, wk->slot, 0, 0, NULL);
 }
 
-/* ---- stream
- * ------------------------------------------------------------------------------------------- */
+/* ---- stream ---------------------------------------------------------------------------------- */
 
 /* node -> worker, in order, after a while */
 static int session_send(void *arg, struct bytes *message) {
@@ -105,8 +104,7 @@ static void connect(struct sim_worker *wk) {
     send_to_node(wk, &m);
 }
 
-/* ---- attempts
- * ------------------------------------------------------------------------------------------- */
+/* ---- attempts -------------------------------------------------------------------------------- */
 
 static struct sim_attempt *attempt_find(struct sim_worker *wk, uint64_t seq, uint64_t token) {
     for (struct sim_attempt *a = wk->attempts; a; a = a->next)

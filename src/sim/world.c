@@ -68,8 +68,7 @@ struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_ty
     return e;
 }
 
-/* ---- dispatch
- * ------------------------------------------------------------------------------------------- */
+/* ---- dispatch -------------------------------------------------------------------------------- */
 
 static void on_link(struct world *w, const struct sim_event *e, bool up) {
     struct sim_node *n = &w->nodes[e->a];
@@ -196,8 +195,7 @@ static void step(struct world *w) {
     free(e);
 }
 
-/* ---- phases
- * --------------------------------------------------------------------------------------------- */
+/* ---- phases ---------------------------------------------------------------------------------- */
 
 /* Settings of the nodes: small limits, so that every limit is met. */
 static void draw_node_options(struct world *w, bool swarm) {

@@ -97,6 +97,7 @@ static int copy_argv(struct launch *l, const Chronos__V1__JobSpec *spec, struct 
     l->argv = arena_zalloc(&l->arena, (n + 1) * sizeof(*l->argv));
     if (!l->argv)
         return -ENOMEM;
+    ASSERT(from || n == ARRAY_LEN(shell));
     for (size_t i = 0; i < n; i++) {
         l->argv[i] = arena_strdup(&l->arena, from ? from[i] : shell[i]);
         if (!l->argv[i])

@@ -78,6 +78,7 @@ size_t output_tail(const struct output *o, uint8_t *dst, size_t max) {
 
     if (n == 0)
         return 0;
+    ASSERT(o->tail_cap > 0);
     from = (o->tail_head + o->tail_cap - n) % o->tail_cap;
     first = MIN(n, o->tail_cap - from);
     memcpy(dst, o->tail + from, first);

@@ -93,7 +93,7 @@ static int make_path(char *path) {
 
 static int open_data(struct worker *w, struct errtext *reterr) {
     char path[PATH_MAX];
-    struct stat st;
+    struct stat st = {0};
     int r;
 
     (void) snprintf(path, sizeof(path), "%s", w->o.data_dir);
