@@ -114,6 +114,18 @@ elif [[ -f src/cmd/chronos_sim.c ]]; then
     note sim.seeds 1
 fi
 
+# What failed once, by seed.
+seeds() {
+    local seed rest
+    while read -r seed rest; do
+        [[ $seed == \#* || -z $seed ]] && continue
+        "$release/chronos-sim" --seed "$seed" || { echo "seed $seed: $rest"; return 1; }
+    done <tests/seeds/sim.txt
+}
+if [[ -x $release/chronos-sim ]]; then
+    run sim.regressions seeds
+fi
+
 # A system test gets the binary as its argument. One whose first comment names CHRONOS_ADDRESSES wants
 # a running cluster instead.
 system() { # name file interpreter...

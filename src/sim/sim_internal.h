@@ -71,7 +71,8 @@ struct sim_node {
 
 struct ghost_entry {
     uint64_t term;
-    uint64_t hash; /* of this entry and all before it */
+    uint64_t hash;         /* of this entry and all before it */
+    uint64_t committed_in; /* the ghost's: a term in which it was committed, perhaps a later one */
 };
 
 struct sim_attempt {
