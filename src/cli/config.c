@@ -79,7 +79,7 @@ const struct arg_option config_options[] = {
      "65536", NULL, AT(limits.watch_events), 1024, 16777216},
 
     {"wal.segment_bytes", 0, ARG_SIZE, "SIZE", "size of one file of the log", "16MiB", NULL,
-     AT(wal.segment_bytes), MIB, GIB},
+     AT(wal.segment_bytes), MIB, 64 * MIB},
 
     {"worker.enabled", 0, ARG_FLAG, NULL, "start a worker beside this node", "true", NULL,
      AT(worker.enabled), 0, 0},

@@ -9,6 +9,7 @@
 #define DEFAULT_LISTEN "127.0.0.1:7400"
 #define DEFAULT_PEER_LISTEN "127.0.0.1:7402"
 #define HOST_BYTES_MAX 256
+#define WAL_BLOCK_BYTES 4096 /* the log writes whole blocks (docs/formats.md) */
 
 /* "chronos.yaml:12: node.id" or "--node.id" or "node.id (default)", then what is wrong. */
 static int refuse(const struct config *c, const char *setting, struct errtext *reterr,
@@ -257,6 +258,11 @@ static int check_sizes(const struct config *c, struct errtext *reterr) {
     char a[UNITS_TEXT_BYTES_MAX], b[UNITS_TEXT_BYTES_MAX];
     struct errtext why;
 
+    if (c->wal.segment_bytes % WAL_BLOCK_BYTES != 0) {
+        errtext_set(&why, "must be a multiple of 4KiB; use %s",
+                    units_print_size(c->wal.segment_bytes / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES, a));
+        return refuse(c, "wal.segment_bytes", reterr, why.s);
+    }
     if (c->limits.uncommitted_bytes < c->limits.message_bytes) {
         errtext_set(&why, "%s could not hold one message of limits.message_bytes %s; use more",
                     units_print_size(c->limits.uncommitted_bytes, a),
