@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 
 #define PROCESSES_MAX 65536U
 /* Rounds of looking again after SIGKILL: what a dying process forked meanwhile. */
+#define EMPTY_ENVIRON_TRIES 200
 #define KILL_ROUNDS_MAX 20U
 /* An environment can be 2 MiB; the marker is looked for in all of it, a piece at a time. */
 #define ENVIRON_PIECE_BYTES 8192U
@@ -87,12 +89,14 @@ static int table_read(struct process_table *t) {
     return r;
 }
 
-/* Does @fd, an environ file, hold the entry @marker exactly? Entries end with NUL. */
-static bool find_entry(int fd, const char *marker) {
+/* Does @fd, an environ file, hold the entry @marker exactly? Entries end with NUL. *ret_empty: it
+ * holds nothing at all. */
+static bool find_entry(int fd, const char *marker, bool *ret_empty) {
     size_t len = strlen(marker), matched = 0;
     char piece[ENVIRON_PIECE_BYTES];
     bool mismatch = false; /* in the entry that is being read */
 
+    *ret_empty = true;
     for (;;) {
         ssize_t n = read(fd, piece, sizeof(piece));
 
@@ -100,6 +104,7 @@ static bool find_entry(int fd, const char *marker) {
             continue;
         if (n <= 0)
             return !mismatch && matched == len && len > 0;
+        *ret_empty = false;
         for (ssize_t i = 0; i < n; i++) {
             if (piece[i] == '\0') {
                 if (!mismatch && matched == len)
@@ -115,17 +120,23 @@ static bool find_entry(int fd, const char *marker) {
     }
 }
 
+/* In the middle of an execve a process has no environment yet: an orphan of the tree looked at just
+ * then would be taken for a stranger and live on. An empty answer is therefore asked again. */
 static bool has_marker(pid_t pid, const char *marker) {
     char path[48];
-    bool found;
-    int fd;
+    bool found = false, empty = true;
 
     (void) snprintf(path, sizeof(path), "/proc/%d/environ", (int) pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    found = find_entry(fd, marker);
-    (void) close(fd);
+    for (unsigned tries = 0; empty && tries < EMPTY_ENVIRON_TRIES; tries++) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0)
+            return false;
+        found = find_entry(fd, marker, &empty);
+        (void) close(fd);
+        if (empty)
+            (void) sched_yield();
+    }
     return found;
 }
 

@@ -355,20 +355,25 @@ static void test_tree_kill(void **state) {
 }
 
 /* Goal: another attempt is not touched, and after the end the cheap check says so. Method: two
- * trees with different markers. */
+ * trees with different markers, one the beginning of the other; both are of this test alone,
+ * because what the tests before have killed may still be dying. */
 static void test_tree_others(void **state) {
-    static const char *const env2[] = {"PATH=/usr/bin:/bin", "CHRONOS_ATTEMPT_KEY=unit/12", NULL};
+    static const char *const env1[] = {"PATH=/usr/bin:/bin", "CHRONOS_ATTEMPT_KEY=unit/3", NULL};
+    static const char *const argv1[] = {"sh", "-c", "exit 0", NULL};
+    static const char *const env2[] = {"PATH=/usr/bin:/bin", "CHRONOS_ATTEMPT_KEY=unit/32", NULL};
     static const char *const argv2[] = {"sleep", "1000", NULL};
+    struct spawn_request first = {.argv = argv1, .env = env1};
     struct spawn_request req = {.argv = argv2, .env = env2};
-    struct spawn_tree tree = {.marker = ENV_MARKER}, two = {.marker = env2[1]};
+    struct spawn_tree tree = {.marker = env1[1]}, two = {.marker = env2[1]};
+    struct spawn_result ended;
     struct spawn_result res;
     enum spawn_step step;
-    int fd = -1;
 
     (void) state;
     assert_int_equal(spawn_start(&req, &res, &step), 0);
     two.root = res.pid;
-    tree.root = start_shell("exit 0", &fd);
+    assert_int_equal(spawn_start(&first, &ended, &step), 0);
+    tree.root = ended.pid;
     assert_int_equal(wait_for(tree.root).exit_code, 0);
     assert_int_equal(spawn_tree_alive(&tree, knows_all, NULL), 0);
     assert_int_equal(spawn_tree_alive(&tree, knows_none, NULL), 0); /* with the scan */
@@ -376,7 +381,7 @@ static void test_tree_others(void **state) {
     assert_false(is_gone(two.root));
     assert_int_equal(spawn_tree_kill(&two, SIGTERM), 1);
     assert_int_equal(wait_for(two.root).term_signal, SIGTERM);
-    assert_int_equal(close(fd), 0);
+    assert_int_equal(close(ended.output_fd), 0);
     assert_int_equal(close(res.output_fd), 0);
 }
 
