@@ -4,7 +4,7 @@
 #include "cli/args_help.h"
 #include "cli/commands.h"
 #include "cli/config.h"
-#include "cmd/server.h"
+#include "cmd/cmd_server.h"
 #include "worker/worker_main.h"
 
 #include <errno.h>

@@ -5,7 +5,7 @@
  * serve clients, start the worker. Stopping goes the other way round, so that a running attempt can
  * still report while its node can still commit.
  * Thread: the loop's, which is the main thread. */
-#include "cmd/server.h"
+#include "cmd/cmd_server.h"
 
 #include "api/api.h"
 #include "cli/config.h"

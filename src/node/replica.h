@@ -95,7 +95,8 @@ enum replica_propose_flags {
     REPLICA_INTERNAL = 1 << 1,
 };
 
-/* Propose an encoded LogCommand (fsm/command.h command_encode), on any node. Takes a reference of
+/* Propose an encoded LogCommand (fsm/command.h command_encode), on any node. Consumes the reference
+ * of
  * @command, whose last bytes get stamped: it must not be shared. @deadline: answer by then at the
  * latest; the commit timeout applies as well.
  * 0: @done will be called once, later. REPLICA_FULL (positive): nothing queued, @done never called.
@@ -136,8 +137,8 @@ struct replica_event {
 };
 
 /* Events are kept in a ring. A reader holds a cursor: the index up to which it has seen all.
- * Copies out events of whole indices after @after_index, at most @max (at least one whole index if
- * @max allows its size; an index never has more than FSM_ITEMS_MAX * 4 events).
+ * Lends a run of events of whole indices after @after_index, borrowed until the next turn: at most
+ * @max of them, but always at least one whole index.
  * 0 with *ret_count and *ret_index (new cursor: everything up to it has been seen, filtered or
  * not); 1: compacted, *ret_index = the oldest cursor that still works. */
 int replica_events_read(const struct replica *r, uint64_t after_index,

@@ -254,7 +254,6 @@ struct replica {
     uint64_t apply_target;
     uint64_t applied_term;
     bool was_leader;
-    uint64_t role_term;    /* of the last role change seen */
     struct arena arena;    /* scratch within one function */
     struct arena rx_arena; /* the peer message being handled */
     uint64_t bad_messages; /* dropped from peers */

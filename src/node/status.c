@@ -184,7 +184,6 @@ static struct bytes *status_pack(struct replica *r) {
 /* ---- asking the leader ----------------------------------------------------------------------- */
 
 struct status_query {
-    struct status_query *next;
     struct replica *replica;
     replica_bytes_fn done;
     void *arg;

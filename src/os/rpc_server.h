@@ -100,7 +100,8 @@ struct mono rpc_call_deadline(const struct rpc_call *c);
  * long as the call: ask once); NULL when absent. */
 const char *rpc_call_metadata(const struct rpc_call *c, const char *key);
 
-/* UNARY: answer with a message and OK. Takes a reference of @reply. Exactly one of reply/fail. */
+/* UNARY: answer with a message and OK. @reply is borrowed for the call. Exactly one of reply/fail.
+ */
 void rpc_call_reply(struct rpc_call *c, struct bytes *reply);
 /* Any kind: end with a status. @message is copied (may contain UTF-8 text, no newline). Trailing
  * metadata is copied; may be NULL, 0. For streams, RPC_OK with NULL message ends it well; queued
