@@ -35,6 +35,8 @@ struct disk_ops {
     /* Calls @each for every file name, in no particular order; a non-zero result stops and is
      * returned. */
     int (*list)(void *ctx, int (*each)(void *arg, const char *name), void *arg);
+    /* Space of the file system that holds the directory, as an unprivileged writer sees it. */
+    int (*space)(void *ctx, uint64_t *ret_free, uint64_t *ret_total);
 };
 
 struct disk {

@@ -45,13 +45,22 @@ struct env_peers {
     /* What was sent leaves now. Called once a turn, before the disk thread is woken: a follower's
      * way to its own disk is the longer one. May be NULL. */
     void (*flush)(void *ctx);
+    /* As send, over a connection of its own, so that bulk data never stands in front of heartbeats.
+     * Order among bulk messages of one connection is kept. False: not taken (no connection, queue
+     * full), the reference is dropped as well; try again after on_bulk_ready or a while. */
+    bool (*send_bulk)(void *ctx, uint64_t node_id, struct bytes *payload);
+    /* Who the peers are: @address is where to connect first, @other_address a second guess ("" =
+     * none). Adds or changes; remove_peer closes both connections. */
+    int (*set_peer)(void *ctx, uint64_t node_id, const char *address, const char *other_address);
+    void (*remove_peer)(void *ctx, uint64_t node_id);
     void *ctx;
 };
 
 struct env {
     struct env_clock clock;
     struct env_random random;
-    struct env_disk_queue disk_queue;
+    struct env_disk_queue disk_queue; /* the log and the meta file */
+    struct env_disk_queue bulk_queue; /* flushes, snapshots, scrubbing: a thread of its own */
     struct env_peers peers;
     struct disk disk;         /* the data directory */
     const struct logger *log; /* borrowed for the node's life; may be NULL */

@@ -296,6 +296,9 @@ static void describe_first(const struct command_view *v, char *out, size_t out_b
                         (int) MIN(o.lose.worker_id.len, 64UL),
                         (const char *) o.lose.worker_id.data);
         break;
+    case BODY(SET_NODE):
+    case BODY(DRAIN):
+    case BODY(SET_FEATURE_LEVEL):
     case CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__NOT_SET:
     case _CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__CASE_IS_INT_SIZE:
         break;

@@ -21,6 +21,8 @@
 #include "chronos/internal/v1/command.pb-c.h"
 
 #define FSM_COMMAND_VERSION 1
+#define FSM_FEATURE_LEVEL_MAX 1 /* newest level this program knows (SetFeatureLevel) */
+#define FSM_LOCAL_KEY 'l'       /* first byte of keys that stay on this node (LocalRecord) */
 #define FSM_ITEMS_MAX 1000 /* items in one command */
 #define FSM_OUTPUT_TAIL_BYTES_MAX (64 * 1024)
 #define FSM_IDEMPOTENCY_KEEP_MS (24LL * 3600 * 1000)
@@ -44,10 +46,26 @@ struct fsm_worker {
     uint32_t slots;
     uint32_t running; /* live assignments */
     bool lost;
+    bool draining; /* by an operator, itself or through its node: gets no new work */
+    int64_t drain_until_ms;
     uint64_t registered_index;
     struct fsm_job *first_job; /* its running jobs, by sequence number; next: worker_next */
     struct fsm_job *last_job;
     struct fsm_worker *next; /* all workers, sorted by id */
+};
+
+/* What is agreed about a node: every id that ever was a member has one. */
+struct fsm_node {
+    uint64_t id;
+    uint8_t disk[16]; /* incarnation of its data directory */
+    bool bound;       /* disk is known */
+    bool removed;     /* was a member once, is none now: the id is used up */
+    bool draining;
+    int64_t drain_until_ms;
+    uint32_t feature_max;
+    const char *peer_address; /* "" when unknown */
+    const char *client_address;
+    struct fsm_node *next; /* all, sorted by id */
 };
 
 /* A job that has not ended. Ended jobs exist only as records. */
@@ -105,6 +123,7 @@ struct fsm_output {
     const struct fsm_event *events;
     size_t events_count;
     bool workers_changed;
+    bool nodes_changed; /* a node record or the configuration */
 };
 
 /* ---- life -------------------- */
@@ -129,6 +148,11 @@ DEFINE_CLEANUP(struct fsm *, fsm_free);
 int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct slice command,
               const struct fsm_output **ret, struct errtext *reterr) _must_check_;
 
+/* Apply the CONFIG entry @index: keeps the encoded RaftConfig and makes a node record for every
+ * member (removed members are marked, J-rule: an id is used once). Results as fsm_apply. */
+int fsm_apply_config(struct fsm *f, uint64_t index, uint64_t term, struct slice config,
+                     const struct fsm_output **ret, struct errtext *reterr) _must_check_;
+
 uint64_t fsm_applied_index(const struct fsm *f);
 uint64_t fsm_applied_term(const struct fsm *f);
 /* 128-bit digest of all records and counters at the applied index; equal on all nodes. */
@@ -147,6 +171,14 @@ const struct fsm_job *fsm_job_find(const struct fsm *f, uint64_t seq); /* NULL: 
 const struct fsm_job *fsm_ready_first(const struct fsm *f);            /* then ->ready_next */
 const struct fsm_worker *fsm_worker_first(const struct fsm *f);        /* then ->next */
 const struct fsm_worker *fsm_worker_find(const struct fsm *f, const char *id);
+const struct fsm_node *fsm_node_first(const struct fsm *f); /* then ->next */
+const struct fsm_node *fsm_node_find(const struct fsm *f, uint64_t id);
+/* The RaftConfig of the last applied CONFIG entry, encoded; empty when none was. Borrowed until the
+ * next apply. */
+struct slice fsm_config(const struct fsm *f, uint64_t *ret_index);
+uint32_t fsm_feature_level(const struct fsm *f); /* >= 1 */
+/* The snapshot this store was installed from: 0, 0 when it grew from the log alone. */
+void fsm_installed(const struct fsm *f, uint64_t *ret_index, uint64_t *ret_term);
 uint64_t fsm_jobs_count(const struct fsm *f, Chronos__V1__JobState state);
 uint64_t fsm_next_seq(const struct fsm *f);
 

@@ -37,6 +37,19 @@ struct replica_options {
     struct fsm_options fsm;
     const char *version;
     const char *client_address; /* of this node, told to the others */
+    const char *peer_address;   /* of this node: where the others reach it */
+    /* Where to look for members that are not where the state says (from the configuration file). */
+    const struct raft_config *hints; /* may be NULL; borrowed for the call of replica_open */
+    /* An empty directory without @bootstrap: the node takes this cluster id (of the cluster it was
+     * told to join) and waits to be added. */
+    bool join;
+    uint64_t snapshot_interval_ns; /* 30 s: at most so often, */
+    uint64_t snapshot_entries;     /* 1,000: after at least so many entries, */
+    uint64_t log_bytes_max;        /* 256 MiB: or when the log on disk is larger */
+    uint64_t log_bytes_kept;       /* 64 MiB behind a snapshot, for slow followers */
+    uint64_t disk_reserve_bytes;   /* 256 MiB: with less free, writes of clients are refused (W5) */
+    uint64_t scrub_interval_ns;    /* 24 h: a whole round of verifying (W14); 0 = off */
+    uint64_t drain_timeout_ns;     /* 30 s */
 };
 
 void replica_options_default(struct replica_options *o, uint64_t id, uint64_t seed);
@@ -126,6 +139,73 @@ const struct raft *replica_raft(const struct replica *r);
 /* Hand leadership to @to (0 = the most caught-up voter). Does nothing on a node that does not lead;
  * raft gives up by itself after an election timeout. Look at raft_role() for the outcome. */
 void replica_transfer_leadership(struct replica *r, uint64_t to);
+
+/* ---- identity and membership (membership.c) --------------------------------------------------- */
+
+struct replica_hello { /* what a node says when it connects */
+    uint64_t node_id;
+    uint8_t disk[16]; /* all zero: it has none yet */
+    const char *peer_address;
+    const char *client_address;
+};
+/* For the network below: may this node's messages come in? 0; ERR_FOREIGN with the reason in words
+ * (with the command that puts it right): refuse, and *ret_final tells whether the refusal is for
+ * good (removed from the cluster; the id belongs to another disk). */
+int replica_check_hello(struct replica *r, const struct replica_hello *h, bool *ret_final,
+                        struct errtext *reterr);
+/* A peer refused this node for good: it stops (replica_failed says ERR_FOREIGN and the reason). */
+void replica_on_refused(struct replica *r, uint64_t by, const char *reason);
+/* This node's own data directory. 16 bytes, borrowed. */
+const uint8_t *replica_disk(const struct replica *r);
+
+enum replica_change_kind {
+    REPLICA_CHANGE_ADD,
+    REPLICA_CHANGE_REMOVE,
+    REPLICA_CHANGE_PROMOTE,
+    REPLICA_CHANGE_DEMOTE,
+    REPLICA_CHANGE_REPLACE
+};
+struct replica_change {
+    enum replica_change_kind kind;
+    uint64_t id;     /* the member; REPLACE: the old one */
+    uint64_t new_id; /* REPLACE */
+    const char *peer_address;
+    const char *client_address;
+    const uint8_t *disk; /* 16 bytes or NULL */
+    bool stay_learner;
+};
+/* @code: canonical gRPC code, 0 = done; @message says what is wrong. Borrowed for the call. */
+typedef void (*replica_change_fn)(void *arg, uint32_t code, const char *message, uint64_t index,
+                                  bool changed);
+/* Ask the leader, on any node, to change the membership. 0: @done will be called once. -ENOMEM. */
+int replica_change_membership(struct replica *r, const struct replica_change *c,
+                              struct mono deadline, replica_change_fn done, void *arg) _must_check_;
+/* Ask the leader, on any node, to hand over; @done once another (or the asked one) leads. */
+int replica_request_transfer(struct replica *r, uint64_t to, struct mono deadline,
+                             replica_change_fn done, void *arg) _must_check_;
+
+/* ---- views of the whole state (snapshots.c) ---------------------------------------------------- */
+
+struct replica_view; /* the state as it was when the view was opened */
+
+/* 0; -EBUSY (too many views open); -ENOMEM; kv errors. Costs a write-back, not a copy. */
+int replica_view_open(struct replica *r, struct replica_view **ret) _must_check_;
+/* Read the next blocks (storage/snapshot_format.h; the header first) on the bulk thread, about
+ * @bytes of them. @done on the loop: @rc 0 with @blocks (borrowed for the call), @last with the end
+ * of the stream; or a negative error. One call at a time. */
+typedef void (*replica_view_fn)(void *arg, int rc, struct slice blocks, bool last);
+void replica_view_next(struct replica_view *v, size_t bytes, replica_view_fn done, void *arg);
+uint64_t replica_view_index(const struct replica_view *v);
+/* Also while a read is under way: @done is not called any more. NULL allowed; returns NULL. */
+struct replica_view *replica_view_close(struct replica_view *v);
+
+/* Make the state durable and release what the log no longer needs, now (tests, stopping). */
+void replica_snapshot_now(struct replica *r);
+
+/* For an orderly stop, when replica_idle(): the state store is flushed and the log sealed, so that
+ * the next start replays nothing and knows that nothing is missing. Blocks. 0 or what failed (the
+ * log still has everything). */
+int replica_settle(struct replica *r, struct errtext *reterr) _must_check_;
 
 /* ---- the event stream (WatchJobs) ------------------------------------------------------------ */
 

@@ -224,6 +224,8 @@ const char *raft_message_type_to_string(enum raft_message_type type) {
         return "read_index_req";
     case RAFT_MSG_READ_INDEX_RESP:
         return "read_index_resp";
+    case RAFT_MSG_SNAPSHOT_RESP:
+        return "snapshot_resp";
     case RAFT_MSG_TYPE_MAX:
         break;
     }

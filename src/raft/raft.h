@@ -48,12 +48,16 @@ enum raft_member_flags {
     RAFT_MEMBER_VOTER = 1 << 0,     /* votes in the current (incoming) configuration */
     RAFT_MEMBER_VOTER_OLD = 1 << 1, /* votes in the outgoing one; set only while joint */
     RAFT_MEMBER_LEARNER = 1 << 2,   /* receives the log, never votes */
+    /* Learner that the leader makes a voter once it has caught up (node/membership.c acts on it;
+     * raft only carries it, so that the next leader goes on). */
+    RAFT_MEMBER_PROMOTE = 1 << 3,
 };
 
 struct raft_member {
     uint64_t id; /* > 0 */
     uint32_t flags;
     char address[RAFT_ADDRESS_BYTES_MAX]; /* opaque to raft; "host:port" of the peer listener */
+    uint64_t replaces; /* with PROMOTE: the member that leaves in the same change; 0 = none */
 };
 
 struct raft_config {
@@ -83,6 +87,7 @@ enum raft_message_type {
     RAFT_MSG_TIMEOUT_NOW,
     RAFT_MSG_READ_INDEX_REQ,  /* follower -> leader */
     RAFT_MSG_READ_INDEX_RESP, /* leader -> follower */
+    RAFT_MSG_SNAPSHOT_RESP,   /* follower -> leader: match = index of the installed snapshot */
     RAFT_MSG_TYPE_MAX
 };
 
@@ -130,7 +135,10 @@ enum raft_event_type {
     RAFT_EV_LOADED,       /* old entries read from disk, see effects.loads */
     RAFT_EV_CAMPAIGN,     /* start an election now, without PreVote (tests) */
     RAFT_EV_UNREACHABLE,  /* the link to a peer broke: what was in flight is lost */
-    RAFT_EV_SPREAD_COMMIT /* leader with lazy_commit: followers must learn the commit index now */
+    RAFT_EV_SPREAD_COMMIT, /* leader with lazy_commit: followers must learn the commit index now */
+    RAFT_EV_COMPACTED,     /* entries up to index are gone from the disk: a snapshot covers them */
+    RAFT_EV_SNAPSHOT_FAILED, /* leader: the transfer to a peer ended without success; probe again */
+    RAFT_EV_INSTALL /* follower: a whole, durable snapshot is staged; see effects.install_index */
 };
 
 struct raft_event {
@@ -153,6 +161,20 @@ struct raft_event {
             const struct raft_entry *entries; /* referenced; count 0 = could not be read */
             size_t count;
         } loaded;
+        struct {
+            uint64_t index; /* <= applied; of the last entry that is gone */
+            uint64_t term;  /* its term */
+        } compacted;
+        uint64_t snapshot_failed; /* peer */
+        struct {
+            uint64_t leader;  /* who sent it, */
+            uint64_t term;    /* in which term, */
+            uint64_t session; /* in which session of its progress (effects.snapshots) */
+            uint64_t index;   /* the last entry it contains */
+            uint64_t index_term;
+            const struct raft_config *config; /* in force at index; borrowed */
+            uint64_t config_index;
+        } install;
     };
 };
 
@@ -183,8 +205,26 @@ struct raft_load {
     size_t max_bytes;
 };
 
+/* A follower needs entries that are gone: stream it a snapshot of the state at any index >= the
+ * commit index of now, outside of raft, naming term and session in it. Ends with the follower's
+ * RAFT_MSG_SNAPSHOT_RESP or with RAFT_EV_SNAPSHOT_FAILED; until then no entries go to this peer,
+ * heartbeats do. Asked for once per entry into RAFT_SNAPSHOT. */
+struct raft_snapshot_wanted {
+    uint64_t peer;
+    uint64_t term;
+    uint64_t session;
+};
+
 struct raft_effects {
     uint64_t persist_seq; /* 0 = nothing to persist */
+    /* Not 0: this persist batch begins with making the staged snapshot the state and beginning the
+     * log anew after (install_index, install_term); then hard state, truncation and entries as
+     * ever. Raft has already done so in memory: the log is empty at install_index, commit is there,
+     * and apply_index reaches it only when the batch is durable; the caller must not apply anything
+     * between, and its state is then at install_index. RAFT_EV_INSTALL without this effect: the
+     * snapshot is stale or not needed, drop it (a RAFT_MSG_SNAPSHOT_RESP may be among messages). */
+    uint64_t install_index;
+    uint64_t install_term;
     bool hard_state_changed;
     struct raft_hard_state hard_state; /* valid when persist_seq != 0 */
     uint64_t truncate_from;            /* first index to cut, 0 = none; always > commit */
@@ -200,6 +240,8 @@ struct raft_effects {
     size_t reads_count;
     const struct raft_load *loads;
     size_t loads_count;
+    const struct raft_snapshot_wanted *snapshots;
+    size_t snapshots_count;
 
     enum raft_propose_result propose_result;
     uint64_t propose_first_index;
@@ -225,6 +267,16 @@ struct raft_options {
     /* A commit that nobody waits for elsewhere travels with the next append or heartbeat instead of
      * a message of its own (and its answer): see RAFT_EV_SPREAD_COMMIT. */
     bool lazy_commit;
+    /* > 0: a leader whose own disk has not answered for so long hands leadership to the most
+     * caught-up voter, or steps down when none is near (W17). 0 = never. Default 2 x election max.
+     */
+    uint64_t disk_stall_ns;
+    /* Answer reads without a round while a quorum has answered a round begun less than
+     * election_timeout_min * (1 - lease_drift) ago. Off by default (R16): it trusts that monotonic
+     * clocks of two nodes differ by less than lease_drift_ppm. Void from the moment leadership is
+     * being handed over. */
+    bool lease_reads;
+    uint32_t lease_drift_ppm; /* default 10,000 = 1% */
 };
 
 void raft_options_default(struct raft_options *o, uint64_t id, uint64_t seed);
@@ -235,10 +287,13 @@ struct raft_start {
     uint64_t applied_index; /* known committed: the state store's applied index */
     /* The configuration in force at the entry before tail[0] (bootstrap: none, count 0). Later
      * CONFIG entries are read from the tail. */
-    const struct raft_config *config;
+    const struct raft_config *config; /* NULL: none yet (a node that waits to be added) */
     uint64_t config_index;
     uint64_t prev_index; /* index and term of the entry before tail[0]; 0, 0 at the log's start */
     uint64_t prev_term;
+    /* The last entry that is gone from the disk: nothing up to it can be loaded. 0, 0 = none. */
+    uint64_t compacted_index;
+    uint64_t compacted_term;
     const struct raft_entry *tail; /* must reach back at least to applied_index + 1 */
     size_t tail_count;
 };

@@ -62,6 +62,7 @@ static void older_term(struct raft *r, const struct raft_message *m) {
     case RAFT_MSG_TIMEOUT_NOW:
     case RAFT_MSG_READ_INDEX_REQ:
     case RAFT_MSG_READ_INDEX_RESP:
+    case RAFT_MSG_SNAPSHOT_RESP:
     case RAFT_MSG_TYPE_MAX:
         return; /* answers to a past that no longer matters (M47) */
     }
@@ -129,6 +130,7 @@ void raft_recv(struct raft *r, const struct raft_message *m) {
     case RAFT_MSG_READ_INDEX_RESP:
         raft_recv_read_index_resp(r, m);
         break;
+    case RAFT_MSG_SNAPSHOT_RESP:
     case RAFT_MSG_TYPE_MAX:
         break;
     }

@@ -73,6 +73,10 @@ static void dispatch(struct raft *r, const struct raft_event *ev) {
     case RAFT_EV_SPREAD_COMMIT:
         r->commit_wanted = r->commit;
         break;
+    case RAFT_EV_COMPACTED:
+    case RAFT_EV_SNAPSHOT_FAILED:
+    case RAFT_EV_INSTALL:
+        break;
     }
 }
 

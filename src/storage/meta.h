@@ -16,6 +16,9 @@ struct meta_state {
     uint64_t term;
     uint64_t vote;
     uint64_t synced_index; /* a log index known durable when this was written (a hint, W9) */
+    /* Random, of this data directory's birth: tells a node from a node of the same id on an empty
+     * disk (W15). All zero is no incarnation. */
+    uint8_t incarnation[16];
 };
 
 struct meta;

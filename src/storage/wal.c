@@ -313,16 +313,18 @@ int wal_prepare(struct wal *w, struct errtext *reterr) {
 }
 
 /* How many of the oldest segments hold nothing above @up_to. */
-static size_t releasable(const struct wal *w, uint64_t up_to) {
+static size_t releasable(const struct wal *w, uint64_t up_to, uint64_t keep_bytes) {
+    uint64_t later = wal_bytes(w); /* bytes of the segments from n on */
     size_t n = 0;
 
     ASSERT(w->segs_count > 0);
-    while (n + 1 < w->segs_count && w->segs[n].hi <= up_to)
-        n++;
+    while (n + 1 < w->segs_count && w->segs[n].hi <= up_to &&
+           later - w->segs[n].h.segment_bytes >= keep_bytes)
+        later -= w->segs[n++].h.segment_bytes;
     return n;
 }
 
-int wal_release(struct wal *w, uint64_t up_to_index, struct errtext *reterr) {
+int wal_release(struct wal *w, uint64_t up_to_index, uint64_t keep_bytes, struct errtext *reterr) {
     _cleanup_(freep) uint64_t *seqs = NULL;
     uint8_t oldest[WAL_RELEASE_BYTES];
     struct wal_frame f = {.kind = WAL_KIND_RELEASE, .index = up_to_index, .len = sizeof(oldest)};
@@ -332,7 +334,7 @@ int wal_release(struct wal *w, uint64_t up_to_index, struct errtext *reterr) {
     ASSERT(w);
     if (w->failed)
         return wal_fail(w, w->failed, reterr, "release", "segments");
-    n = releasable(w, up_to_index);
+    n = releasable(w, up_to_index, keep_bytes);
     if (n == 0)
         return 0;
     seqs = (uint64_t *) calloc(n, sizeof(*seqs));

@@ -69,9 +69,55 @@ int wal_sync(struct wal *w, struct errtext *reterr) _must_check_;
 int wal_prepare(struct wal *w, struct errtext *reterr) _must_check_;
 /* True when wal_prepare has something to do. */
 bool wal_wants_prepare(const struct wal *w);
-/* Give back whole segments that hold nothing above @up_to_index (a snapshot covers it): durable,
- * then the files become spares. Records up to there may remain (wal_first_index says). */
-int wal_release(struct wal *w, uint64_t up_to_index, struct errtext *reterr) _must_check_;
+/* Give back whole segments that hold nothing above @up_to_index (a snapshot covers it), but keep the
+ * newest segments of together at least @keep_bytes for slow followers: durable, then the files
+ * become spares (those beyond spare_segments are removed). Records up to there may remain
+ * (wal_base_index says). */
+int wal_release(struct wal *w, uint64_t up_to_index, uint64_t keep_bytes,
+                struct errtext *reterr) _must_check_;
+/* Begin anew after a snapshot: the log is empty and its next record is @index + 1, all it held
+ * before is gone, even records above @index. Durable on return; a crash leaves the old log whole or
+ * the new one. */
+int wal_reset(struct wal *w, uint64_t index, uint64_t term, struct errtext *reterr) _must_check_;
+/* Note durably that everything written so far is durable, so that damage to the last batch cannot
+ * be taken for a torn tail (W9). For an orderly stop. Does nothing when the log says so already. */
+int wal_seal(struct wal *w, struct errtext *reterr) _must_check_;
+
+/* Scrubbing (W14): verify up to @max_bytes of what is durable, from *cursor on (0 = the oldest
+ * record; moved along; 0 again at the end of a round). 0; ERR_CORRUPT with file and offset, and
+ * *ret_index = the highest index that may be affected (its segment's last). */
+struct wal_scrub {
+    uint64_t seq;    /* segment */
+    uint32_t offset; /* in it */
+};
+int wal_scrub(struct wal *w, struct wal_scrub *cursor, uint32_t max_bytes, uint64_t *ret_index,
+              struct errtext *reterr) _must_check_;
+
+/* For `chronos inspect`: read the files of a log that nobody has open, changing nothing, and report
+ * everything in them, damaged or not. */
+struct wal_inspect_segment {
+    const char *name;
+    uint64_t seq, prev_seq, prev_index, prev_term, oldest_seq;
+    struct wal_identity identity;
+    uint32_t bytes; /* of the file */
+    bool spare;     /* no segment of the log: ready for use */
+};
+struct wal_inspect_record {
+    const char *segment;
+    uint32_t offset;
+    const char *kind; /* "entry", "truncate", "release", "seal" */
+    struct wal_record record; /* entry: whole; truncate: index and term of what remained */
+};
+struct wal_inspect_visitor {
+    int (*segment)(void *arg, const struct wal_inspect_segment *s);
+    int (*record)(void *arg, const struct wal_inspect_record *r);
+    /* Bytes that are no record where one should be: a torn tail (@torn) or damage. */
+    int (*bad)(void *arg, const char *segment, uint32_t offset, bool torn, const char *why);
+    void *arg;
+};
+/* 0; the visitor's non-zero result; ERR_CORRUPT (no readable segment), -errno, -ENOMEM. */
+int wal_inspect(const struct disk *disk, const struct wal_inspect_visitor *v,
+                struct errtext *reterr) _must_check_;
 
 /* Read consecutive records from @first until @max_bytes of data (at least one record when it
  * exists). Checksums are verified (W14, W16). 0; 1 when @first is not in the log; ERR_CORRUPT. */
@@ -87,4 +133,7 @@ uint64_t wal_first_index(const struct wal *w); /* 0 when it holds no record */
  * that was left it is not 0 although there is no record.) */
 uint64_t wal_last_index(const struct wal *w);
 uint64_t wal_synced_index(const struct wal *w); /* all up to here is durable */
+/* The entry before the first that can be read: 0, 0 in a log that has released nothing. */
+uint64_t wal_base_index(const struct wal *w);
+uint64_t wal_base_term(const struct wal *w);
 uint64_t wal_bytes(const struct wal *w);        /* of all segments in use */

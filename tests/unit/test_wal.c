@@ -124,7 +124,7 @@ static void test_release(void **state) {
         assert_int_equal(wal_prepare(w.wal, &w.err), 0);
         if (w.written > 200) {
             released = MAX(released, w.written - 200);
-            assert_int_equal(wal_release(w.wal, released, &w.err), 0);
+            assert_int_equal(wal_release(w.wal, released, 0, &w.err), 0);
             assert_true(wal_first_index(w.wal) <= released + 1);
             assert_true(wal_first_index(w.wal) + 330 > released);
         }
@@ -391,7 +391,7 @@ static void test_unknown_spare_is_zeroed(void **state) {
     assert_int_equal(world_open(&w), 0);
     while (wal_bytes(w.wal) < 5 * WAL_SEGMENT_BYTES_MIN)
         assert_int_equal(world_append(&w, 1, 10, 500), 0);
-    assert_int_equal(wal_release(w.wal, w.written, &w.err), 0);
+    assert_int_equal(wal_release(w.wal, w.written, 0, &w.err), 0);
     for (size_t i = 0; (name = sim_disk_name(w.disk, i)) != NULL; i++) {
         if (strncmp(name, "spare-", 6) != 0)
             continue;

@@ -93,7 +93,7 @@ static void test_power_cuts(void **state) {
                 if (rng_chance(&g, 200))
                     assert_int_equal(wal_prepare(w.wal, &w.err), 0);
                 if (rng_chance(&g, 50) && w.acked > 100)
-                    assert_int_equal(wal_release(w.wal, w.acked - 100, &w.err), 0);
+                    assert_int_equal(wal_release(w.wal, w.acked - 100, 0, &w.err), 0);
                 if (wal_synced_index(w.wal) > w.acked)
                     w.acked = wal_synced_index(w.wal);
             }

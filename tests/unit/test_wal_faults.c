@@ -51,7 +51,7 @@ static int scenario(struct world *w) {
         if (r == 0 && rng_chance(&g, 250))
             r = wal_prepare(w->wal, &w->err);
         if (r == 0 && rng_chance(&g, 150) && w->acked > 60)
-            r = wal_release(w->wal, w->acked - 60, &w->err);
+            r = wal_release(w->wal, w->acked - 60, 0, &w->err);
         if (r == 0 && i == 40) {
             w->wal = wal_close(w->wal);
             r = world_open(w);
@@ -294,7 +294,7 @@ static void test_out_of_memory(void **state) {
             rec.index = wal_last_index(w.wal) + 1;
             r = wal_append(w.wal, &rec, 1, &w.err);
             if (r == 0 && i == 1500)
-                r = wal_release(w.wal, 150, &w.err);
+                r = wal_release(w.wal, 150, 0, &w.err);
             if (r == 0 && i == 1600)
                 r = wal_prepare(w.wal, &w.err);
             if (r == 0 && i == 1700) {
