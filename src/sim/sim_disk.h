@@ -80,6 +80,9 @@ void sim_disk_clear_fault(struct sim_disk *d);
 bool sim_disk_fault_hit(const struct sim_disk *d); /* since set */
 /* Bytes all files together may have; a write beyond does what fits, then -ENOSPC. 0 = no limit. */
 void sim_disk_set_capacity(struct sim_disk *d, uint64_t bytes);
+/* Others fill the file system: space() tells at most so many bytes free. Writes go on to succeed.
+ * UINT64_MAX = as it is. */
+void sim_disk_set_free(struct sim_disk *d, uint64_t bytes);
 
 /* Operations so far, of one kind or SIM_DISK_ANY. */
 uint64_t sim_disk_count(const struct sim_disk *d, enum sim_disk_op op);
