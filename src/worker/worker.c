@@ -295,7 +295,12 @@ void worker_advance(struct worker *w) {
 static void on_phase(uv_timer_t *t) {
     struct worker *w = (struct worker *) t->data;
 
-    if (w->phase == WORKER_DRAINING) {
+    if (w->phase == WORKER_RUNNING) {
+        log_warn(w->log, "the operator's drain time is over; releasing attempts", "attempts=%zu",
+                 w->by_ref.count);
+        w->drained = true;
+        worker_stop_all(w, ATTEMPT_CAUSE_RELEASED, WORKER_RELEASE_GRACE_MS);
+    } else if (w->phase == WORKER_DRAINING) {
         log_warn(w->log, "drain time is over; releasing attempts", "attempts=%zu", w->by_ref.count);
         enter_releasing(w);
     } else if (w->phase == WORKER_FLUSHING) {
@@ -306,11 +311,28 @@ static void on_phase(uv_timer_t *t) {
     }
 }
 
+/* The worker stays what it is: no phase of stopping begins. Said again (after a reconnect) it
+ * counts anew with what the node then says is left. */
+void worker_drain(struct worker *w, bool on, int64_t timeout_ms) {
+    if (w->phase != WORKER_RUNNING)
+        return; /* it stops anyway, and the timer belongs to that */
+    if (!on && !w->drained && !uv_is_active((uv_handle_t *) &w->phase_timer))
+        return;
+    log_info(w->log, on ? "drained by an operator" : "drain lifted", "attempts=%zu timeout_ms=%lld",
+             w->by_ref.count, (long long) timeout_ms);
+    (void) uv_timer_stop(&w->phase_timer);
+    w->drained = false;
+    if (on)
+        (void) uv_timer_start(&w->phase_timer, on_phase, timeout_ms > 0 ? (uint64_t) timeout_ms : 0,
+                              0);
+}
+
 void worker_stop(struct worker *w) {
     if (w->phase == WORKER_RUNNING) {
         log_info(w->log, "stopping", "attempts=%zu drain_ms=%" PRIu64, w->by_ref.count,
                  w->o.drain_ms);
         w->phase = WORKER_DRAINING;
+        w->drained = false;
         (void) uv_timer_start(&w->phase_timer, on_phase, w->o.drain_ms, 0);
         session_drain(w->session);
         worker_advance(w);

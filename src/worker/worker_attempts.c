@@ -175,6 +175,8 @@ void worker_assign(struct worker *w, const Chronos__V1__Assignment *a) {
     }
     if (w->phase != WORKER_RUNNING)
         report_released(w, &ref, "the worker is stopping");
+    else if (w->drained)
+        report_released(w, &ref, "the worker is drained");
     else if (a->spec->payload_case == CHRONOS__V1__JOB_SPEC__PAYLOAD_NOOP)
         report_simple(w, &ref, CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED,
                       CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_UNSPECIFIED, "");

@@ -49,6 +49,7 @@ struct worker {
     uint64_t incarnation;
     enum worker_phase phase;
     bool settling; /* FLUSHING: the timer ends it */
+    bool drained;  /* RUNNING: an operator's drain has run out; what still comes is released */
 
     int data_fd;   /* owned */
     int lock_fd;   /* owned */
@@ -115,3 +116,5 @@ void worker_check_lease(struct worker *w);
 void worker_advance(struct worker *w);
 /* There is a report again: it is waited for. */
 void worker_unsettle(struct worker *w);
+/* An operator drains this worker: what still runs after @timeout_ms is released; or lifts it. */
+void worker_drain(struct worker *w, bool on, int64_t timeout_ms);

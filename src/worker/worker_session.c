@@ -175,6 +175,7 @@ static void cb_welcome(void *arg, const Chronos__V1__NodeWelcome *m) {
         if (ref_from_pb(m->kill[i], &ref) == 0)
             worker_kill(w, &ref, false);
     }
+    worker_drain(w, false, 0); /* a drain that still holds is said again, right behind */
     reports_rewind(&w->reports);
     w->blocked = false;
     logread_writable(&w->logread);
@@ -213,6 +214,9 @@ static void cb_message(void *arg, const Chronos__V1__NodeMessage *m) {
         break;
     case CHRONOS__V1__NODE_MESSAGE__BODY_HEARTBEAT_ACK:
         worker_advance(w); /* it may wait for the leader to know that it is stopping */
+        break;
+    case CHRONOS__V1__NODE_MESSAGE__BODY_DRAIN:
+        worker_drain(w, m->drain->on, m->drain->timeout_ms);
         break;
     case CHRONOS__V1__NODE_MESSAGE__BODY_WELCOME:
     case CHRONOS__V1__NODE_MESSAGE__BODY__NOT_SET: /* of a newer node: ignored */
