@@ -14,11 +14,13 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 struct disk_posix {
     int dir_fd;
-    int lock_fd;
+    int lock_fd;    /* -1: read only */
+    bool read_only; /* another process may own the directory: nothing is created or changed */
 };
 
 struct disk_file {
@@ -50,6 +52,8 @@ static int op_open(void *ctx, const char *name, int flags, struct disk_file **re
 
     assert_plain_name(name);
     ASSERT(ret_file);
+    if (d->read_only && flags != DISK_RDONLY)
+        return -EROFS;
     oflags |= (flags & DISK_RDONLY) ? O_RDONLY : O_RDWR;
     if (flags & DISK_CREATE)
         oflags |= O_CREAT;
@@ -154,6 +158,8 @@ static int op_rename(void *ctx, const char *from, const char *to) {
 
     assert_plain_name(from);
     assert_plain_name(to);
+    if (d->read_only)
+        return -EROFS;
     return renameat(d->dir_fd, from, d->dir_fd, to) < 0 ? -errno : 0;
 }
 
@@ -161,6 +167,8 @@ static int op_unlink(void *ctx, const char *name) {
     struct disk_posix *d = self_of(ctx);
 
     assert_plain_name(name);
+    if (d->read_only)
+        return -EROFS;
     return unlinkat(d->dir_fd, name, 0) < 0 ? -errno : 0;
 }
 
@@ -235,6 +243,24 @@ static int op_list(void *ctx, int (*each)(void *arg, const char *name), void *ar
     return r;
 }
 
+/* f_bavail, not f_bfree: what the file system keeps for root is no space for us. */
+static int op_space(void *ctx, uint64_t *ret_free, uint64_t *ret_total) {
+    const struct disk_posix *d = self_of(ctx);
+    struct statvfs st;
+    int r;
+
+    ASSERT(ret_free);
+    ASSERT(ret_total);
+    do
+        r = fstatvfs(d->dir_fd, &st);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        return -errno;
+    *ret_free = (uint64_t) st.f_bavail * st.f_frsize;
+    *ret_total = (uint64_t) st.f_blocks * st.f_frsize;
+    return 0;
+}
+
 static const struct disk_ops posix_ops = {
     .open = op_open,
     .close = op_close,
@@ -247,6 +273,7 @@ static const struct disk_ops posix_ops = {
     .unlink = op_unlink,
     .sync_dir = op_sync_dir,
     .list = op_list,
+    .space = op_space,
 };
 
 /* Make the entry of a new directory durable by syncing the one that holds it. */
@@ -362,6 +389,29 @@ int disk_posix_open(const char *dir, struct disk_posix **ret, struct disk *ret_d
     r = lock_dir(d, dir, reterr);
     if (r < 0)
         return r;
+    *ret_disk = (struct disk){.ops = &posix_ops, .ctx = d};
+    *ret = TAKE_PTR(d);
+    return 0;
+}
+
+int disk_posix_open_read_only(const char *dir, struct disk_posix **ret, struct disk *ret_disk,
+                              struct errtext *reterr) {
+    _cleanup_(disk_posix_closep) struct disk_posix *d = NULL;
+
+    ASSERT(dir);
+    ASSERT(ret);
+    ASSERT(ret_disk);
+    d = malloc(sizeof(*d));
+    if (!d)
+        return -ENOMEM;
+    *d = (struct disk_posix){.dir_fd = -1, .lock_fd = -1, .read_only = true};
+    d->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (d->dir_fd < 0) {
+        int r = -errno;
+
+        errtext_set(reterr, "cannot open data directory %s: %s", dir, err_name(r));
+        return r;
+    }
     *ret_disk = (struct disk){.ops = &posix_ops, .ctx = d};
     *ret = TAKE_PTR(d);
     return 0;

@@ -25,6 +25,14 @@ struct disk_posix;
 int disk_posix_open(const char *dir, struct disk_posix **ret, struct disk *ret_disk,
                     struct errtext *reterr) _must_check_;
 
+/* Open an existing @dir to look at it: no lock is taken and nothing is created, so it works beside
+ * the process that owns the directory, and on a read-only file system. Opens of files need exactly
+ * DISK_RDONLY; opens that could change something, rename and unlink fail with -EROFS.
+ *
+ * Arguments as disk_posix_open(). Returns 0 or -errno. */
+int disk_posix_open_read_only(const char *dir, struct disk_posix **ret, struct disk *ret_disk,
+                              struct errtext *reterr) _must_check_;
+
 /* Release the lock and free. All files must be closed before. NULL allowed; returns NULL. */
 struct disk_posix *disk_posix_close(struct disk_posix *d);
 DEFINE_CLEANUP(struct disk_posix *, disk_posix_close);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 static int count_name(void *arg, const char *name) {
@@ -155,12 +156,83 @@ static void test_cloexec(void **state) {
     os_test_rmdir(dir);
 }
 
+/* Goal: the space of the right file system as an unprivileged writer sees it. Method: two answers
+ * around a file of 16 MiB: less is free with it; the total is that of statvfs and does not move. */
+static void test_space(void **state) {
+    static const uint8_t block[1 << 20] = {1};
+    uint64_t before = 0, after = 0, total = 0, total_after = 0;
+    char dir[64];
+    struct disk_posix *d = NULL;
+    struct disk disk;
+    struct disk_file *f = NULL;
+    struct statvfs st;
+    size_t n = 0;
+
+    (void) state;
+    os_test_dir(dir);
+    assert_int_equal(disk_posix_open(dir, &d, &disk, NULL), 0);
+    assert_int_equal(disk.ops->open(disk.ctx, "f", DISK_CREATE, &f), 0);
+    assert_int_equal(disk.ops->space(disk.ctx, &before, &total), 0);
+    for (unsigned i = 0; i < 16; i++) {
+        assert_int_equal(
+            disk.ops->pwrite(disk.ctx, f, (uint64_t) i << 20, block, sizeof(block), &n), 0);
+        assert_int_equal(n, sizeof(block));
+    }
+    assert_int_equal(disk.ops->datasync(disk.ctx, f), 0);
+    assert_int_equal(disk.ops->space(disk.ctx, &after, &total_after), 0);
+    assert_int_equal(statvfs(dir, &st), 0);
+    assert_true(total == (uint64_t) st.f_blocks * st.f_frsize);
+    assert_true(total == total_after);
+    assert_true(before > 0 && before <= total);
+    /* Others use the disk as well: half of it is left to their deletions. */
+    assert_true(after < before - ((uint64_t) 8 << 20));
+    disk.ops->close(disk.ctx, f);
+    d = disk_posix_close(d);
+    os_test_rmdir(dir);
+}
+
+/* Goal: a directory can be looked at without touching it, also while its owner holds the lock.
+ * Method: open both ways; every change through the read-only one is refused and nothing appears. */
+static void test_read_only(void **state) {
+    char dir[64], path[96];
+    struct disk_posix *owner = NULL, *d = NULL;
+    struct disk disk, own;
+    struct disk_file *f = NULL;
+    struct errtext err = {0};
+    uint8_t byte = 0;
+    size_t n = 0;
+
+    (void) state;
+    os_test_dir(dir);
+    (void) snprintf(path, sizeof(path), "%s/none", dir);
+    assert_int_equal(disk_posix_open_read_only(path, &d, &disk, &err), -ENOENT);
+    assert_non_null(strstr(err.s, path));
+    assert_int_equal(disk_posix_open_read_only(dir, &d, &disk, NULL), 0);
+    (void) snprintf(path, sizeof(path), "%s/" DISK_POSIX_LOCK_NAME, dir);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(disk_posix_open(dir, &owner, &own, NULL), 0);
+    assert_int_equal(own.ops->open(own.ctx, "f", DISK_CREATE, &f), 0);
+    assert_int_equal(own.ops->pwrite(own.ctx, f, 0, "x", 1, &n), 0);
+    own.ops->close(own.ctx, f);
+    assert_int_equal(disk.ops->open(disk.ctx, "f", 0, &f), -EROFS);
+    assert_int_equal(disk.ops->open(disk.ctx, "g", DISK_CREATE, &f), -EROFS);
+    assert_int_equal(disk.ops->rename(disk.ctx, "f", "g"), -EROFS);
+    assert_int_equal(disk.ops->unlink(disk.ctx, "f"), -EROFS);
+    assert_int_equal(disk.ops->open(disk.ctx, "f", DISK_RDONLY, &f), 0);
+    assert_int_equal(disk.ops->pread(disk.ctx, f, 0, &byte, 1, &n), 0);
+    assert_int_equal(byte, 'x');
+    assert_int_equal(disk.ops->pwrite(disk.ctx, f, 0, "y", 1, &n), -EBADF);
+    disk.ops->close(disk.ctx, f);
+    d = disk_posix_close(d);
+    owner = disk_posix_close(owner);
+    os_test_rmdir(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_operations),
-        cmocka_unit_test(test_lock),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_cloexec),
+        cmocka_unit_test(test_operations), cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_cloexec),
+        cmocka_unit_test(test_space),      cmocka_unit_test(test_read_only),
     };
 
     return cmocka_run_group_tests_name("disk_posix", tests, NULL, NULL);

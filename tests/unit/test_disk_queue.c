@@ -3,6 +3,7 @@
 #include "os/disk_queue.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 
 struct test_job {
     struct disk_job job;
@@ -150,11 +151,63 @@ static void test_round_trip(void **state) {
     os_test_loop_done(&loop);
 }
 
+struct slow_job {
+    struct disk_job job;
+    sem_t *go;
+    bool done;
+};
+
+static void slow_run(struct disk_job *j) {
+    (void) sem_wait(CONTAINER_OF(j, struct slow_job, job)->go);
+}
+
+static void slow_done(struct disk_job *j) {
+    CONTAINER_OF(j, struct slow_job, job)->done = true;
+}
+
+static bool slow_is_done(void *arg) {
+    return ((const struct slow_job *) arg)->done;
+}
+
+/* Goal: two queues on one loop do not wait for each other: the log goes on while bulk work blocks,
+ * and each can be stopped alone. Method: a bulk job that waits for a semaphore which is posted only
+ * after 1,000 jobs of the other queue are done. */
+static void test_two_queues(void **state) {
+    struct test_world w = {.loop_thread = pthread_self(), .want = 1000};
+    struct disk_queue *log = NULL, *bulk = NULL;
+    struct env_disk_queue bulk_env;
+    struct slow_job slow = {.job = {.run = slow_run, .done = slow_done}};
+    uv_loop_t loop;
+    sem_t go;
+
+    (void) state;
+    assert_int_equal(sem_init(&go, 0, 0), 0);
+    slow.go = &go;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    assert_int_equal(disk_queue_new(&loop, &log), 0);
+    assert_int_equal(disk_queue_new(&loop, &bulk), 0);
+    w.env = disk_queue_env(log);
+    bulk_env = disk_queue_env(bulk);
+    bulk_env.submit(bulk_env.ctx, &slow.job);
+    for (unsigned i = 0; i < w.want; i++)
+        submit(&w, i, 0);
+    os_test_run_until(&loop, all_done, &w);
+    assert_false(slow.done);
+    assert_int_equal(disk_queue_pending(bulk), 1);
+    log = disk_queue_stop(log);
+    (void) sem_post(&go);
+    os_test_run_until(&loop, slow_is_done, &slow);
+    bulk = disk_queue_stop(bulk);
+    os_test_loop_done(&loop);
+    assert_int_equal(sem_destroy(&go), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_stop_drains),
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_two_queues),
     };
 
     return cmocka_run_group_tests_name("disk_queue", tests, NULL, NULL);
