@@ -87,6 +87,9 @@ static size_t build_args(const struct cluster *c, size_t index, char text[][MEMB
     args[k++] = n->peer_address;
     args[k++] = "--cluster.name";
     args[k++] = "bench";
+    args[k++] = "--bootstrap";
+    args[k++] = "--worker.drain_timeout";
+    args[k++] = "0s"; /* what it measured is over */
     args[k++] = c->with_workers ? "--worker.enabled=true" : "--worker.enabled=false";
     args[k++] = "--worker.slots";
     args[k++] = text[CLUSTER_NODES + 1];

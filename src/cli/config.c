@@ -41,9 +41,14 @@ const struct arg_option config_options[] = {
     {"node.advertise", 0, ARG_STRING, "HOST:PORT",
      "client address told to others (default: the member's client address, else node.listen)", NULL,
      NULL, AT(node.advertise), 0, 0},
+    {"node.advertise_peer", 0, ARG_STRING, "HOST:PORT",
+     "peer address told to others (default: node.peer_listen, or the member's address when that is "
+     "a "
+     "wildcard)",
+     NULL, NULL, AT(node.advertise_peer), 0, 0},
 
-    {"cluster.name", 0, ARG_STRING, "NAME", "nodes of another cluster are refused", "chronos", NULL,
-     AT(cluster.name), 0, 0},
+    {"cluster.name", 0, ARG_STRING, "NAME", "part of the identity given at --bootstrap", "chronos",
+     NULL, AT(cluster.name), 0, 0},
     {"cluster.raft.profile", 0, ARG_CHOICE, NULL,
      "timing: lan 50ms/150ms, wan 500ms/1s (heartbeat/election)", "lan", profile_names,
      AT(cluster.profile), 0, 0},
@@ -61,6 +66,18 @@ const struct arg_option config_options[] = {
     {"cluster.raft.liveness_window", 0, ARG_DURATION, "TIME",
      "silence after which a node is shown as not alive", "3s", NULL, AT(cluster.liveness_window_ms),
      100, HOUR},
+    {"cluster.raft.log_bytes_max", 0, ARG_SIZE, "SIZE",
+     "log on disk above which a snapshot is taken early", "256MiB", NULL, AT(cluster.log_bytes_max),
+     4 * MIB, 64 * GIB},
+    {"cluster.raft.log_bytes_kept", 0, ARG_SIZE, "SIZE",
+     "log kept behind a snapshot for slow followers", "64MiB", NULL, AT(cluster.log_bytes_kept), 0,
+     64 * GIB},
+    {"cluster.raft.lease_reads", 0, ARG_FLAG, NULL,
+     "a leader answers reads without asking the others while its lease holds", "false", NULL,
+     AT(cluster.lease_reads), 0, 0},
+    {"cluster.raft.lease_drift_ppm", 0, ARG_UINT, "N",
+     "how much two nodes' monotonic clocks may differ in speed, in millionths", "10000", NULL,
+     AT(cluster.lease_drift_ppm), 1, 500000},
 
     {"limits.pending_proposals", 0, ARG_UINT, "N", "writes waiting for the log; more are refused",
      "256", NULL, AT(limits.pending_proposals), 1, 65536},
@@ -77,9 +94,26 @@ const struct arg_option config_options[] = {
      AT(limits.jobs_per_call), 1, 1000},
     {"limits.watch_events", 0, ARG_UINT, "N", "transitions remembered for watches that resume",
      "65536", NULL, AT(limits.watch_events), 1024, 16777216},
+    {"limits.watches", 0, ARG_UINT, "N", "WatchJobs streams of this node", "1000", NULL,
+     AT(limits.watches), 1, 100000},
+    {"limits.log_streams", 0, ARG_UINT, "N", "GetJobLogs streams of this node", "1000", NULL,
+     AT(limits.log_streams), 1, 100000},
+    {"limits.lists", 0, ARG_UINT, "N", "ListJobs calls scanned at a time", "256", NULL,
+     AT(limits.lists), 1, 65536},
+    {"limits.worker_streams", 0, ARG_UINT, "N", "workers connected to this node", "10000", NULL,
+     AT(limits.worker_streams), 1, 100000},
+    {"limits.peer_connections", 0, ARG_UINT, "N", "incoming connections of other nodes", "64", NULL,
+     AT(limits.peer_connections), 4, 4096},
 
     {"wal.segment_bytes", 0, ARG_SIZE, "SIZE", "size of one file of the log", "16MiB", NULL,
      AT(wal.segment_bytes), MIB, 64 * MIB},
+
+    {"storage.reserve_bytes", 0, ARG_SIZE, "SIZE",
+     "with less free on the disk, new work is refused", "256MiB", NULL, AT(storage.reserve_bytes),
+     0, 1024 * GIB},
+    {"storage.scrub_interval", 0, ARG_DURATION, "TIME",
+     "one round of verifying everything stored; 0 = never", "1d", NULL,
+     AT(storage.scrub_interval_ms), 0, 365 * DAY},
 
     {"worker.enabled", 0, ARG_FLAG, NULL, "start a worker beside this node", "true", NULL,
      AT(worker.enabled), 0, 0},
@@ -89,6 +123,9 @@ const struct arg_option config_options[] = {
      AT(worker.heartbeat_interval_ms), 50, HOUR},
     {"worker.lease", 0, ARG_DURATION, "TIME", "a worker silent this long loses its attempts", "15s",
      NULL, AT(worker.lease_ms), 200, HOUR},
+    {"worker.drain_timeout", 0, ARG_DURATION, "TIME",
+     "running attempts may finish for so long when this node drains or stops", "30s", NULL,
+     AT(worker.drain_timeout_ms), 0, DAY},
     {"worker.data_dir", 0, ARG_STRING, "DIR", "attempts and output (default: node.data_dir/worker)",
      NULL, NULL, AT(worker.data_dir), 0, 0},
 
@@ -106,6 +143,12 @@ const struct arg_option config_options[] = {
      NULL, NULL, AT(member_flags), 0, 0},
     {"worker.labels", 0, ARG_LIST, "KEY=VALUE", "a label of this node's worker", NULL, NULL,
      AT(label_flags), 0, 0},
+    {"bootstrap", 0, ARG_FLAG, NULL,
+     "empty data directory: form a new cluster of cluster.members, once", NULL, NULL, AT(bootstrap),
+     0, 0},
+    {"join", 0, ARG_STRING, "HOST:PORT[,...]",
+     "empty data directory: become a member of the cluster with these client addresses", NULL, NULL,
+     AT(join), 0, 0},
     {"config", 'c', ARG_STRING, "FILE", "read settings from a YAML file; flags win", NULL, NULL,
      AT(file), 0, 0},
     {"print-config", 0, ARG_FLAG, NULL, "print the effective configuration as YAML and exit", NULL,
@@ -114,7 +157,7 @@ const struct arg_option config_options[] = {
      NULL, NULL, AT(die_with_parent), 0, 0},
 };
 const size_t config_options_count = ARRAY_LEN(config_options);
-const size_t config_settings_count = ARRAY_LEN(config_options) - 5;
+const size_t config_settings_count = ARRAY_LEN(config_options) - 7;
 
 STATIC_ASSERT(ARRAY_LEN(config_options) <= CONFIG_SETTINGS_MAX, "one origin for each");
 
@@ -124,13 +167,17 @@ const struct arg_command config_server_command = {
     .details =
         "A node is a member of the Raft cluster, answers clients and starts a worker beside\n"
         "itself. Settings come from defaults, then --config, then flags. Booleans are given\n"
-        "as --worker.enabled=false. SIGTERM stops it within 10 s; SIGHUP reloads log.level.",
+        "as --worker.enabled=false. An empty data directory needs --bootstrap (a new cluster) or\n"
+        "--join (one that exists); later starts find everything in the directory, and\n"
+        "cluster.members only says where to look first. SIGTERM drains: leadership moves, running\n"
+        "attempts may finish within worker.drain_timeout; SIGHUP reloads log.level.",
     .examples =
-        "  chronos server --node.data_dir /var/lib/chronos\n"
+        "  chronos server --node.data_dir /var/lib/chronos --bootstrap\n"
         "  chronos server --config /etc/chronos/chronos.yaml --log.level debug\n"
         "  chronos server --node.id 2 --member 1=10.0.0.1:7402,10.0.0.1:7400 \\\n"
         "      --member 2=10.0.0.2:7402,10.0.0.2:7400 --member 3=10.0.0.3:7402,10.0.0.3:7400 \\\n"
-        "      --security.insecure_bind\n"
+        "      --security.insecure_bind --bootstrap\n"
+        "  chronos server --node.id 4 --node.data_dir /var/lib/chronos --join 10.0.0.1:7400\n"
         "  chronos server --config chronos.yaml --print-config",
     .options = config_options,
     .options_count = ARRAY_LEN(config_options),

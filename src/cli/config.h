@@ -41,9 +41,10 @@ struct config {
     struct {
         uint64_t id;
         const char *data_dir;
-        const char *listen;      /* gRPC */
-        const char *peer_listen; /* Raft */
-        const char *advertise;   /* the client address told to others */
+        const char *listen;         /* gRPC */
+        const char *peer_listen;    /* Raft */
+        const char *advertise;      /* the client address told to others */
+        const char *advertise_peer; /* the peer address told to others */
     } node;
     struct {
         const char *name;
@@ -52,6 +53,10 @@ struct config {
         uint64_t election_timeout_ms;  /* the minimum; the maximum is twice it */
         uint64_t snapshot_interval_ms;
         uint64_t snapshot_threshold; /* applied entries kept in memory, and between snapshots */
+        uint64_t log_bytes_max;      /* a snapshot is taken early above it */
+        uint64_t log_bytes_kept;     /* behind a snapshot, for slow followers */
+        bool lease_reads;
+        uint64_t lease_drift_ppm;
         uint64_t liveness_window_ms; /* is_alive in the cluster status */
         struct config_member members[CONFIG_MEMBERS_MAX];
         size_t members_count;
@@ -64,10 +69,19 @@ struct config {
         uint64_t message_bytes;
         uint64_t jobs_per_call;
         uint64_t watch_events;
+        uint64_t watches;
+        uint64_t log_streams;
+        uint64_t lists;
+        uint64_t worker_streams;
+        uint64_t peer_connections;
     } limits;
     struct {
         uint64_t segment_bytes;
     } wal;
+    struct {
+        uint64_t reserve_bytes;
+        uint64_t scrub_interval_ms; /* 0 = never */
+    } storage;
     struct {
         bool enabled;
         uint64_t slots; /* 0 = four per processor (the worker decides) */
@@ -75,6 +89,7 @@ struct config {
         size_t labels_count;
         uint64_t heartbeat_interval_ms;
         uint64_t lease_ms;
+        uint64_t drain_timeout_ms;
         const char *data_dir;
     } worker;
     struct {
@@ -89,6 +104,8 @@ struct config {
     const char *file; /* --config; NULL = none */
     bool print;       /* --print-config */
     bool die_with_parent;
+    bool bootstrap;   /* --bootstrap: form a cluster of the members when the directory is empty */
+    const char *join; /* --join: client addresses of any members; NULL = not given */
     struct arg_list member_flags;
     struct arg_list label_flags;
     uint32_t members_line;

@@ -74,6 +74,56 @@ static bool is_loopback(const char *host) {
     return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
+/* An address to listen at that nobody can connect to. */
+static bool is_wildcard(const char *address) {
+    char host[HOST_BYTES_MAX];
+    struct errtext ignored;
+    struct in6_addr v6;
+    uint16_t port;
+
+    if (config_split_address(address, host, &port, &ignored) != 0)
+        return false;
+    return strcmp(host, "0.0.0.0") == 0 ||
+           (inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
+}
+
+static int check_join(const struct config *c, struct errtext *reterr) {
+    const char *p = c->join;
+    struct errtext why;
+
+    if (!p)
+        return 0;
+    if (c->bootstrap) {
+        errtext_set(reterr,
+                    "--bootstrap and --join: give one; a node either forms a cluster or "
+                    "joins one that exists");
+        return 1;
+    }
+    for (;;) {
+        char one[HOST_BYTES_MAX + 16], host[HOST_BYTES_MAX];
+        size_t len = strcspn(p, ",");
+        uint16_t port;
+
+        (void) snprintf(one, sizeof(one), "%.*s", (int) MIN(len, sizeof(one) - 1), p);
+        if (config_split_address(one, host, &port, &why) != 0) {
+            errtext_set(reterr, "--join: %s", why.s);
+            return 1;
+        }
+        if (p[len] == '\0')
+            break;
+        p += len + 1;
+    }
+    if (is_wildcard(c->node.advertise_peer) || is_wildcard(c->node.advertise)) {
+        errtext_set(reterr,
+                    "--join: the others cannot reach this node at %.128s; set "
+                    "node.advertise_peer and node.advertise to addresses they can reach",
+                    is_wildcard(c->node.advertise_peer) ? c->node.advertise_peer
+                                                        : c->node.advertise);
+        return 1;
+    }
+    return 0;
+}
+
 static int check_listen(const struct config *c, const char *setting, const char *address,
                         struct errtext *reterr) {
     char host[HOST_BYTES_MAX];
@@ -105,6 +155,8 @@ static int check_ports(const struct config *c, struct errtext *reterr) {
         return r;
     if (config_split_address(c->node.advertise, host, &port, &why) != 0)
         return refuse(c, "node.advertise", reterr, why.s);
+    if (config_split_address(c->node.advertise_peer, host, &port, &why) != 0)
+        return refuse(c, "node.advertise_peer", reterr, why.s);
     if (config_split_address(c->node.listen, host, &port, &why) != 0 ||
         config_split_address(c->node.peer_listen, peer_host, &peer_port, &why) != 0)
         return refuse(c, "node.listen", reterr, why.s);
@@ -205,7 +257,8 @@ static int fill_addresses(struct config *c, struct errtext *reterr) {
     struct config_member *self = find_self(c);
     struct errtext why;
 
-    if (!self && c->cluster.members_count > 0) {
+    /* Elsewhere the members are only where to look first: a node that joined later is not there. */
+    if (!self && c->cluster.members_count > 0 && c->bootstrap) {
         errtext_set(&why, "%" PRIu64 " is not among the members; use one of their ids, or add it",
                     c->node.id);
         return refuse(c, "node.id", reterr, why.s);
@@ -216,11 +269,15 @@ static int fill_addresses(struct config *c, struct errtext *reterr) {
         or_default(c->node.peer_listen, self ? self->address : DEFAULT_PEER_LISTEN);
     c->node.advertise = or_default(c->node.advertise,
                                    or_default(self ? self->client_address : NULL, c->node.listen));
-    if (!self) {
+    c->node.advertise_peer =
+        or_default(c->node.advertise_peer,
+                   self && is_wildcard(c->node.peer_listen) ? self->address : c->node.peer_listen);
+    if (!self && c->cluster.members_count == 0) {
         self = &c->cluster.members[c->cluster.members_count++];
-        *self = (struct config_member){.id = c->node.id, .address = c->node.peer_listen};
+        *self = (struct config_member){.id = c->node.id, .address = c->node.advertise_peer};
     }
-    self->client_address = or_default(self->client_address, c->node.advertise);
+    if (self)
+        self->client_address = or_default(self->client_address, c->node.advertise);
     return 0;
 }
 
@@ -269,6 +326,15 @@ static int check_sizes(const struct config *c, struct errtext *reterr) {
                     units_print_size(c->limits.message_bytes, b));
         return refuse(c, "limits.uncommitted_bytes", reterr, why.s);
     }
+    if (c->cluster.log_bytes_max < c->cluster.log_bytes_kept + 2 * c->wal.segment_bytes) {
+        /* Else every entry would be a reason for the next snapshot. */
+        errtext_set(&why,
+                    "%s leaves no room above cluster.raft.log_bytes_kept and two segments; use at "
+                    "least %s",
+                    units_print_size(c->cluster.log_bytes_max, a),
+                    units_print_size(c->cluster.log_bytes_kept + 2 * c->wal.segment_bytes, b));
+        return refuse(c, "cluster.raft.log_bytes_max", reterr, why.s);
+    }
     return 0;
 }
 
@@ -315,6 +381,8 @@ int config_finish(struct config *c, struct errtext *reterr) {
         r = check_ports(c, reterr);
     if (r == 0)
         r = check_members(c, reterr);
+    if (r == 0)
+        r = check_join(c, reterr);
     if (r == 0)
         r = check_timing(c, reterr);
     if (r == 0)

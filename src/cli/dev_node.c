@@ -90,6 +90,9 @@ static size_t build_args(const struct dev_node *n, const struct dev_options *o,
     args[k++] = slots;
     args[k++] = "--log.level";
     args[k++] = o->level;
+    args[k++] = "--bootstrap";
+    args[k++] = "--worker.drain_timeout"; /* below the time after which dev kills */
+    args[k++] = "3s";
     args[k++] = "--die-with-parent"; /* also when dev itself is killed */
     for (size_t i = 0; i < o->nodes; i++) {
         (void) snprintf(texts[i], MEMBER_BYTES, "%" PRIu64 "=%s,%s", all[i].id, all[i].peer_address,

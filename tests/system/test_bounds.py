@@ -32,7 +32,7 @@ def outcome(name, value):
     listen, peers = (f"127.0.0.1:{free_port()}" for _ in range(2))
     node = subprocess.Popen(
         [BIN, "server", "--node.data_dir", directory, "--node.listen", listen, "--node.peer_listen",
-         peers, "--worker.enabled=false", "--" + name, value],
+         peers, "--worker.enabled=false", "--bootstrap", "--" + name, value],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         # Waits for the node to serve, or for its refusal: the client repeats until then.

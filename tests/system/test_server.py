@@ -35,7 +35,11 @@ def test_flags(c):
     for flags, words in (
             (("--node.id", "0"), "node.id"),
             (("--node.id", "x"), "node.id"),
-            (("--node.id", "3", *TWO), "not among the members"),
+            (("--node.id", "3", *TWO, "--bootstrap"), "not among the members"),
+            (("--join", "nonsense"), "--join"),
+            (("--join", "127.0.0.1:7400", "--bootstrap"), "--join"),
+            (("--node.advertise_peer", "x"), "node.advertise_peer"),
+            (("--cluster.raft.log_bytes_max", "4MiB"), "log_bytes_kept"),
             (("--node.listen", "127.0.0.1"), "HOST:PORT"),
             (("--node.listen", "127.0.0.1:0"), "HOST:PORT"),
             (("--node.listen", "127.0.0.1:70000"), "HOST:PORT"),

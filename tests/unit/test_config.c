@@ -159,8 +159,6 @@ static void test_refusals(void **state) {
          "t.yaml:3: cluster.raft.heartbeat_timeout"},
         {"cluster:\n  raft:\n    profile: moon\n", "is not one of: lan, wan"},
         {"worker: {lease: 6s}\n", "t.yaml:1: worker.lease: 6s is less than twice"},
-        {"node: {id: 9}\ncluster:\n  members: [{id: 1, address: 127.0.0.1:1}]\n",
-         "t.yaml:1: node.id: 9 is not among the members"},
         {"cluster:\n  members:\n    - {id: 1, address: 127.0.0.1:1}\n    - {id: 1, address: "
          "127.0.0.1:2}\n",
          "t.yaml:4: cluster.members: member 1: this id is given twice"},
@@ -252,13 +250,80 @@ static void test_flags(void **state) {
     assert_string_equal(c.worker.labels[0].value, "b=c");
     config_done(&c);
 
+    /* Only who forms a cluster must be in it: elsewhere the members are where to look first. */
     argv[1] = (char *) "--node.id=8";
+    assert_int_equal(config_load(&c, (int) ARRAY_LEN(argv) - 1, argv, &code), 0);
+    assert_int_equal(c.cluster.members_count, 2);
+    assert_string_equal(c.node.peer_listen, "127.0.0.1:7402");
+    config_done(&c);
+    argv[9] = argv[10] = (char *) "--bootstrap";
     assert_int_equal(config_load(&c, (int) ARRAY_LEN(argv) - 1, argv, &code), 1);
     assert_int_equal(code, EXIT_CODE_USAGE);
     config_done(&c);
     assert_int_equal(remove(path), 0);
     assert_int_equal(config_load(&c, (int) ARRAY_LEN(argv) - 1, argv, &code), 1);
     assert_int_equal(code, EXIT_CODE_USAGE);
+    config_done(&c);
+}
+
+/* Goal: what others are told is an address they can connect to, and --join is checked before the
+ * node starts. */
+static void test_join(void **state) {
+    static const struct {
+        const char *file, *join, *says;
+        bool bootstrap;
+    } cases[] = {
+        {"", "127.0.0.1:7400,[::1]:7410", NULL, false},
+        {"", "nonsense", "--join: \"nonsense\" is not HOST:PORT", false},
+        {"", "127.0.0.1:7400,", "--join: \"\" is not HOST:PORT", false},
+        {"", "127.0.0.1:7400", "--bootstrap and --join: give one", true},
+        {"node: {peer_listen: \"0.0.0.0:7402\"}\nsecurity: {insecure_bind: true}\n",
+         "127.0.0.1:7400", "cannot reach this node at 0.0.0.0:7402", false},
+        {"node: {peer_listen: \"0.0.0.0:7402\", advertise_peer: \"a:1\"}\n"
+         "security: {insecure_bind: true}\n",
+         "127.0.0.1:7400", NULL, false},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct errtext why = {""};
+        struct config c;
+        int r;
+
+        config_init(&c);
+        c.join = cases[i].join;
+        c.bootstrap = cases[i].bootstrap;
+        r = config_read(&c, "t.yaml", cases[i].file, strlen(cases[i].file), &why);
+        if (r == 0)
+            r = config_finish(&c, &why);
+        assert_int_equal(r, cases[i].says ? 1 : 0);
+        if (cases[i].says && !strstr(why.s, cases[i].says))
+            fail_msg("case %zu says \"%s\"", i, why.s);
+        config_done(&c);
+    }
+}
+
+/* Goal: the address told to peers is the one listened at, or the member's when that is a wildcard.
+ */
+static void test_advertise_peer(void **state) {
+    struct config c;
+    struct errtext why = {""};
+
+    (void) state;
+    assert_int_equal(read_text(&c,
+                               "node: {peer_listen: \"127.0.0.1:9\"}\ncluster:\n"
+                               "  members: [{id: 1, address: \"127.0.0.1:8\"}]\n",
+                               &why),
+                     0);
+    assert_string_equal(c.node.advertise_peer, "127.0.0.1:9");
+    config_done(&c);
+    assert_int_equal(read_text(&c,
+                               "node: {peer_listen: \"[::]:9\"}\ncluster:\n"
+                               "  members: [{id: 1, address: \"a:8\"}]\n"
+                               "security: {insecure_bind: true}\n",
+                               &why),
+                     0);
+    assert_string_equal(c.node.advertise_peer, "a:8");
     config_done(&c);
 }
 
@@ -278,7 +343,8 @@ int main(void) {
         cmocka_unit_test(test_defaults),          cmocka_unit_test(test_file),
         cmocka_unit_test(test_print_parses_back), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_insecure_bind),     cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_even_sizes),
+        cmocka_unit_test(test_even_sizes),        cmocka_unit_test(test_join),
+        cmocka_unit_test(test_advertise_peer),
     };
 
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);

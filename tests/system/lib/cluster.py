@@ -114,7 +114,7 @@ class Node:
     def argv(self):
         out = [BIN, "server", "--node.id", str(self.id), "--node.data_dir", self.data_dir,
                "--node.listen", self.address, "--node.peer_listen", self.peer_address,
-               "--cluster.name", self.cluster.name]
+               "--cluster.name", self.cluster.name, "--bootstrap"]
         for n in self.cluster.nodes:
             out += ["--member", f"{n.id}={n.peer_address},{n.address}"]
         return out + self.cluster.flags
@@ -169,7 +169,7 @@ class Cluster:
         self.base_port = free_base_port(size)
         self.name = name or f"systest-{self.base_port}"
         # Small segments: a node is ready sooner, and several are used.
-        self.flags = ["--wal.segment_bytes", "4MiB", *flags]
+        self.flags = ["--wal.segment_bytes", "4MiB", "--worker.drain_timeout", "3s", *flags]
         self.nodes = []
         for i in range(size):
             self.nodes.append(Node(self, i + 1))
