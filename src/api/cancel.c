@@ -60,6 +60,7 @@ static void on_done(void *arg, const struct replica_proposed *res) {
     case FSM_WORKER_GONE:
     case FSM_STALE:
     case FSM_REFUSED:
+    case FSM_WORKER_DRAINING:
         break;
     }
     api_fail(call, RPC_INTERNAL, "unexpected result %d of a cancel",

@@ -43,6 +43,7 @@ static enum rpc_code result_code(const struct fsm_result *res, struct errtext *r
     case FSM_WORKER_GONE:
     case FSM_STALE:
     case FSM_REFUSED:
+    case FSM_WORKER_DRAINING:
         break;
     }
     errtext_set(ret_text, "unexpected result %d of a submit", (int) res->code);

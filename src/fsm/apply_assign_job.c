@@ -28,6 +28,10 @@ int apply_assign_job(struct fsm *f, struct apply *a, const void *item, struct sl
         res->code = FSM_WORKER_GONE;
         return 0;
     }
+    if (w->draining) { /* C36; the plan was made before the leader knew */
+        res->code = FSM_WORKER_DRAINING;
+        return 0;
+    }
     r = jobs_load(f, a, j->seq, &rec, &e);
     if (r < 0)
         return r;

@@ -10,8 +10,6 @@ int apply_lose_worker(struct fsm *f, struct apply *a, const void *item, struct s
                       struct fsm_result *res) {
     const struct item_lose *s = item;
     struct fsm_worker *w = workers_find(f, s->worker_id);
-    struct overlay_entry *e;
-    struct buf old;
     int r;
 
     (void) raw;
@@ -27,19 +25,7 @@ int apply_lose_worker(struct fsm *f, struct apply *a, const void *item, struct s
     ASSERT(w->running == 0);
     ASSERT(!w->last_job);
     w->lost = true;
-    r = workers_open_record(f, s->worker_id, &e);
-    if (r < 0)
-        return r;
-    if (!e->exists) {
-        errtext_set(a->err, "record of worker %s: missing from the store", w->id);
-        return ERR_CORRUPT;
-    }
-    buf_init(&old, FSM_RECORD_BYTES_MAX); /* the new content is made from the old */
-    r = buf_append(&old, overlay_value(e).data, overlay_value(e).len);
-    if (r == 0)
-        r = workers_put(f, a, w, slice_of(old.data, old.len));
-    buf_done(&old);
     res->code = FSM_OK;
     f->output.workers_changed = true;
-    return r;
+    return workers_put_again(f, a, w);
 }

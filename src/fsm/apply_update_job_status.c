@@ -64,6 +64,7 @@ static enum job_event take_outcome(const struct item_update *s, struct record_jo
             rec->failure_reason = CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_WORKER_LOST;
             return JOB_EVENT_LOSE_FINAL;
         }
+        rec->released_attempts++; /* C36: burns nothing, so it is counted apart */
         return JOB_EVENT_RELEASE;
     case CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_UNSPECIFIED:
     case _CHRONOS__V1__ATTEMPT_OUTCOME_IS_INT_SIZE:
@@ -141,7 +142,7 @@ int apply_update_job_status(struct fsm *f, struct apply *a, const void *item, st
         return 0;
     }
     res->code = FSM_OK;
-    if (event != JOB_EVENT_RELEASE) { /* a try that did not happen leaves no trace */
+    if (event != JOB_EVENT_RELEASE) { /* a try that did not happen leaves a count only */
         rec.failure_message = event == JOB_EVENT_LOSE_FINAL
                                   ? slice_of(once_message, sizeof(once_message) - 1)
                                   : cut_message(s->message);

@@ -28,6 +28,9 @@ static const struct command_kind kinds[COMMAND_BODY_MAX + 1] = {
     [BODY(BATCH_UPDATE_JOB_STATUS)] = {"BatchUpdateJobStatus", &record_shape_update, true},
     [BODY(CANCEL_JOB)] = {"CancelJob", &record_shape_cancel, true},
     [BODY(LOSE_WORKER)] = {"LoseWorker", &record_shape_lose, true},
+    [BODY(SET_NODE)] = {"SetNode", &record_shape_set_node, false},
+    [BODY(DRAIN)] = {"Drain", &record_shape_drain, false},
+    [BODY(SET_FEATURE_LEVEL)] = {"SetFeatureLevel", &record_shape_set_feature_level, false},
 };
 
 const struct command_kind *command_kind_of(Chronos__Internal__V1__LogCommand__BodyCase kind) {
@@ -208,14 +211,7 @@ static int check_held(struct slice item, size_t *ret_offset) {
 }
 
 int command_check(struct slice command, struct errtext *reterr) {
-    union {
-        struct item_submit submit;
-        struct item_assign assign;
-        struct item_register reg;
-        struct item_update update;
-        struct item_cancel cancel;
-        struct item_lose lose;
-    } out;
+    union record_item out;
     struct command_view v;
     struct command_items it;
     struct slice item;
@@ -235,6 +231,12 @@ int command_check(struct slice command, struct errtext *reterr) {
         r = record_decode(kinds[v.kind].item, item, &out, &at);
         if (r == 0 && v.kind == BODY(REGISTER_WORKER))
             r = check_held(item, &at);
+        if (r == 0 && v.kind == BODY(SET_FEATURE_LEVEL) &&
+            out.set_feature_level.level > FSM_FEATURE_LEVEL_MAX) {
+            errtext_set(reterr, "SetFeatureLevel %" PRIu32 ": this program knows levels up to %d",
+                        out.set_feature_level.level, FSM_FEATURE_LEVEL_MAX);
+            return ERR_VERSION;
+        }
         if (r < 0) {
             errtext_set(reterr, "%s item %zu: malformed at byte %zu", kinds[v.kind].name, n, at);
             return r;
@@ -245,19 +247,35 @@ int command_check(struct slice command, struct errtext *reterr) {
     return 0;
 }
 
+/* The commands that are one item each, of the operator's kind. */
+static void describe_admin(Chronos__Internal__V1__LogCommand__BodyCase kind,
+                           const union record_item *o, char *out, size_t out_bytes) {
+    const char *name = kinds[kind].name;
+
+    if (kind == BODY(SET_NODE))
+        (void) snprintf(out, out_bytes,
+                        "%s node=%" PRIu64 " peer=%.*s client=%.*s feature_max=%" PRIu32, name,
+                        o->set_node.node_id, (int) MIN(o->set_node.peer_address.len, 128UL),
+                        (const char *) o->set_node.peer_address.data,
+                        (int) MIN(o->set_node.client_address.len, 128UL),
+                        (const char *) o->set_node.client_address.data, o->set_node.feature_max);
+    else if (kind == BODY(SET_FEATURE_LEVEL))
+        (void) snprintf(out, out_bytes, "%s level=%" PRIu32, name, o->set_feature_level.level);
+    else if (o->drain.worker_id.len > 0)
+        (void) snprintf(out, out_bytes, "%s %s worker %.*s timeout_ms=%" PRId64, name,
+                        o->drain.on ? "on" : "off", (int) MIN(o->drain.worker_id.len, 64UL),
+                        (const char *) o->drain.worker_id.data, o->drain.timeout_ms);
+    else
+        (void) snprintf(out, out_bytes, "%s %s node=%" PRIu64 " timeout_ms=%" PRId64, name,
+                        o->drain.on ? "on" : "off", o->drain.node_id, o->drain.timeout_ms);
+}
+
 static void describe_first(const struct command_view *v, char *out, size_t out_bytes) {
     struct command_items it = command_items_of(v);
     const char *name = kinds[v->kind].name;
     struct slice item;
     size_t at;
-    union {
-        struct item_submit submit;
-        struct item_assign assign;
-        struct item_register reg;
-        struct item_update update;
-        struct item_cancel cancel;
-        struct item_lose lose;
-    } o;
+    union record_item o;
 
     if (command_items_next(&it, &item) != 0 ||
         record_decode(kinds[v->kind].item, item, &o, &at) < 0) {
@@ -299,6 +317,8 @@ static void describe_first(const struct command_view *v, char *out, size_t out_b
     case BODY(SET_NODE):
     case BODY(DRAIN):
     case BODY(SET_FEATURE_LEVEL):
+        describe_admin(v->kind, &o, out, out_bytes);
+        break;
     case CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__NOT_SET:
     case _CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__CASE_IS_INT_SIZE:
         break;

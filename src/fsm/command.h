@@ -16,7 +16,7 @@
 
 struct record_shape;
 
-#define COMMAND_BODY_MAX CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_LOSE_WORKER
+#define COMMAND_BODY_MAX CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SET_FEATURE_LEVEL
 #define COMMAND_STAMP_BYTES 10 /* the tag of field 100 and its 8 bytes */
 
 /* Encode @cmd with the current version and a placeholder for the time, whatever these two fields
@@ -28,7 +28,8 @@ int command_encode(const Chronos__Internal__V1__LogCommand *cmd, struct bytes **
 void command_stamp(struct bytes *b, struct wall now);
 
 /* 0 when @command can be appended. ERR_PROTO: malformed, too many items, or the time is not last.
- * ERR_VERSION: a version or a body this program does not know. The text names the offset. */
+ * ERR_VERSION: a version, a body or a feature level this program does not know. The text names the
+ * offset. */
 int command_check(struct slice command, struct errtext *reterr) _must_check_;
 
 /* ---- for apply -------------------- */

@@ -15,6 +15,8 @@ struct fsm *fsm_free(struct fsm *f) {
     idem_done(&f->keys);
     jobs_free_all(f);
     workers_free_all(f);
+    nodes_free_all(f);
+    buf_done(&f->config);
     arena_done(&f->arena);
     buf_done(&f->read);
     buf_done(&f->encode);
@@ -77,8 +79,41 @@ const struct fsm_worker *fsm_worker_find(const struct fsm *f, const char *id) {
     return workers_find(f, slice_of(id, strlen(id)));
 }
 
+const struct fsm_node *fsm_node_first(const struct fsm *f) {
+    ASSERT(f);
+    return f->nodes_first;
+}
+
+const struct fsm_node *fsm_node_find(const struct fsm *f, uint64_t id) {
+    ASSERT(f);
+    return nodes_find(f, id);
+}
+
+struct slice fsm_config(const struct fsm *f, uint64_t *ret_index) {
+    ASSERT(f);
+    ASSERT((f->config.len == 0) == (f->config_index == 0));
+    if (ret_index)
+        *ret_index = f->config_index;
+    return slice_of(f->config.data, f->config.len);
+}
+
+uint32_t fsm_feature_level(const struct fsm *f) {
+    ASSERT(f);
+    ASSERT(f->feature_level > 0);
+    return f->feature_level;
+}
+
+void fsm_installed(const struct fsm *f, uint64_t *ret_index, uint64_t *ret_term) {
+    ASSERT(f);
+    ASSERT(ret_index);
+    ASSERT(ret_term);
+    *ret_index = f->installed_index;
+    *ret_term = f->installed_term;
+}
+
 void fsm_digest(const struct fsm *f, uint8_t ret[16]) {
-    uint8_t all[16 + 8 + 8 + 8 + 8 * JOB_STATE_COUNT];
+    uint8_t all[16 + 8 + 8 + 8 + 8 * JOB_STATE_COUNT + 8 + 8 + 16];
+    XXH128_hash_t config = XXH3_128bits(f->config.data, f->config.len);
     XXH128_canonical_t out;
     uint8_t *p = all;
 
@@ -91,6 +126,12 @@ void fsm_digest(const struct fsm *f, uint8_t ret[16]) {
     put_le64(p + 32, f->keys_count);
     for (size_t i = 0; i < JOB_STATE_COUNT; i++)
         put_le64(p + 40 + 8 * i, f->counts[i]);
+    p += 40 + 8 * JOB_STATE_COUNT;
+    put_le64(p, f->feature_level);
+    put_le64(p + 8, f->config_index);
+    put_le64(p + 16, config.low64);
+    put_le64(p + 24, config.high64);
+    ASSERT(p + 32 == all + sizeof(all));
     STATIC_ASSERT(sizeof(out.digest) == 16, "128 bits");
     XXH128_canonicalFromHash(&out, XXH3_128bits(all, sizeof(all)));
     memcpy(ret, out.digest, 16);

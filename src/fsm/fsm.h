@@ -1,4 +1,5 @@
-/* The replicated state machine: jobs, workers, idempotency keys.
+/* The replicated state machine: jobs, workers, nodes, idempotency keys, the cluster's
+ * configuration.
  *
  * What it is: a deterministic function from (state, log entry) to (state, results, events), over
  * base/kv.h. Every node applies the same entries and holds the same state; the digest proves it.
@@ -23,7 +24,7 @@
 #define FSM_COMMAND_VERSION 1
 #define FSM_FEATURE_LEVEL_MAX 1 /* newest level this program knows (SetFeatureLevel) */
 #define FSM_LOCAL_KEY 'l'       /* first byte of keys that stay on this node (LocalRecord) */
-#define FSM_ITEMS_MAX 1000 /* items in one command */
+#define FSM_ITEMS_MAX 1000      /* items in one command */
 #define FSM_OUTPUT_TAIL_BYTES_MAX (64 * 1024)
 #define FSM_IDEMPOTENCY_KEEP_MS (24LL * 3600 * 1000)
 #define FSM_IDEMPOTENCY_KEY_BYTES_MAX 128
@@ -34,6 +35,8 @@
 #define FSM_SPEC_BYTES_MAX (1024 * 1024)
 #define FSM_MESSAGE_BYTES_MAX 1024 /* of a report; the excess is cut off */
 #define FSM_MAX_ATTEMPTS_DEFAULT 3 /* for a submit that carries 0 */
+#define FSM_ADDRESS_BYTES_MAX 127  /* of a node, as text */
+#define FSM_DRAIN_TIMEOUT_MS_MAX (7LL * 24 * 3600 * 1000)
 
 struct fsm;
 
@@ -46,8 +49,12 @@ struct fsm_worker {
     uint32_t slots;
     uint32_t running; /* live assignments */
     bool lost;
-    bool draining; /* by an operator, itself or through its node: gets no new work */
+    /* By an operator, itself or through its node: gets no new work. With both the earlier time.
+     * What is running then is to be released; 0 when not draining. */
+    bool draining;
     int64_t drain_until_ms;
+    bool own_draining; /* the part of it that is the worker's own and stays when its node's ends */
+    int64_t own_drain_until_ms;
     uint64_t registered_index;
     struct fsm_job *first_job; /* its running jobs, by sequence number; next: worker_next */
     struct fsm_job *last_job;
@@ -87,18 +94,22 @@ enum fsm_code {
     FSM_OK = 0,
     FSM_EXISTING,     /* submit: the idempotency key names job_seq, same request */
     FSM_KEY_CONFLICT, /* submit: the key was used with another request */
-    FSM_NOT_FOUND,    /* no such job or worker */
+    FSM_NOT_FOUND,    /* no such job, worker or node */
     FSM_TERMINAL,     /* cancel: the job has already ended */
     FSM_NOT_PENDING,  /* assign: no longer pending */
     FSM_WORKER_GONE,  /* assign: worker unknown, lost, of another incarnation, or full */
     FSM_STALE,        /* update: the fencing token is not the live one; nothing changed */
     FSM_REFUSED,      /* a value no validated request has; nothing changed. Register: bad id, slots,
-                         too many live workers. Submit: too long. Update: no outcome */
+                         too many live workers. Submit: too long. Update: no outcome. SetNode, Drain,
+                         SetFeatureLevel: result.reason says why */
+    FSM_WORKER_DRAINING, /* assign: the worker, or its node, is draining */
 };
 
 struct fsm_result {
     enum fsm_code code;
     uint64_t job_seq;
+    const char *reason; /* of a refused SetNode, Drain or SetFeatureLevel, for the operator: static
+                           text; else NULL */
 };
 
 /* One transition. The same order on every node. */
@@ -113,6 +124,9 @@ struct fsm_event {
     Chronos__V1__FailureReason failure_reason;
     int32_t exit_code;
     int32_t term_signal;
+    /* Attempts given back so far: they count for nothing, so a job could go round for ever. Whoever
+     * logs events should raise a growing number. */
+    uint64_t released_attempts;
 };
 
 struct fsm_output {
@@ -129,9 +143,10 @@ struct fsm_output {
 /* ---- life -------------------- */
 
 struct fsm_options {
-    size_t overlay_bytes_max; /* fsm_wants_write_back() above it; default 8 MiB */
-    size_t idempotency_max;   /* keys remembered at most (oldest go first); default 1,000,000.
-                                 Part of the state: it must be the same on all nodes */
+    size_t overlay_bytes_max;   /* fsm_wants_write_back() above it; default 8 MiB */
+    size_t idempotency_max;     /* keys remembered at most (oldest go first); default 1,000,000.
+                                   Part of the state: it must be the same on all nodes */
+    uint32_t feature_level_max; /* default FSM_FEATURE_LEVEL_MAX; tests of an upgrade raise it */
 };
 
 /* Load from @kv (borrowed for the fsm's life). 0; ERR_CORRUPT / ERR_VERSION with a reason (refuse
@@ -141,15 +156,18 @@ int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret,
 struct fsm *fsm_free(struct fsm *f); /* the overlay is dropped: the log replays it */
 DEFINE_CLEANUP(struct fsm *, fsm_free);
 
-/* Apply entry @index (must be applied + 1). @command: the data of a COMMAND entry; empty for no-op
- * and configuration entries. *ret is borrowed until the next apply.
+/* Apply entry @index (must be applied + 1). @command: the data of a COMMAND entry; empty for a
+ * no-op. *ret is borrowed until the next apply.
  * 0; ERR_VERSION (a command this program does not know: stop loudly); ERR_PROTO (bytes that do not
  * decode); -ENOMEM; kv errors. After a negative result the fsm may only be freed. */
 int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct slice command,
               const struct fsm_output **ret, struct errtext *reterr) _must_check_;
 
-/* Apply the CONFIG entry @index: keeps the encoded RaftConfig and makes a node record for every
- * member (removed members are marked, J-rule: an id is used once). Results as fsm_apply. */
+/* Apply the CONFIG entry @index: keeps the encoded RaftConfig and makes a node record for every new
+ * member; who is no longer a member is marked removed, for an id is used once (W15). A member's
+ * peer address is taken from @config when it is new there or differs from the configuration before:
+ * an address that SetNode brought is not undone by a later change of somebody else.
+ * Results as fsm_apply; *ret has no results and no events. */
 int fsm_apply_config(struct fsm *f, uint64_t index, uint64_t term, struct slice config,
                      const struct fsm_output **ret, struct errtext *reterr) _must_check_;
 

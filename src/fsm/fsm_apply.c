@@ -17,15 +17,9 @@ static apply_item_fn *const handlers[COMMAND_BODY_MAX + 1] = {
     [BODY(BATCH_UPDATE_JOB_STATUS)] = apply_update_job_status,
     [BODY(CANCEL_JOB)] = apply_cancel_job,
     [BODY(LOSE_WORKER)] = apply_lose_worker,
-};
-
-union any_item {
-    struct item_submit submit;
-    struct item_assign assign;
-    struct item_register reg;
-    struct item_update update;
-    struct item_cancel cancel;
-    struct item_lose lose;
+    [BODY(SET_NODE)] = apply_set_node,
+    [BODY(DRAIN)] = apply_drain,
+    [BODY(SET_FEATURE_LEVEL)] = apply_set_feature_level,
 };
 
 static int results_reserve(struct fsm *f, size_t n) {
@@ -45,7 +39,7 @@ static int results_reserve(struct fsm *f, size_t n) {
 static int apply_items(struct fsm *f, struct apply *a, const struct command_view *v) {
     const struct command_kind *kind = command_kind_of(v->kind);
     struct command_items it = command_items_of(v);
-    union any_item decoded;
+    union record_item decoded;
     struct slice raw;
     size_t n = 0, at = 0;
     int r;
@@ -94,27 +88,26 @@ static int apply_command(struct fsm *f, struct apply *a, struct slice command) {
     return r;
 }
 
-int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct slice command,
-              const struct fsm_output **ret, struct errtext *reterr) {
-    struct apply a = {.index = index, .err = reterr};
-    int r = 0;
-
+void apply_begin(struct fsm *f, uint64_t index, uint64_t term) {
     ASSERT(f);
     ASSERT(!f->failed);
-    ASSERT(ret);
     ASSERT(index == f->applied_index + 1);
     ASSERT(term >= f->applied_term);
     arena_clear(&f->arena);
     f->output = (struct fsm_output){0};
-    if (command.len > 0)
-        r = apply_command(f, &a, command);
-    if (r < 0) {
+}
+
+int apply_end(struct fsm *f, const struct apply *a, uint64_t term, int result,
+              const struct fsm_output **ret) {
+    ASSERT(ret);
+    ASSERT(result <= 0);
+    if (result < 0) {
         f->failed = true; /* some items may be in: the log must be replayed on what was written */
-        if (reterr && reterr->s[0] == '\0')
-            errtext_set(reterr, "entry %" PRIu64 ": %s", index, err_name(r));
-        return r;
+        if (a->err && a->err->s[0] == '\0')
+            errtext_set(a->err, "entry %" PRIu64 ": %s", a->index, err_name(result));
+        return result;
     }
-    f->applied_index = index;
+    f->applied_index = a->index;
     f->applied_term = term;
     f->output.now_ms = f->last_now_ms;
     f->output.results = f->results;
@@ -123,4 +116,15 @@ int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct slice command
     ASSERT((f->counts[S_PENDING] == 0) == (f->ready_first == NULL));
     *ret = &f->output;
     return 0;
+}
+
+int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct slice command,
+              const struct fsm_output **ret, struct errtext *reterr) {
+    struct apply a = {.index = index, .err = reterr};
+    int r = 0;
+
+    apply_begin(f, index, term);
+    if (command.len > 0)
+        r = apply_command(f, &a, command);
+    return apply_end(f, &a, term, r, ret);
 }

@@ -10,6 +10,7 @@ struct recount {
     uint64_t counts[JOB_STATE_COUNT];
     uint64_t keys;
     uint64_t workers;
+    uint64_t nodes;
 };
 
 static void check_job(const struct fsm *f, uint64_t seq, const struct record_job *rec) {
@@ -46,6 +47,23 @@ static void check_worker(const struct fsm *f, struct slice id, const struct reco
     ASSERT(w->node_id == rec->node_id);
     ASSERT(w->lost == rec->lost);
     ASSERT(w->registered_index == rec->registered_index);
+    ASSERT(w->own_draining == rec->draining);
+    ASSERT(w->own_drain_until_ms == rec->drain_until_ms);
+}
+
+static void check_node_record(const struct fsm *f, uint64_t id, const struct record_node *rec) {
+    const struct fsm_node *n = nodes_find(f, id);
+
+    ASSERT(n);
+    ASSERT(rec->node_id == id);
+    ASSERT(n->bound == (rec->disk.len == RECORD_DISK_BYTES));
+    ASSERT(!n->bound || memcmp(n->disk, rec->disk.data, RECORD_DISK_BYTES) == 0);
+    ASSERT(strlen(n->peer_address) == rec->peer_address.len);
+    ASSERT(strlen(n->client_address) == rec->client_address.len);
+    ASSERT(n->feature_max == rec->feature_max);
+    ASSERT(n->draining == rec->draining);
+    ASSERT(n->drain_until_ms == rec->drain_until_ms);
+    ASSERT(n->removed == rec->removed);
 }
 
 /* @hashed: key, 0x00, value. */
@@ -54,10 +72,11 @@ static void count_record(const struct fsm *f, struct recount *c, struct slice ke
     struct slice value = slice_of(hashed.data + key.len + 1, hashed.len - key.len - 1);
     struct record_job job;
     struct record_worker worker;
+    struct record_node node;
     size_t at;
     int r;
 
-    if (key.data[0] == 'm')
+    if (key.data[0] == 'm' || key.data[0] == FSM_LOCAL_KEY)
         return;
     c->digest += store_digest(hashed);
     if (key.data[0] == 'j') {
@@ -72,6 +91,11 @@ static void count_record(const struct fsm *f, struct recount *c, struct slice ke
         ASSERT(r == 0);
         c->workers++;
         check_worker(f, slice_of(key.data + 1, key.len - 1), &worker);
+    } else if (key.data[0] == 'n') {
+        r = record_decode(&record_shape_node, value, &node, &at);
+        ASSERT(r == 0);
+        c->nodes++;
+        check_node_record(f, get_be64(key.data + 1), &node);
     } else {
         ASSERT(key.data[0] == 'k');
         c->keys++;
@@ -141,6 +165,45 @@ static void check_workers(const struct fsm *f) {
     ASSERT(workers == f->workers.count);
 }
 
+/* Who drains follows from the workers' and the nodes' records. */
+static void check_draining(const struct fsm *f) {
+    for (const struct fsm_worker *w = f->workers_first; w; w = w->next) {
+        const struct fsm_node *n = nodes_find(f, w->node_id);
+        bool through_node = n && n->draining;
+
+        ASSERT(w->draining == (w->own_draining || through_node));
+        ASSERT(w->draining || w->drain_until_ms == 0);
+        ASSERT(!w->own_draining || w->drain_until_ms <= w->own_drain_until_ms);
+        ASSERT(!through_node || w->drain_until_ms <= n->drain_until_ms);
+    }
+}
+
+/* The members of the configuration are the nodes that are not removed. */
+static void check_nodes(struct fsm *f) {
+    Chronos__Internal__V1__RaftConfig *c = NULL;
+    size_t nodes = 0, members = 0;
+    struct arena arena;
+    int r = 0;
+
+    arena_init(&arena, SIZE_MAX / 2);
+    if (f->config.len > 0)
+        r = config_unpack(slice_of(f->config.data, f->config.len), &arena, &c, NULL);
+    ASSERT(r == 0);
+    for (const struct fsm_node *n = f->nodes_first; n; n = n->next, nodes++) {
+        ASSERT(!n->next || n->id < n->next->id);
+        members += !n->removed;
+    }
+    for (size_t i = 0; c && i < c->n_members; i++) {
+        const struct fsm_node *n = nodes_find(f, c->members[i]->id);
+
+        ASSERT(n);
+        ASSERT(!n->removed);
+    }
+    ASSERT(members == (c ? c->n_members : 0));
+    ASSERT(nodes == f->nodes_count);
+    arena_done(&arena);
+}
+
 void fsm_check_invariants(struct fsm *f) {
     struct recount c = {0};
 
@@ -152,6 +215,9 @@ void fsm_check_invariants(struct fsm *f) {
     ASSERT(c.keys == f->keys_count);
     ASSERT(c.keys <= f->options.idempotency_max);
     ASSERT(c.workers == f->workers.count);
+    ASSERT(c.nodes == f->nodes_count);
     check_ready(f);
     check_workers(f);
+    check_draining(f);
+    check_nodes(f);
 }

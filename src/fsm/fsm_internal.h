@@ -12,6 +12,8 @@
 
 #include "base/map.h"
 
+#include "chronos/internal/v1/raft.pb-c.h"
+
 #define S_NONE CHRONOS__V1__JOB_STATE__JOB_STATE_UNSPECIFIED
 #define S_PENDING CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING
 #define S_RUNNING CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING
@@ -37,6 +39,13 @@ struct fsm {
     int64_t last_now_ms;
     fsm_u128 digest; /* sum over all records; see store.c */
     uint64_t counts[JOB_STATE_COUNT];
+    struct buf config; /* RaftConfig, encoded; empty before the first */
+    uint64_t config_index;
+    uint32_t feature_level;
+
+    /* LocalRecord: this store's own, not replicated. */
+    uint64_t installed_index;
+    uint64_t installed_term;
 
     /* Records not yet in the kv store. */
     struct overlay overlay;
@@ -52,6 +61,8 @@ struct fsm {
     struct fsm_job *free_jobs;  /* linked by ready_next */
     struct bytesmap workers;    /* id -> struct fsm_worker, owned */
     struct fsm_worker *workers_first;
+    struct fsm_node *nodes_first; /* each inside a struct node (nodes.c), owned */
+    size_t nodes_count;
     struct idem keys;
     uint64_t keys_count; /* "k" records */
 
@@ -129,6 +140,37 @@ int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w,
                 struct slice source) _must_check_;
 int workers_open_record(struct fsm *f, struct slice id, struct overlay_entry **ret) _must_check_;
 
+/* Set what follows from its own draining and its node's. */
+void workers_refresh_drain(const struct fsm *f, struct fsm_worker *w);
+/* Write the record anew, with the facts it has. */
+int workers_put_again(struct fsm *f, struct apply *a, const struct fsm_worker *w) _must_check_;
+
+/* ---- nodes.c -------------------- */
+
+struct fsm_node *nodes_find(const struct fsm *f, uint64_t id);
+/* A node without record, sorted in. NULL: -ENOMEM. */
+struct fsm_node *nodes_new(struct fsm *f, uint64_t id) _must_check_;
+void nodes_free_all(struct fsm *f);
+/* Copies; at most FSM_ADDRESS_BYTES_MAX bytes, none of them zero (nodes_address_ok). */
+void nodes_set_peer_address(struct fsm_node *n, struct slice address);
+void nodes_set_client_address(struct fsm_node *n, struct slice address);
+bool nodes_address_ok(struct slice address);
+/* Write its record and say so in the output. */
+int nodes_put(struct fsm *f, const struct fsm_node *n) _must_check_;
+
+/* ---- fsm_config.c -------------------- */
+
+/* Unpack a RaftConfig into @arena. 0, ERR_PROTO, ERR_VERSION with a text, -ENOMEM. */
+int config_unpack(struct slice bytes, struct arena *arena, Chronos__Internal__V1__RaftConfig **ret,
+                  struct errtext *reterr) _must_check_;
+
+/* ---- fsm_apply.c -------------------- */
+
+void apply_begin(struct fsm *f, uint64_t index, uint64_t term);
+/* @result: of what was applied in between; it is returned. */
+int apply_end(struct fsm *f, const struct apply *a, uint64_t term, int result,
+              const struct fsm_output **ret) _must_check_;
+
 /* ---- keys.c: idempotency -------------------- */
 
 enum { KEYS_NOT_FOUND = 1 };
@@ -153,3 +195,13 @@ apply_item_fn apply_register_worker;
 apply_item_fn apply_update_job_status;
 apply_item_fn apply_cancel_job;
 apply_item_fn apply_lose_worker;
+apply_item_fn apply_set_node;
+apply_item_fn apply_drain;
+apply_item_fn apply_set_feature_level;
+
+/* Nothing changed, and why: static text. */
+static inline void refuse(struct fsm_result *res, const char *reason) {
+    ASSERT(reason);
+    res->code = FSM_REFUSED;
+    res->reason = reason;
+}

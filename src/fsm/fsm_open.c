@@ -26,6 +26,31 @@ static int corrupt(struct loader *l, const char *what, uint64_t n) {
     return ERR_CORRUPT;
 }
 
+/* The configuration and the feature level, replicated with everything else. */
+static int take_cluster(struct loader *l, const Chronos__Internal__V1__StateMeta *m) {
+    Chronos__Internal__V1__RaftConfig *config;
+    struct fsm *f = l->f;
+    int r;
+
+    if (m->feature_level > f->options.feature_level_max) {
+        errtext_set(l->err,
+                    "state store of feature level %" PRIu32
+                    ": this program knows levels up to %" PRIu32,
+                    m->feature_level, f->options.feature_level_max);
+        return ERR_VERSION;
+    }
+    f->feature_level = MAX(m->feature_level, 1U);
+    if ((m->config.len == 0) != (m->config_index == 0) || m->config_index > m->applied_index)
+        return corrupt(l, "configuration of an impossible index", m->config_index);
+    f->config_index = m->config_index;
+    if (m->config.len == 0)
+        return 0;
+    r = buf_append(&f->config, m->config.data, m->config.len);
+    if (r == 0)
+        r = config_unpack(slice_of(m->config.data, m->config.len), &f->arena, &config, l->err);
+    return r == ERR_PROTO ? corrupt(l, "unreadable configuration, bytes", m->config.len) : r;
+}
+
 static int take_meta(struct loader *l, const Chronos__Internal__V1__StateMeta *m) {
     struct fsm *f = l->f;
 
@@ -50,6 +75,61 @@ static int take_meta(struct loader *l, const Chronos__Internal__V1__StateMeta *m
         l->expected[i] = m->jobs_by_state[i];
     l->first_active_seq = m->first_active_seq;
     l->expected_keys = m->idempotency_keys;
+    return take_cluster(l, m);
+}
+
+/* What is this store's own; there is none unless the state came as a snapshot. */
+static int load_local(struct loader *l) {
+    const Chronos__Internal__V1__LocalRecord *rec;
+    const char key[] = {FSM_LOCAL_KEY};
+    ProtobufCMessage *m;
+    struct fsm *f = l->f;
+    int r;
+
+    buf_clear(&f->read);
+    r = f->kv->ops->get(f->kv, slice_of(key, sizeof(key)), &f->read);
+    if (r != 0)
+        return r == KV_NOT_FOUND ? 0 : r;
+    arena_clear(&f->arena);
+    r = store_unpack(&chronos__internal__v1__local_record__descriptor,
+                     slice_of(f->read.data, f->read.len), &f->arena, &m);
+    if (r < 0)
+        return r == ERR_CORRUPT ? corrupt(l, "unreadable local record, bytes", f->read.len) : r;
+    rec = (const Chronos__Internal__V1__LocalRecord *) (void *) m;
+    if (rec->installed_index > f->applied_index || rec->installed_term > f->applied_term)
+        return corrupt(l, "installed from a snapshot of a later index", rec->installed_index);
+    f->installed_index = rec->installed_index;
+    f->installed_term = rec->installed_term;
+    return 0;
+}
+
+static int load_node(struct loader *l, struct slice key, struct slice value) {
+    struct record_node rec;
+    struct fsm_node *n;
+    size_t at = 0;
+
+    ASSERT(key.data[0] == 'n');
+    if (record_decode(&record_shape_node, value, &rec, &at) < 0)
+        return corrupt(l, "a node's record is malformed at byte", at);
+    if (key.len != RECORD_NODE_KEY_BYTES || rec.node_id == 0 ||
+        rec.node_id != get_be64(key.data + 1))
+        return corrupt(l, "a node's record under another key, id", rec.node_id);
+    if ((rec.disk.len != 0 && rec.disk.len != RECORD_DISK_BYTES) ||
+        !nodes_address_ok(rec.peer_address) || !nodes_address_ok(rec.client_address) ||
+        (!rec.draining && rec.drain_until_ms != 0))
+        return corrupt(l, "impossible facts in the record of node", rec.node_id);
+    n = nodes_new(l->f, rec.node_id);
+    if (!n)
+        return -ENOMEM;
+    n->bound = rec.disk.len > 0;
+    if (n->bound)
+        memcpy(n->disk, rec.disk.data, sizeof(n->disk));
+    nodes_set_peer_address(n, rec.peer_address);
+    nodes_set_client_address(n, rec.client_address);
+    n->feature_max = rec.feature_max;
+    n->draining = rec.draining;
+    n->drain_until_ms = rec.drain_until_ms;
+    n->removed = rec.removed;
     return 0;
 }
 
@@ -89,6 +169,8 @@ static int load_worker(struct loader *l, struct slice key, struct slice value) {
         rec.worker_id.len > FSM_WORKER_ID_BYTES_MAX ||
         memcmp(rec.worker_id.data, key.data + 1, rec.worker_id.len) != 0)
         return corrupt(l, "a worker's record under another key, id bytes", rec.worker_id.len);
+    if (!rec.draining && rec.drain_until_ms != 0)
+        return corrupt(l, "a worker that does not drain until", (uint64_t) rec.drain_until_ms);
     w = workers_new(l->f, rec.worker_id);
     if (!w)
         return -ENOMEM;
@@ -97,6 +179,9 @@ static int load_worker(struct loader *l, struct slice key, struct slice value) {
     w->slots = rec.slots;
     w->lost = rec.lost;
     w->registered_index = rec.registered_index;
+    w->own_draining = rec.draining;
+    w->own_drain_until_ms = rec.drain_until_ms;
+    workers_refresh_drain(l->f, w); /* nodes are loaded before */
     return 0;
 }
 
@@ -247,7 +332,11 @@ static int load_all(struct loader *l) {
     r = load_meta(l);
     if (r != 0)
         return r < 0 ? r : 0; /* an empty store: a new state machine */
-    r = scan_prefix(l, slice_of("w", 1), load_worker);
+    r = load_local(l);
+    if (r == 0)
+        r = scan_prefix(l, slice_of("n", 1), load_node);
+    if (r == 0)
+        r = scan_prefix(l, slice_of("w", 1), load_worker);
     if (r == 0)
         r = scan_prefix(l, record_job_key(l->first_active_seq, key), load_job);
     if (r == 0)
@@ -280,7 +369,10 @@ int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret, struc
         f->options.overlay_bytes_max = OVERLAY_BYTES_MAX_DEFAULT;
     if (!f->options.idempotency_max)
         f->options.idempotency_max = IDEMPOTENCY_MAX_DEFAULT;
+    if (!f->options.feature_level_max)
+        f->options.feature_level_max = FSM_FEATURE_LEVEL_MAX;
     f->next_seq = 1;
+    f->feature_level = 1;
     overlay_init(&f->overlay);
     u64map_init(&f->jobs);
     bytesmap_init(&f->workers);
@@ -288,6 +380,7 @@ int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret, struc
     arena_init(&f->arena, SIZE_MAX / 2); /* bounded by the size of a command */
     buf_init(&f->read, FSM_RECORD_BYTES_MAX);
     buf_init(&f->encode, FSM_RECORD_BYTES_MAX);
+    buf_init(&f->config, FSM_RECORD_BYTES_MAX);
     l.f = f;
     r = kv->ops->iter_open(kv, &l.it);
     if (r < 0)

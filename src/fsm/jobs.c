@@ -203,6 +203,7 @@ static int emit(struct fsm *f, Chronos__V1__JobState from, const struct fsm_job 
         .failure_reason = (Chronos__V1__FailureReason) rec->failure_reason,
         .exit_code = rec->exit_code,
         .term_signal = rec->term_signal,
+        .released_attempts = rec->released_attempts,
     };
     return 0;
 }

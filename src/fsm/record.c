@@ -34,6 +34,7 @@ static const struct wire_desc job_fields[] = {
     [19] = F(record_job, updated_index, U64),
     [20] = F(record_job, queue, BYTES),
     [21] = F(record_job, lost_attempts, U64),
+    [22] = F(record_job, released_attempts, U64),
 };
 SHAPE(job, record_job);
 
@@ -42,8 +43,17 @@ static const struct wire_desc worker_fields[] = {
     [3] = F(record_worker, slots, U32),       [4] = F(record_worker, node_id, U64),
     [5] = F(record_worker, version, BYTES),   [RECORD_WORKER_LABELS] = NESTED,
     [7] = F(record_worker, lost, BOOL),       [8] = F(record_worker, registered_index, U64),
+    [9] = F(record_worker, draining, BOOL),   [10] = F(record_worker, drain_until_ms, I64),
 };
 SHAPE(worker, record_worker);
+
+static const struct wire_desc node_fields[] = {
+    [1] = F(record_node, node_id, U64),        [2] = F(record_node, disk, BYTES),
+    [3] = F(record_node, peer_address, BYTES), [4] = F(record_node, client_address, BYTES),
+    [5] = F(record_node, feature_max, U32),    [6] = F(record_node, draining, BOOL),
+    [7] = F(record_node, drain_until_ms, I64), [8] = F(record_node, removed, BOOL),
+};
+SHAPE(node, record_node);
 
 static const struct wire_desc key_fields[] = {
     [1] = F(record_key, request_hash, BYTES),
@@ -101,6 +111,26 @@ static const struct wire_desc lose_fields[] = {
     [2] = F(item_lose, incarnation, FIXED64),
 };
 SHAPE(lose, item_lose);
+
+static const struct wire_desc set_node_fields[] = {
+    [1] = F(item_set_node, node_id, U64),        [2] = F(item_set_node, disk, BYTES),
+    [3] = F(item_set_node, peer_address, BYTES), [4] = F(item_set_node, client_address, BYTES),
+    [5] = F(item_set_node, feature_max, U32),
+};
+SHAPE(set_node, item_set_node);
+
+static const struct wire_desc drain_fields[] = {
+    [1] = F(item_drain, node_id, U64),
+    [2] = F(item_drain, worker_id, BYTES),
+    [3] = F(item_drain, on, BOOL),
+    [4] = F(item_drain, timeout_ms, I64),
+};
+SHAPE(drain, item_drain);
+
+static const struct wire_desc set_feature_level_fields[] = {
+    [1] = F(item_set_feature_level, level, U32),
+};
+SHAPE(set_feature_level, item_set_feature_level);
 
 int record_decode(const struct record_shape *shape, struct slice bytes, void *out,
                   size_t *ret_offset) {

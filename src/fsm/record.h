@@ -1,7 +1,8 @@
 /* The records of the state store and the items of commands as plain structs over borrowed bytes.
  *
  * The schemas are proto/chronos/internal/v1/command.proto; these tables say where wire.h puts each
- * field. Keys: "j" + big-endian sequence number, "w" + worker id, "k" + idempotency key, "m".
+ * field. Keys: "j" + big-endian sequence number, "w" + worker id, "n" + big-endian node id, "k" +
+ * idempotency key, "m", "l".
  * Slices point into the decoded bytes and live as long as those do.
  * Pure. */
 #pragma once
@@ -12,6 +13,8 @@
 #include "base/codec.h"
 
 #define RECORD_JOB_KEY_BYTES 9
+#define RECORD_NODE_KEY_BYTES 9
+#define RECORD_DISK_BYTES 16
 #define RECORD_NAME_BYTES_MAX 128 /* the longest worker id or idempotency key */
 #define RECORD_KEY_BYTES_MAX (1 + RECORD_NAME_BYTES_MAX)
 
@@ -36,7 +39,8 @@ struct record_job {
     uint64_t created_index;
     uint64_t updated_index;
     struct slice queue;
-    uint64_t lost_attempts; /* attempts that counted against max_attempts and were lost */
+    uint64_t lost_attempts;     /* attempts that counted against max_attempts and were lost */
+    uint64_t released_attempts; /* given back: they count for nothing, but somebody should look */
 };
 
 /* The scalar part of WorkerRecord; version and labels are copied as they came. */
@@ -48,6 +52,19 @@ struct record_worker {
     struct slice version;
     bool lost;
     uint64_t registered_index;
+    bool draining; /* itself; its node's draining is in the node's record */
+    int64_t drain_until_ms;
+};
+
+struct record_node {
+    uint64_t node_id;
+    struct slice disk;
+    struct slice peer_address;
+    struct slice client_address;
+    uint32_t feature_max;
+    bool draining;
+    int64_t drain_until_ms;
+    bool removed;
 };
 
 struct record_key {
@@ -106,6 +123,38 @@ struct item_lose {
     uint64_t incarnation;
 };
 
+struct item_set_node {
+    uint64_t node_id;
+    struct slice disk;
+    struct slice peer_address;
+    struct slice client_address;
+    uint32_t feature_max;
+};
+
+struct item_drain {
+    uint64_t node_id;
+    struct slice worker_id;
+    bool on;
+    int64_t timeout_ms;
+};
+
+struct item_set_feature_level {
+    uint32_t level;
+};
+
+/* Room for the item of any command. */
+union record_item {
+    struct item_submit submit;
+    struct item_assign assign;
+    struct item_register reg;
+    struct item_update update;
+    struct item_cancel cancel;
+    struct item_lose lose;
+    struct item_set_node set_node;
+    struct item_drain drain;
+    struct item_set_feature_level set_feature_level;
+};
+
 /* Field numbers that the register and the worker record share, so that raw fields can be copied. */
 enum {
     RECORD_WORKER_LABELS = 6,
@@ -121,6 +170,7 @@ struct record_shape {
 
 extern const struct record_shape record_shape_job;
 extern const struct record_shape record_shape_worker;
+extern const struct record_shape record_shape_node;
 extern const struct record_shape record_shape_key;
 extern const struct record_shape record_shape_submit;
 extern const struct record_shape record_shape_assign;
@@ -129,6 +179,9 @@ extern const struct record_shape record_shape_held;
 extern const struct record_shape record_shape_update;
 extern const struct record_shape record_shape_cancel;
 extern const struct record_shape record_shape_lose;
+extern const struct record_shape record_shape_set_node;
+extern const struct record_shape record_shape_drain;
+extern const struct record_shape record_shape_set_feature_level;
 
 /* Zero @out and decode. 0, or ERR_PROTO with *ret_offset. */
 int record_decode(const struct record_shape *shape, struct slice bytes, void *out,
@@ -140,6 +193,12 @@ static inline struct slice record_job_key(uint64_t seq, uint8_t out[RECORD_JOB_K
     out[0] = 'j';
     put_be64(out + 1, seq);
     return slice_of(out, RECORD_JOB_KEY_BYTES);
+}
+
+static inline struct slice record_node_key(uint64_t id, uint8_t out[RECORD_NODE_KEY_BYTES]) {
+    out[0] = 'n';
+    put_be64(out + 1, id);
+    return slice_of(out, RECORD_NODE_KEY_BYTES);
 }
 
 /* @prefix is 'w' or 'k'; @name at most RECORD_NAME_BYTES_MAX. */

@@ -189,6 +189,10 @@ int store_encode_meta(const struct fsm *f, struct buf *b) {
     m.n_jobs_by_state = JOB_STATE_COUNT;
     m.first_active_seq = first_active_seq(f);
     m.idempotency_keys = f->keys_count;
+    m.config.data = f->config.data;
+    m.config.len = f->config.len;
+    m.config_index = f->config_index;
+    m.feature_level = f->feature_level;
     n = chronos__internal__v1__state_meta__get_packed_size(&m);
     buf_clear(b);
     r = buf_reserve(b, n);

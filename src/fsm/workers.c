@@ -88,6 +88,8 @@ int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w, stru
     rec.node_id = w->node_id;
     rec.lost = w->lost;
     rec.registered_index = w->registered_index;
+    rec.draining = w->own_draining;
+    rec.drain_until_ms = w->own_drain_until_ms;
     r = record_encode(&record_shape_worker, &rec, &f->encode);
     if (r < 0)
         return r;
@@ -106,4 +108,37 @@ int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w, stru
     if (r < 0)
         return r;
     return store_put(f, e, slice_of(f->encode.data, f->encode.len));
+}
+
+int workers_put_again(struct fsm *f, struct apply *a, const struct fsm_worker *w) {
+    struct overlay_entry *e;
+    struct buf old;
+    int r;
+
+    ASSERT(w);
+    r = workers_open_record(f, slice_of(w->id, strlen(w->id)), &e);
+    if (r < 0)
+        return r;
+    if (!e->exists) {
+        errtext_set(a->err, "record of worker %s: missing from the store", w->id);
+        return ERR_CORRUPT;
+    }
+    buf_init(&old, FSM_RECORD_BYTES_MAX); /* the new content is made from the old */
+    r = buf_append(&old, overlay_value(e).data, overlay_value(e).len);
+    if (r == 0)
+        r = workers_put(f, a, w, slice_of(old.data, old.len));
+    buf_done(&old);
+    return r;
+}
+
+void workers_refresh_drain(const struct fsm *f, struct fsm_worker *w) {
+    const struct fsm_node *n = nodes_find(f, w->node_id);
+
+    ASSERT(w->own_draining || w->own_drain_until_ms == 0);
+    w->draining = w->own_draining;
+    w->drain_until_ms = w->own_drain_until_ms;
+    if (!n || !n->draining)
+        return;
+    w->drain_until_ms = w->draining ? MIN(w->drain_until_ms, n->drain_until_ms) : n->drain_until_ms;
+    w->draining = true;
 }

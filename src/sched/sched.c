@@ -203,7 +203,7 @@ static int heap_reserve(struct sched *s, size_t n) {
     return 0;
 }
 
-/* All live workers with a free slot. */
+/* All live workers with a free slot that no operator drains (C36). */
 static int gather(struct sched *s, const struct fsm *f, const struct sched_liveness *live,
                   size_t *ret_count) {
     size_t n = 0, workers = 0;
@@ -212,7 +212,7 @@ static int gather(struct sched *s, const struct fsm *f, const struct sched_liven
         struct seat *t;
 
         workers++;
-        if (w->lost || (live && live->alive && !live->alive(live->ctx, w)))
+        if (w->lost || w->draining || (live && live->alive && !live->alive(live->ctx, w)))
             continue;
         t = seat_of(s, w->id);
         if (!t || heap_reserve(s, n + 1) < 0)

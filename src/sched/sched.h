@@ -1,7 +1,8 @@
 /* Placement: which pending job goes to which worker. Leader only; pure.
  *
  * Least-loaded live worker first (fewest running per slot, then fewest running, then fewest recent
- * assignments, then id: semantics.md C35), jobs first in first out, never above a worker's slots.
+ * assignments, then id: semantics.md C35), jobs first in first out, never above a worker's slots,
+ * nothing for a worker that an operator drains (C36).
  * It proposes; the state machine decides again when the entry is applied. What is proposed and not
  * yet applied is remembered here as in flight, so that it is not proposed twice and its slots are
  * taken. Losing leadership forgets it all (sched_reset).
