@@ -1,31 +1,23 @@
-/* See kv_mem.h: a skip list (Pugh 1990) with an undo log of the batches not yet flushed.
+/* See kv_mem.h: a table with an undo log of the batches not yet flushed, and a second table for
+ * what is staged.
  *
- * Levels come from an own generator with a fixed seed, so two stores with the same history are
- * equal node by node. Nothing is written while an iterator is open (asserted): that is how an
- * iterator's view stays the one of its opening.
+ * A table that an iterator looks at is never changed: the writer copies it first.
  * Invariant: undo holds, per unflushed batch, what each of its operations replaced, in order. */
 #include "storage/kv_mem.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/rand.h"
+#include "storage/kv_table.h"
 
-#define KV_LEVELS_MAX 16U
 #define KV_BATCHES_MAX (1U << 24)
-
-struct node {
-    struct bytes *key;   /* owned reference; NULL in the head */
-    struct bytes *value; /* owned reference */
-    uint32_t levels;
-    struct node *next[]; /* borrowed, @levels of them */
-};
 
 /* What one operation replaced. */
 struct undo {
     struct bytes *key;   /* owned reference */
     struct bytes *value; /* owned reference; NULL: the key was absent */
+    uint32_t crc;        /* of the record it was: damage does not heal by an undo */
 };
 
 struct batch {
@@ -35,9 +27,10 @@ struct batch {
 
 struct kv_mem {
     struct kv kv;
-    struct node *head; /* owned, as all nodes */
-    struct rng rng;
-    struct batch *batches; /* owned; not flushed yet, oldest first */
+    struct kv_table *table; /* owned reference */
+    struct kv_table *stage; /* owned reference; NULL: nothing staged */
+    bool committed;         /* stage is durable and what a crash leaves */
+    struct batch *batches;  /* owned; not flushed yet, oldest first */
     size_t batches_count;
     size_t batches_cap;
     size_t auto_flush;
@@ -46,80 +39,14 @@ struct kv_mem {
 
 struct kv_mem_iter {
     struct kv_iter it;
-    struct kv_mem *m; /* borrowed */
-    const struct node *at;
+    struct kv_mem *m;       /* borrowed; counts us */
+    struct kv_table *table; /* owned reference */
+    const struct kv_node *at;
+    int status;
 };
 
 static struct kv_mem *kv_mem_of(const struct kv *kv) {
     return CONTAINER_OF(kv, struct kv_mem, kv);
-}
-
-static int compare(struct slice a, struct slice b) {
-    size_t n = MIN(a.len, b.len);
-    int c = n > 0 ? memcmp(a.data, b.data, n) : 0;
-
-    if (c != 0)
-        return c;
-    return a.len < b.len ? -1 : a.len > b.len;
-}
-
-static struct node *node_new(uint32_t levels) {
-    struct node *n =
-        (struct node *) calloc(1, sizeof(struct node) + levels * sizeof(struct node *));
-
-    if (n)
-        n->levels = levels;
-    return n;
-}
-
-static struct node *node_free(struct node *n) {
-    if (n) {
-        bytes_unref(n->key);
-        bytes_unref(n->value);
-        free(n);
-    }
-    return NULL;
-}
-
-/* The last node before @key on each level; returns the node after the one on level 0. */
-static struct node *find(struct kv_mem *m, struct slice key, struct node **ret_before) {
-    struct node *n = m->head;
-
-    for (uint32_t level = KV_LEVELS_MAX; level-- > 0;) {
-        while (n->next[level] && compare(bytes_slice(n->next[level]->key), key) < 0)
-            n = n->next[level];
-        if (ret_before)
-            ret_before[level] = n;
-    }
-    return n->next[0];
-}
-
-static struct node *find_exact(struct kv_mem *m, struct slice key, struct node **ret_before) {
-    struct node *n = find(m, key, ret_before);
-
-    return n && compare(bytes_slice(n->key), key) == 0 ? n : NULL;
-}
-
-static uint32_t random_levels(struct kv_mem *m) {
-    uint32_t levels = 1;
-
-    while (levels < KV_LEVELS_MAX && rng_below(&m->rng, 4) == 0)
-        levels++;
-    return levels;
-}
-
-static void unlink_node(struct node *n, struct node *const *before) {
-    for (uint32_t level = 0; level < n->levels; level++) {
-        ASSERT(before[level]->next[level] == n);
-        before[level]->next[level] = n->next[level];
-    }
-}
-
-static void link_node(struct node *n, struct node *const *before) {
-    for (uint32_t level = 0; level < n->levels; level++) {
-        n->next[level] = before[level]->next[level];
-        before[level]->next[level] = n;
-    }
 }
 
 static void batch_done(struct batch *b) {
@@ -138,71 +65,86 @@ static void drop_undo(struct kv_mem *m) {
 }
 
 static int kv_mem_get(struct kv *kv, struct slice key, struct buf *out) {
-    const struct node *n = find_exact(kv_mem_of(kv), key, NULL);
+    const struct kv_node *n = kv_table_get(kv_mem_of(kv)->table, key, NULL);
 
     ASSERT(out);
     if (!n)
         return KV_NOT_FOUND;
+    if (!kv_node_intact(n))
+        return ERR_CORRUPT;
     return buf_append(out, n->value->data, n->value->len);
 }
 
 /* Everything a batch can need, allocated before its first change: all or nothing, also when memory
- * is out. nodes[i] and values[i] belong to operation i; a deletion has neither. */
+ * is out. nodes[i] belongs to operation i; a deletion has none. */
 struct prepared {
     struct batch batch;
-    struct node **nodes;
+    struct kv_node **nodes;
     size_t count;
 };
 
 static void prepared_done(struct prepared *p) {
     for (size_t i = 0; p->nodes && i < p->count; i++)
-        node_free(p->nodes[i]);
+        kv_node_free(p->nodes[i]);
     free(p->nodes);
     batch_done(&p->batch);
 }
 
-static int prepare(struct kv_mem *m, const struct kv_op *ops, size_t n, struct prepared *p) {
+static int prepare(struct kv_table *t, const struct kv_op *ops, size_t n, struct prepared *p) {
     p->batch.undos = (struct undo *) calloc(MAX(n, (size_t) 1), sizeof(*p->batch.undos));
-    p->nodes = (struct node **) calloc(MAX(n, (size_t) 1), sizeof(struct node *));
+    p->nodes = (struct kv_node **) calloc(MAX(n, (size_t) 1), sizeof(struct kv_node *));
     if (!p->batch.undos || !p->nodes)
         return -ENOMEM;
     p->batch.count = n;
     p->count = n;
     for (size_t i = 0; i < n; i++) {
+        _cleanup_(bytes_unrefp) struct bytes *value = NULL;
+
         p->batch.undos[i].key = bytes_copy(ops[i].key.data, ops[i].key.len);
         if (!p->batch.undos[i].key)
             return -ENOMEM;
         if (ops[i].del)
             continue;
-        p->nodes[i] = node_new(random_levels(m));
-        if (!p->nodes[i])
+        value = bytes_copy(ops[i].value.data, ops[i].value.len);
+        if (!value)
             return -ENOMEM;
-        p->nodes[i]->key = bytes_ref(p->batch.undos[i].key);
-        p->nodes[i]->value = bytes_copy(ops[i].value.data, ops[i].value.len);
-        if (!p->nodes[i]->value)
+        p->nodes[i] = kv_table_node(t, p->batch.undos[i].key, value);
+        if (!p->nodes[i])
             return -ENOMEM;
     }
     return 0;
 }
 
-static void apply(struct kv_mem *m, struct prepared *p) {
-    struct node *before[KV_LEVELS_MAX];
+static void apply(struct kv_table *t, struct prepared *p) {
+    struct kv_node *before[KV_TABLE_LEVELS_MAX];
 
     for (size_t i = 0; i < p->count; i++) {
         struct undo *u = &p->batch.undos[i];
-        struct node *old = find_exact(m, bytes_slice(u->key), before);
+        struct kv_node *old = kv_table_get(t, bytes_slice(u->key), before);
 
         u->value = old ? bytes_ref(old->value) : NULL;
-        if (old && p->nodes[i]) {
-            bytes_unref(old->value);
-            old->value = bytes_ref(p->nodes[i]->value);
-        } else if (old) {
-            unlink_node(old, before);
-            node_free(old);
-        } else if (p->nodes[i]) {
-            link_node(TAKE_PTR(p->nodes[i]), before);
-        }
+        u->crc = old ? old->crc : 0;
+        if (old && p->nodes[i])
+            kv_table_set(t, old, p->nodes[i]->value);
+        else if (old)
+            kv_table_remove(t, old, before);
+        else if (p->nodes[i])
+            kv_table_link(t, TAKE_PTR(p->nodes[i]), before);
     }
+}
+
+/* Before a change: iterators keep what they see. */
+static int unshare(struct kv_table **t) {
+    struct kv_table *copy;
+
+    if ((*t)->refs == 1)
+        return 0;
+    copy = kv_table_copy(*t);
+    if (!copy)
+        return -ENOMEM;
+    (void) kv_table_unref(*t);
+    *t = copy;
+    return 0;
 }
 
 static int kv_mem_write(struct kv *kv, const struct kv_op *ops, size_t n) {
@@ -211,7 +153,6 @@ static int kv_mem_write(struct kv *kv, const struct kv_op *ops, size_t n) {
     int r;
 
     ASSERT(ops || n == 0);
-    ASSERT(m->iters_open == 0);
     if (m->batches_count == KV_BATCHES_MAX)
         return ERR_LIMIT;
     if (m->batches_count == m->batches_cap) {
@@ -223,10 +164,12 @@ static int kv_mem_write(struct kv *kv, const struct kv_op *ops, size_t n) {
         m->batches = b;
         m->batches_cap = cap;
     }
-    r = prepare(m, ops, n, &p);
+    r = unshare(&m->table);
+    if (r >= 0)
+        r = prepare(m->table, ops, n, &p);
     if (r < 0)
         return r;
-    apply(m, &p);
+    apply(m->table, &p);
     m->batches[m->batches_count++] = p.batch;
     p.batch = (struct batch){0};
     if (m->auto_flush > 0 && m->batches_count >= m->auto_flush)
@@ -239,43 +182,117 @@ static int kv_mem_flush(struct kv *kv) {
     return 0;
 }
 
+static int kv_mem_verify(struct kv *kv, struct errtext *reterr) {
+    uint64_t nth = 0;
+
+    if (kv_table_check(kv_mem_of(kv)->table, &nth))
+        return 0;
+    errtext_set(reterr, "the state store: record %" PRIu64 " does not match its checksum", nth);
+    return ERR_CORRUPT;
+}
+
+static uint64_t kv_mem_disk_bytes(struct kv *kv) {
+    const struct kv_mem *m = kv_mem_of(kv);
+
+    return m->table->bytes + (m->stage ? m->stage->bytes : 0);
+}
+
+/* ---- the staged store ------------------------------------------------------------------------ */
+
+static void kv_mem_stage_drop(struct kv *kv) {
+    struct kv_mem *m = kv_mem_of(kv);
+
+    ASSERT(!m->committed);
+    m->stage = kv_table_unref(m->stage);
+}
+
+static int kv_mem_stage_begin(struct kv *kv) {
+    struct kv_mem *m = kv_mem_of(kv);
+
+    kv_mem_stage_drop(kv);
+    m->stage = kv_table_new();
+    return m->stage ? 0 : -ENOMEM;
+}
+
+static int kv_mem_stage_write(struct kv *kv, const struct kv_op *ops, size_t n) {
+    struct kv_mem *m = kv_mem_of(kv);
+    _cleanup_(prepared_done) struct prepared p = {0};
+    int r;
+
+    ASSERT(m->stage && !m->committed);
+    ASSERT(ops || n == 0);
+    r = prepare(m->stage, ops, n, &p);
+    if (r < 0)
+        return r;
+    apply(m->stage, &p);
+    return 0;
+}
+
+static int kv_mem_stage_commit(struct kv *kv) {
+    struct kv_mem *m = kv_mem_of(kv);
+
+    ASSERT(m->stage && !m->committed);
+    m->committed = true;
+    return 0;
+}
+
+/* The staged store takes the place of the other one, whose batches are gone with it. */
+static void switch_to_stage(struct kv_mem *m) {
+    ASSERT(m->committed);
+    ASSERT(m->iters_open == 0);
+    drop_undo(m);
+    (void) kv_table_unref(m->table);
+    m->table = TAKE_PTR(m->stage);
+    m->committed = false;
+}
+
+static int kv_mem_stage_adopt(struct kv *kv) {
+    switch_to_stage(kv_mem_of(kv));
+    return 0;
+}
+
 static void kv_mem_close(struct kv *kv) {
     struct kv_mem *m = kv_mem_of(kv);
 
     ASSERT(m->iters_open == 0);
-    for (struct node *n = m->head; n;) {
-        struct node *next = n->next[0];
-
-        node_free(n);
-        n = next;
-    }
+    (void) kv_table_unref(m->table);
+    (void) kv_table_unref(m->stage);
     drop_undo(m);
     free(m->batches);
     free(m);
 }
 
+/* ---- iterators ------------------------------------------------------------------------------- */
+
 static struct kv_mem_iter *iter_of(const struct kv_iter *it) {
     return CONTAINER_OF(it, struct kv_mem_iter, it);
+}
+
+static void place(struct kv_mem_iter *i, const struct kv_node *n) {
+    i->status = n && !kv_node_intact(n) ? ERR_CORRUPT : 0;
+    i->at = i->status < 0 ? NULL : n;
 }
 
 static void iter_seek(struct kv_iter *it, struct slice key) {
     struct kv_mem_iter *i = iter_of(it);
 
-    i->at = find(i->m, key, NULL);
+    place(i, kv_table_find(i->table, key, NULL));
 }
 
 static void iter_seek_before(struct kv_mem_iter *i, struct slice key) {
-    struct node *before[KV_LEVELS_MAX];
+    struct kv_node *before[KV_TABLE_LEVELS_MAX];
 
-    (void) find(i->m, key, before);
-    i->at = before[0] == i->m->head ? NULL : before[0];
+    (void) kv_table_find(i->table, key, before);
+    place(i, before[0] == i->table->head ? NULL : before[0]);
 }
 
 static void iter_seek_for_prev(struct kv_iter *it, struct slice key) {
     struct kv_mem_iter *i = iter_of(it);
+    const struct kv_node *n = kv_table_get(i->table, key, NULL);
 
-    i->at = find_exact(i->m, key, NULL);
-    if (!i->at)
+    if (n)
+        place(i, n);
+    else
         iter_seek_before(i, key);
 }
 
@@ -287,7 +304,7 @@ static void iter_next(struct kv_iter *it) {
     struct kv_mem_iter *i = iter_of(it);
 
     ASSERT(i->at);
-    i->at = i->at->next[0];
+    place(i, i->at->next[0]);
 }
 
 static void iter_prev(struct kv_iter *it) {
@@ -308,8 +325,7 @@ static struct slice iter_value(const struct kv_iter *it) {
 }
 
 static int iter_status(const struct kv_iter *it) {
-    ASSERT(it);
-    return 0;
+    return iter_of(it)->status;
 }
 
 static void iter_close(struct kv_iter *it) {
@@ -317,6 +333,7 @@ static void iter_close(struct kv_iter *it) {
 
     ASSERT(i->m->iters_open > 0);
     i->m->iters_open--;
+    (void) kv_table_unref(i->table);
     free(i);
 }
 
@@ -339,6 +356,7 @@ static int kv_mem_iter_open(struct kv *kv, struct kv_iter **ret) {
     i->it.ops = &ops;
     i->m = kv_mem_of(kv);
     i->m->iters_open++;
+    i->table = kv_table_ref(i->m->table);
     *ret = &i->it;
     return 0;
 }
@@ -347,7 +365,14 @@ static const struct kv_ops kv_mem_ops = {
     .get = kv_mem_get,
     .write = kv_mem_write,
     .flush = kv_mem_flush,
+    .verify = kv_mem_verify,
     .iter_open = kv_mem_iter_open,
+    .stage_begin = kv_mem_stage_begin,
+    .stage_write = kv_mem_stage_write,
+    .stage_commit = kv_mem_stage_commit,
+    .stage_adopt = kv_mem_stage_adopt,
+    .stage_drop = kv_mem_stage_drop,
+    .disk_bytes = kv_mem_disk_bytes,
     .close = kv_mem_close,
 };
 
@@ -357,13 +382,12 @@ int kv_mem_new(size_t auto_flush_batches, struct kv **ret) {
     ASSERT(ret);
     if (!m)
         return -ENOMEM;
-    m->head = node_new(KV_LEVELS_MAX);
-    if (!m->head) {
+    m->table = kv_table_new();
+    if (!m->table) {
         free(m);
         return -ENOMEM;
     }
     m->kv.ops = &kv_mem_ops;
-    m->rng = rng_seed(0x6b76);
     m->auto_flush = auto_flush_batches;
     *ret = &m->kv;
     return 0;
@@ -371,22 +395,20 @@ int kv_mem_new(size_t auto_flush_batches, struct kv **ret) {
 
 /* Restore what @u replaced. Nothing is allocated for an absent key; for a deleted one a node is. */
 static void undo_one(struct kv_mem *m, struct undo *u) {
-    struct node *before[KV_LEVELS_MAX];
-    struct node *n = find_exact(m, bytes_slice(u->key), before);
+    struct kv_node *before[KV_TABLE_LEVELS_MAX];
+    struct kv_node *n = kv_table_get(m->table, bytes_slice(u->key), before);
 
     if (n && u->value) {
-        bytes_unref(n->value);
-        n->value = TAKE_PTR(u->value);
+        kv_table_set(m->table, n, u->value);
+        n->crc = u->crc;
     } else if (n) {
-        unlink_node(n, before);
-        node_free(n);
+        kv_table_remove(m->table, n, before);
     } else if (u->value) {
-        n = node_new(random_levels(m));
+        n = kv_table_node(m->table, u->key, u->value);
         /* A simulated power cut has no way to fail; only tests and the simulator come here. */
         ASSERT(n);
-        n->key = TAKE_PTR(u->key);
-        n->value = TAKE_PTR(u->value);
-        link_node(n, before);
+        n->crc = u->crc;
+        kv_table_link(m->table, n, before);
     }
 }
 
@@ -395,6 +417,11 @@ void kv_mem_crash(struct kv *kv, size_t keep_unflushed) {
 
     ASSERT(kv->ops == &kv_mem_ops);
     ASSERT(m->iters_open == 0);
+    if (m->committed) {
+        switch_to_stage(m);
+        return;
+    }
+    kv_mem_stage_drop(kv);
     while (m->batches_count > keep_unflushed) {
         struct batch *b = &m->batches[--m->batches_count];
 
@@ -408,4 +435,28 @@ void kv_mem_crash(struct kv *kv, size_t keep_unflushed) {
 size_t kv_mem_unflushed(const struct kv *kv) {
     ASSERT(kv->ops == &kv_mem_ops);
     return kv_mem_of(kv)->batches_count;
+}
+
+bool kv_mem_stage_committed(const struct kv *kv) {
+    ASSERT(kv->ops == &kv_mem_ops);
+    return kv_mem_of(kv)->committed;
+}
+
+bool kv_mem_damage(struct kv *kv, uint64_t nth) {
+    const struct kv_table *t = kv_mem_of(kv)->table;
+    struct kv_node *n = t->head->next[0];
+    uint64_t count = 0;
+
+    ASSERT(kv->ops == &kv_mem_ops);
+    for (const struct kv_node *c = n; c; c = c->next[0])
+        count++;
+    if (count == 0)
+        return false;
+    for (nth %= count; nth > 0; nth--)
+        n = n->next[0];
+    if (n->value->len > 0)
+        n->value->data[n->value->len / 2] ^= 1;
+    else
+        n->crc ^= 1;
+    return true;
 }

@@ -32,7 +32,8 @@ enum {
     M_TERM = 48,
     M_VOTE = 56,
     M_SYNCED = 64,
-    M_END = 72
+    M_INCARNATION = 72, /* zeros in files from before it was there */
+    M_END = 88
 };
 
 STATIC_ASSERT(M_END <= META_SLOT_BYTES, "the fields fit the slot");
@@ -62,6 +63,7 @@ static void slot_encode(uint8_t *b, const struct meta_state *s, uint64_t generat
     put_le64(b + M_TERM, s->term);
     put_le64(b + M_VOTE, s->vote);
     put_le64(b + M_SYNCED, s->synced_index);
+    memcpy(b + M_INCARNATION, s->incarnation, sizeof(s->incarnation));
     put_le32(b + M_CRC, slot_crc(b));
 }
 
@@ -79,6 +81,7 @@ static int slot_decode(const uint8_t *b, struct meta_state *ret_s, uint64_t *ret
     ret_s->term = get_le64(b + M_TERM);
     ret_s->vote = get_le64(b + M_VOTE);
     ret_s->synced_index = get_le64(b + M_SYNCED);
+    memcpy(ret_s->incarnation, b + M_INCARNATION, sizeof(ret_s->incarnation));
     return 0;
 }
 

@@ -16,7 +16,7 @@
 
 #define WAL_RECORD_BYTES_MAX (4U * 1024 * 1024) /* data of one record */
 #define WAL_SEGMENT_BYTES_MAX (64U * 1024 * 1024)
-#define WAL_SEGMENT_BYTES_MIN (64U * 1024)
+#define WAL_SEGMENT_BYTES_MIN (8U * 1024)
 #define WAL_PREPARE_STEP_BYTES (512U * 1024)
 
 struct wal_record {
@@ -69,8 +69,8 @@ int wal_sync(struct wal *w, struct errtext *reterr) _must_check_;
 int wal_prepare(struct wal *w, struct errtext *reterr) _must_check_;
 /* True when wal_prepare has something to do. */
 bool wal_wants_prepare(const struct wal *w);
-/* Give back whole segments that hold nothing above @up_to_index (a snapshot covers it), but keep the
- * newest segments of together at least @keep_bytes for slow followers: durable, then the files
+/* Give back whole segments that hold nothing above @up_to_index (a snapshot covers it), but keep
+ * the newest segments of together at least @keep_bytes for slow followers: durable, then the files
  * become spares (those beyond spare_segments are removed). Records up to there may remain
  * (wal_base_index says). */
 int wal_release(struct wal *w, uint64_t up_to_index, uint64_t keep_bytes,
@@ -105,7 +105,7 @@ struct wal_inspect_segment {
 struct wal_inspect_record {
     const char *segment;
     uint32_t offset;
-    const char *kind; /* "entry", "truncate", "release", "seal" */
+    const char *kind;         /* "entry", "truncate", "release", "seal" */
     struct wal_record record; /* entry: whole; truncate: index and term of what remained */
 };
 struct wal_inspect_visitor {
@@ -136,4 +136,4 @@ uint64_t wal_synced_index(const struct wal *w); /* all up to here is durable */
 /* The entry before the first that can be read: 0, 0 in a log that has released nothing. */
 uint64_t wal_base_index(const struct wal *w);
 uint64_t wal_base_term(const struct wal *w);
-uint64_t wal_bytes(const struct wal *w);        /* of all segments in use */
+uint64_t wal_bytes(const struct wal *w); /* of all segments in use */

@@ -7,3 +7,4 @@ chronos_unit_test(wal_faults DEPS storage base SOURCES ${sim_disk} LINK_OPTIONS 
 chronos_unit_test(wal_damage DEPS storage base SOURCES ${sim_disk})
 chronos_unit_test(meta DEPS storage base SOURCES ${sim_disk})
 chronos_unit_test(kv_mem DEPS storage base LINK_OPTIONS ${wrap_memory})
+chronos_unit_test(snapshot_format DEPS storage base LINK_OPTIONS ${wrap_memory})

@@ -214,10 +214,213 @@ static void test_out_of_memory(void **state) {
     assert_true(failures > 300);
 }
 
+static void put(struct kv *kv, int (*write)(struct kv *, const struct kv_op *, size_t), uint32_t n,
+                uint64_t value, struct model *m) {
+    uint8_t k[3];
+    struct kv_op op = {.key = key_of(n, k), .value = slice_of(&value, 8), .del = value == 0};
+
+    assert_int_equal(write(kv, &op, 1), 0);
+    m->value[n] = value;
+}
+
+static void check_view(struct kv_iter *it, const struct model *m) {
+    it->ops->seek(it, slice_of("", 0));
+    for (uint32_t n = 0; n < KEYS; n++) {
+        if (!m->value[n])
+            continue;
+        check_at(it, m, n, true);
+        it->ops->next(it);
+    }
+    assert_false(it->ops->valid(it));
+    assert_int_equal(it->ops->status(it), 0);
+}
+
+/* Goal: an iterator shows what was there when it was opened, whatever is written, flushed or staged
+ * afterwards. Method: several views of different moments at once, against models, seeds 1..20. */
+static void test_views(void **state) {
+    (void) state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        static struct model seen[6];
+        struct kv_iter *views[6] = {0};
+        struct rng g = rng_seed(seed);
+        struct model now = {0};
+        struct kv *kv = NULL;
+        uint64_t stamp = 0;
+
+        assert_int_equal(kv_mem_new(0, &kv), 0);
+        for (int i = 0; i < 400; i++) {
+            size_t v = rng_below(&g, ARRAY_LEN(views));
+
+            assert_int_equal(write_batch(kv, &now, &g, &stamp), 0);
+            if (!rng_chance(&g, 200))
+                continue;
+            if (views[v]) {
+                check_view(views[v], &seen[v]);
+                views[v]->ops->close(views[v]);
+                views[v] = NULL;
+            } else {
+                assert_int_equal(kv->ops->iter_open(kv, &views[v]), 0);
+                seen[v] = now;
+            }
+            if (rng_chance(&g, 300))
+                assert_int_equal(kv->ops->flush(kv), 0);
+        }
+        for (size_t v = 0; v < ARRAY_LEN(views); v++) {
+            if (!views[v])
+                continue;
+            check_view(views[v], &seen[v]);
+            views[v]->ops->close(views[v]);
+        }
+        check_iter(kv, &now, 7);
+        kv->ops->close(kv);
+    }
+}
+
+/* Goal: the stage is a store of its own until adopted: not shown, gone by a crash before its
+ * commit, there by a crash after it (whole, whatever the batches of the old one were), there after
+ * adoption; begin drops what an earlier one left. Method: each step followed by a crash or not. */
+static void test_stage(void **state) {
+    (void) state;
+    for (int stop = 0; stop < 8; stop++) {
+        struct model old = {0}, durable = {0}, staged = {0}, ignored = {0};
+        struct kv *kv = NULL;
+        uint64_t before;
+
+        assert_int_equal(kv_mem_new(0, &kv), 0);
+        for (uint32_t n = 0; n < 50; n++)
+            put(kv, kv->ops->write, n, n + 1, &old);
+        assert_int_equal(kv->ops->flush(kv), 0);
+        durable = old;
+        before = kv->ops->disk_bytes(kv);
+        assert_true(before > 50 * 8);
+        if (stop >= 1) {
+            assert_int_equal(kv->ops->stage_begin(kv), 0);
+            put(kv, kv->ops->stage_write, 299, 5, &ignored);
+            assert_true(kv->ops->disk_bytes(kv) > before);
+            assert_int_equal(kv->ops->stage_begin(kv), 0);
+            assert_int_equal(kv->ops->disk_bytes(kv), before);
+        }
+        if (stop >= 2)
+            for (uint32_t n = 40; n < 60; n++)
+                put(kv, kv->ops->stage_write, n, n + 100, &staged);
+        put(kv, kv->ops->write, 3, 333, &old);
+        check_iter(kv, &old, 20);
+        if (stop == 3)
+            kv->ops->stage_drop(kv);
+        if (stop >= 4)
+            assert_int_equal(kv->ops->stage_commit(kv), 0);
+        assert_int_equal(kv_mem_stage_committed(kv), stop >= 4);
+        if (stop == 5) /* what a replica may still write before it adopts */
+            put(kv, kv->ops->write, 4, 444, &old);
+        check_iter(kv, &old, 45);
+        if (stop >= 6) {
+            assert_int_equal(kv->ops->stage_adopt(kv), 0);
+            check_iter(kv, &staged, 45);
+            assert_int_equal(kv_mem_unflushed(kv), 0);
+            durable = staged;
+        }
+        if (stop == 7) {
+            put(kv, kv->ops->write, 1, 1, &staged);
+            check_iter(kv, &staged, 45);
+            assert_int_equal(kv_mem_unflushed(kv), 1);
+        }
+        kv_mem_crash(kv, 0);
+        check_iter(kv, stop >= 4 && stop < 6 ? &staged : &durable, 30);
+        assert_int_equal(kv_mem_unflushed(kv), 0);
+        assert_false(kv_mem_stage_committed(kv));
+        kv->ops->close(kv);
+    }
+}
+
+/* Goal: damage to any one record is found by verify, get and iterators, also after a write has
+ * replaced it and a crash has brought it back. */
+static void test_damage(void **state) {
+    (void) state;
+    for (uint64_t nth = 0; nth < 20; nth++) {
+        struct model m = {0}, unused = {0};
+        struct kv *kv = NULL;
+        struct kv_iter *it = NULL;
+        struct errtext e = {0};
+        struct buf b;
+        uint8_t k[3];
+        size_t met = 0;
+
+        assert_int_equal(kv_mem_new(0, &kv), 0);
+        assert_false(kv_mem_damage(kv, nth));
+        for (uint32_t n = 0; n < 20; n++)
+            put(kv, kv->ops->write, n, n + 1, &m);
+        assert_int_equal(kv->ops->verify(kv, &e), 0);
+        assert_int_equal(kv->ops->flush(kv), 0);
+        assert_true(kv_mem_damage(kv, nth + 20));
+        put(kv, kv->ops->write, (uint32_t) nth, 1000, &unused);
+        assert_int_equal(kv->ops->verify(kv, &e), 0);
+        kv_mem_crash(kv, 0);
+        assert_int_equal(kv->ops->verify(kv, &e), ERR_CORRUPT);
+        assert_non_null(strstr(e.s, "checksum"));
+        buf_init(&b, 100);
+        assert_int_equal(kv->ops->get(kv, key_of((uint32_t) nth, k), &b), ERR_CORRUPT);
+        assert_int_equal(b.len, 0);
+        buf_done(&b);
+        assert_int_equal(kv->ops->iter_open(kv, &it), 0);
+        for (it->ops->seek(it, slice_of("", 0)); it->ops->valid(it); it->ops->next(it))
+            met++;
+        assert_int_equal(met, nth);
+        assert_int_equal(it->ops->status(it), ERR_CORRUPT);
+        it->ops->close(it);
+        kv->ops->close(kv);
+    }
+}
+
+/* Goal: memory is out at the n-th allocation while a view is open and a stage is written: each call
+ * has happened whole or not at all, and the view and both stores are what they were. */
+static void test_out_of_memory_beside_a_view(void **state) {
+    uint64_t failures = 0;
+
+    (void) state;
+    for (uint64_t n = 1; n < 3000; n++) {
+        struct rng g = rng_seed(4);
+        struct model m = {0}, seen;
+        struct kv *kv = NULL;
+        struct kv_iter *it = NULL;
+        uint64_t stamp = 0;
+        int r = 0;
+
+        assert_int_equal(kv_mem_new(0, &kv), 0);
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(write_batch(kv, &m, &g, &stamp), 0);
+        seen = m;
+        memory_failed = false;
+        memory_countdown = n;
+        r = kv->ops->iter_open(kv, &it);
+        for (int i = 0; r == 0 && i < 5; i++)
+            r = write_batch(kv, &m, &g, &stamp);
+        if (r == 0)
+            r = kv->ops->stage_begin(kv);
+        for (int i = 0; r == 0 && i < 5; i++) {
+            struct kv_op op = {.key = slice_of(&i, 4), .value = slice_of(&i, 4)};
+
+            r = kv->ops->stage_write(kv, &op, 1);
+        }
+        memory_countdown = 0;
+        assert_int_equal(r, memory_failed ? -ENOMEM : 0);
+        failures += memory_failed ? 1 : 0;
+        check_iter(kv, &m, 20);
+        if (it) {
+            check_view(it, &seen);
+            it->ops->close(it);
+        }
+        kv->ops->close(kv);
+        if (!memory_failed)
+            break;
+    }
+    assert_true(failures > 100);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_model),  cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_views),  cmocka_unit_test(test_stage),
+        cmocka_unit_test(test_damage), cmocka_unit_test(test_out_of_memory_beside_a_view),
     };
 
     return cmocka_run_group_tests_name("kv_mem", tests, NULL, NULL);

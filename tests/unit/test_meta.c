@@ -7,12 +7,15 @@
 
 #include <cmocka.h>
 
+#include "base/codec.h"
+#include "base/crc32c.h"
 #include "sim/sim_disk.h"
 #include "storage/meta.h"
 
 #define SLOT_BYTES 4096U
 
-static const struct meta_state first = {.cluster_id = {9, 8, 7}, .node_id = 3};
+static const struct meta_state first = {
+    .cluster_id = {9, 8, 7}, .node_id = 3, .incarnation = {1, 2, [15] = 3}};
 
 static void world_new(struct sim_disk **ret_d, struct meta **ret_m) {
     struct errtext e;
@@ -42,10 +45,49 @@ static void test_round_trip(void **state) {
         assert_int_equal(s.synced_index, (term - 1) * 100);
         assert_memory_equal(s.cluster_id, first.cluster_id, sizeof(s.cluster_id));
         assert_int_equal(s.node_id, 3);
+        assert_memory_equal(s.incarnation, first.incarnation, sizeof(s.incarnation));
         assert_int_equal(meta_save(m, term, term % 4, term * 100, &e), 0);
         m = meta_close(m);
     }
     assert_int_equal(sim_disk_open_handles(d), 0);
+    d = sim_disk_free(d);
+}
+
+/* Goal: a file from before there was an incarnation reads as one with none, and keeps none. Method:
+ * a slot as it was written then, byte by byte. */
+static void test_before_incarnation(void **state) {
+    struct sim_disk *d = NULL;
+    struct meta *m = NULL;
+    struct meta_state s = {0};
+    struct errtext e;
+    static const uint8_t zero[16];
+    uint64_t len = 0;
+    uint8_t *b;
+
+    (void) state;
+    world_new(&d, &m);
+    m = meta_close(m);
+    b = sim_disk_bytes(d, "meta", &len);
+    memset(b, 0, 2 * SLOT_BYTES);
+    memcpy(b, "CHRNMETA", 8);
+    b[8] = 1;              /* version */
+    b[16] = 5;             /* generation */
+    memset(b + 24, 7, 16); /* cluster */
+    b[40] = 2;             /* node */
+    b[48] = 9;             /* term */
+    b[56] = 2;             /* vote */
+    b[64] = 77;            /* synced index */
+    put_le32(b + 12, crc32c_extend(crc32c(b, 12), b + 16, SLOT_BYTES - 16));
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
+    assert_int_equal(s.term, 9);
+    assert_int_equal(s.synced_index, 77);
+    assert_memory_equal(s.incarnation, zero, sizeof(zero));
+    assert_int_equal(meta_save(m, 10, 0, 78, &e), 0);
+    m = meta_close(m);
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
+    assert_int_equal(s.term, 10);
+    assert_memory_equal(s.incarnation, zero, sizeof(zero));
+    m = meta_close(m);
     d = sim_disk_free(d);
 }
 
@@ -108,6 +150,7 @@ static void test_cut_at_every_call(void **state) {
                 assert_int_equal(s.synced_index, s.term);
                 assert_int_equal(s.vote, s.term == 0 ? 0 : 1 + s.term % 3);
                 assert_int_equal(s.node_id, 3);
+                assert_memory_equal(s.incarnation, first.incarnation, sizeof(s.incarnation));
             }
             m = meta_close(m);
             d = sim_disk_free(d);
@@ -246,7 +289,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_cut_at_every_call),
         cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_nth_failure),
+        cmocka_unit_test(test_nth_failure), cmocka_unit_test(test_before_incarnation),
     };
 
     return cmocka_run_group_tests_name("meta", tests, NULL, NULL);
