@@ -1,8 +1,11 @@
 #include "fsm_fixture.h"
 
+#include "chronos/internal/v1/raft.pb-c.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -202,6 +205,123 @@ struct bytes *cmd_lose(const char *worker, uint64_t incarnation, int64_t now_ms)
     c.body_case = BODY(LOSE_WORKER);
     c.lose_worker = &body;
     return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_set_node(uint64_t node, uint8_t disk, const char *peer, const char *client,
+                           uint32_t feature_max, int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__SetNode body = CHRONOS__INTERNAL__V1__SET_NODE__INIT;
+    char peer_copy[256], client_copy[256];
+    uint8_t bytes[16];
+
+    (void) snprintf(peer_copy, sizeof(peer_copy), "%s", peer);
+    (void) snprintf(client_copy, sizeof(client_copy), "%s", client);
+    memset(bytes, disk, sizeof(bytes));
+    body.node_id = node;
+    body.disk.data = bytes;
+    body.disk.len = disk ? sizeof(bytes) : 0;
+    body.peer_address = peer_copy;
+    body.client_address = client_copy;
+    body.feature_max = feature_max;
+    c.body_case = BODY(SET_NODE);
+    c.set_node = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_drain(uint64_t node, const char *worker, bool on, int64_t timeout_ms,
+                        int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__Drain body = CHRONOS__INTERNAL__V1__DRAIN__INIT;
+    char id[128];
+
+    (void) snprintf(id, sizeof(id), "%s", worker);
+    body.node_id = node;
+    body.worker_id = id;
+    body.on = on;
+    body.timeout_ms = timeout_ms;
+    c.body_case = BODY(DRAIN);
+    c.drain = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *cmd_set_feature_level(uint32_t level, int64_t now_ms) {
+    Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__SetFeatureLevel body = CHRONOS__INTERNAL__V1__SET_FEATURE_LEVEL__INIT;
+
+    body.level = level;
+    c.body_case = BODY(SET_FEATURE_LEVEL);
+    c.set_feature_level = &body;
+    return fixture_encode(&c, now_ms);
+}
+
+struct bytes *config_at(const uint64_t *ids, size_t count, const char *suffix) {
+    Chronos__Internal__V1__RaftConfig c = CHRONOS__INTERNAL__V1__RAFT_CONFIG__INIT;
+    Chronos__Internal__V1__RaftMember members[16], *pointers[16];
+    char addresses[16][256];
+    struct bytes *b;
+
+    assert_true(count <= 16);
+    for (size_t i = 0; i < count; i++) {
+        chronos__internal__v1__raft_member__init(&members[i]);
+        (void) snprintf(addresses[i], sizeof(addresses[i]), "n%llu:1%s",
+                        (unsigned long long) ids[i], suffix);
+        members[i].id = ids[i];
+        members[i].flags = 1;
+        members[i].address = addresses[i];
+        pointers[i] = &members[i];
+    }
+    c.version = 1;
+    c.members = pointers;
+    c.n_members = count;
+    b = bytes_new(chronos__internal__v1__raft_config__get_packed_size(&c));
+    assert_non_null(b);
+    (void) chronos__internal__v1__raft_config__pack(&c, b->data);
+    return b;
+}
+
+struct bytes *config_of(const uint64_t *ids, size_t count) {
+    return config_at(ids, count, "");
+}
+
+void fixture_config(struct fixture *x, struct bytes *config) {
+    int r;
+
+    x->err.s[0] = '\0';
+    r = fsm_apply_config(x->f, fsm_applied_index(x->f) + 1, x->term, bytes_slice(config), &x->out,
+                         &x->err);
+    if (r < 0)
+        fail_msg("fsm_apply_config: %s: %s", err_name(r), x->err.s);
+    (void) bytes_unref(config);
+}
+
+static void put_local(struct kv *kv, uint64_t index, uint64_t term) {
+    Chronos__Internal__V1__LocalRecord rec = CHRONOS__INTERNAL__V1__LOCAL_RECORD__INIT;
+    struct kv_op op = {.key = slice_of("l", 1)};
+    uint8_t packed[64];
+
+    rec.installed_index = index;
+    rec.installed_term = term;
+    op.value = slice_of(packed, chronos__internal__v1__local_record__pack(&rec, packed));
+    assert_int_equal(kv->ops->write(kv, &op, 1), 0);
+}
+
+struct kv *fixture_copy_store(struct kv *from, uint64_t installed_index, uint64_t installed_term) {
+    struct kv *to = NULL;
+    struct kv_iter *it;
+
+    assert_int_equal(kv_mem_new(0, &to), 0);
+    assert_int_equal(from->ops->iter_open(from, &it), 0);
+    for (it->ops->seek(it, slice_of("", 0)); it->ops->valid(it); it->ops->next(it)) {
+        struct kv_op op = {.key = it->ops->key(it), .value = it->ops->value(it)};
+
+        if (op.key.data[0] != FSM_LOCAL_KEY)
+            assert_int_equal(to->ops->write(to, &op, 1), 0);
+    }
+    assert_int_equal(it->ops->status(it), 0);
+    it->ops->close(it);
+    put_local(to, installed_index, installed_term);
+    assert_int_equal(to->ops->flush(to), 0);
+    return to;
 }
 
 enum fsm_code fixture_do(struct fixture *x, struct bytes *command) {

@@ -38,6 +38,22 @@ struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutco
 struct bytes *cmd_release(uint64_t seq, uint64_t token, bool started, int64_t now_ms);
 struct bytes *cmd_cancel(uint64_t seq, int64_t now_ms);
 struct bytes *cmd_lose(const char *worker, uint64_t incarnation, int64_t now_ms);
+/* @disk: every byte of the 16 of its disk; 0 = none is said. */
+struct bytes *cmd_set_node(uint64_t node, uint8_t disk, const char *peer, const char *client,
+                           uint32_t feature_max, int64_t now_ms);
+/* Of @worker when it is not "", else of @node. */
+struct bytes *cmd_drain(uint64_t node, const char *worker, bool on, int64_t timeout_ms,
+                        int64_t now_ms);
+struct bytes *cmd_set_feature_level(uint32_t level, int64_t now_ms);
+/* An encoded RaftConfig of voters; node 1 has the address "n1:1" and so on. Owned. */
+struct bytes *config_of(const uint64_t *ids, size_t count);
+/* The same with @suffix behind each address. */
+struct bytes *config_at(const uint64_t *ids, size_t count, const char *suffix);
+/* Apply a CONFIG entry at the next index and free it; must succeed. */
+void fixture_config(struct fixture *x, struct bytes *config);
+/* A second store with all records of @from but its own local one, plus a LocalRecord: what a
+ * snapshot leaves. @from must be written back. */
+struct kv *fixture_copy_store(struct kv *from, uint64_t installed_index, uint64_t installed_term);
 
 /* Apply and free; the result must be 0. Returns the code of the only item. */
 enum fsm_code fixture_do(struct fixture *x, struct bytes *command);

@@ -15,7 +15,7 @@
 
 #define O(x) CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_##x
 
-#define SAMPLES 7
+#define SAMPLES 11
 
 static void samples(struct bytes *ret[SAMPLES]) {
     static const uint64_t held[2][2] = {{5, 6}, {7, 8}};
@@ -27,6 +27,10 @@ static void samples(struct bytes *ret[SAMPLES]) {
     ret[4] = cmd_cancel(9, 42);
     ret[5] = cmd_lose("worker", 77, 42);
     ret[6] = cmd_submit("", "", "", 0, 42);
+    ret[7] = cmd_set_node(3, 0xd1, "peer:7400", "client:7401", 1, 42);
+    ret[8] = cmd_drain(3, "", true, 30000, 42);
+    ret[9] = cmd_drain(0, "worker", false, 0, 42);
+    ret[10] = cmd_set_feature_level(1, 42);
 }
 
 static void samples_done(struct bytes *s[SAMPLES]) {
@@ -134,6 +138,20 @@ static void test_refused(void **state) {
 #undef STAMP
 }
 
+/* Goal: a feature level that this program does not know is kept out of the log, with its number. */
+static void test_feature_level_check(void **state) {
+    struct bytes *known = cmd_set_feature_level(FSM_FEATURE_LEVEL_MAX, 1);
+    struct bytes *unknown = cmd_set_feature_level(FSM_FEATURE_LEVEL_MAX + 1, 1);
+    struct errtext e = {0};
+
+    (void) state;
+    assert_int_equal(command_check(bytes_slice(known), &e), 0);
+    assert_int_equal(command_check(bytes_slice(unknown), &e), ERR_VERSION);
+    assert_non_null(strstr(e.s, "SetFeatureLevel 2: this program knows levels up to 1"));
+    (void) bytes_unref(known);
+    (void) bytes_unref(unknown);
+}
+
 /* Goal: one item more than the limit is refused before anything is applied; the limit is not. */
 static void test_item_limit(void **state) {
     Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
@@ -226,6 +244,10 @@ static void test_describe(void **state) {
         "CancelJob items=1 first: job 9",
         "LoseWorker items=1 first: worker worker",
         "SubmitJob items=1 first: spec of 0 bytes",
+        "SetNode node=3 peer=peer:7400 client=client:7401 feature_max=1",
+        "Drain on node=3 timeout_ms=30000",
+        "Drain off worker worker timeout_ms=0",
+        "SetFeatureLevel level=1",
     };
     struct bytes *s[SAMPLES];
     char text[100];
@@ -283,6 +305,7 @@ static void test_codec_is_protobuf(void **state) {
             .updated_index = rng_next(&rng) >> 20,
             .queue = random_slice(&rng, pool),
             .lost_attempts = rng_below(&rng, 3),
+            .released_attempts = rng_below(&rng, 300),
         };
         Chronos__Internal__V1__JobRecord *m;
         struct record_job back;
@@ -305,6 +328,8 @@ static void test_codec_is_protobuf(void **state) {
         assert_int_equal(back.spec.len, rec.spec.len);
         assert_true(back.output_bytes == rec.output_bytes);
         assert_int_equal(back.lost_attempts, rec.lost_attempts);
+        assert_int_equal(m->released_attempts, rec.released_attempts);
+        assert_int_equal(back.released_attempts, rec.released_attempts);
         free(packed);
         chronos__internal__v1__job_record__free_unpacked(m, NULL);
     }
@@ -316,6 +341,7 @@ int main(void) {
         cmocka_unit_test(test_encode_stamp_check),
         cmocka_unit_test(test_stamp_limits),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_feature_level_check),
         cmocka_unit_test(test_item_limit),
         cmocka_unit_test(test_mutations),
         cmocka_unit_test(test_describe),

@@ -203,6 +203,7 @@ static void test_release_and_loss(void **state) {
     for (unsigned i = 1; i <= 5; i++) { /* far beyond max_attempts */
         assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
         assert_int_equal(fixture_update(&x, 1, fsm_applied_index(x.f), O(RELEASED)), FSM_OK);
+        assert_int_equal(x.out->events[0].released_attempts, i); /* seen by whoever looks */
         assert_int_equal(fsm_job_find(x.f, 1)->attempt, i);
         assert_int_equal(fsm_ready_first(x.f)->seq, 1);
     }
@@ -262,6 +263,7 @@ static void test_release_at_most_once(void **state) {
         arena_init(&arena, 1 << 20);
         assert_int_equal(fsm_read_job(x.f, 1, &arena, &rec), 0);
         assert_int_equal(rec->lost_attempts, cases[i].to == S(FAILED) ? 1 : 0);
+        assert_int_equal(rec->released_attempts, cases[i].to == S(PENDING) ? 1 : 0);
         assert_int_equal(rec->failure_message[0] != '\0', cases[i].to != S(PENDING));
         arena_done(&arena);
         if (cases[i].to == S(FAILED)) { /* repeated by the worker: the same answer, no change */

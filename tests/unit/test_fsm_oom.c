@@ -49,12 +49,43 @@ char *__wrap_strdup(const char *s) {
 
 struct script {
     struct bytes *commands[200];
+    bool is_config[200];
     size_t count;
 };
 
 static void add(struct script *s, struct bytes *b) {
     assert_true(s->count < ARRAY_LEN(s->commands));
     s->commands[s->count++] = b;
+}
+
+static void add_config(struct script *s, struct bytes *b) {
+    s->is_config[s->count] = true;
+    add(s, b);
+}
+
+static int apply(struct fsm *f, const struct script *s, size_t i, struct errtext *e) {
+    const struct fsm_output *out;
+
+    if (s->is_config[i])
+        return fsm_apply_config(f, i + 1, 1, bytes_slice(s->commands[i]), &out, e);
+    return fsm_apply(f, i + 1, 1, bytes_slice(s->commands[i]), &out, e);
+}
+
+/* Members come and go, say where they are, and drain; so do workers. */
+static void add_cluster(struct script *s) {
+    static const uint64_t one[] = {1}, three[] = {1, 2, 3}, two[] = {1, 3};
+
+    add_config(s, config_of(one, 1));
+    add(s, cmd_set_node(1, 0xd1, "a:1", "a:2", 2, 1000));
+    add_config(s, config_of(three, 3));
+    add(s, cmd_set_node(2, 0xd2, "b:1", "b:2", 2, 1000));
+    add(s, cmd_set_node(3, 0xd3, "c:1", "c:2", 2, 1000));
+    add(s, cmd_set_feature_level(2, 1000));
+    add(s, cmd_drain(1, "", true, 500, 1000));
+    add(s, cmd_drain(0, "w1", true, 900, 1000));
+    add(s, cmd_drain(1, "", false, 0, 1000));
+    add_config(s, config_of(two, 2));
+    add(s, cmd_drain(0, "w1", false, 0, 1000));
 }
 
 /* Registrations, keyed submits, assignments, reports of all kinds, losses, expiry. */
@@ -79,13 +110,16 @@ static void make_script(struct script *s) {
     add(s, cmd_cancel(3, 1000));
     add(s, cmd_register("w1", 2, 50, 1, held, 1, 1000));
     add(s, cmd_register("w2", 1, 4, 1, NULL, 0, 1000));
+    add_cluster(s);
+    add(s, cmd_drain(0, "w2", true, 900, 1000));
+    add(s, cmd_register("w2", 2, 4, 3, NULL, 0, 1000));
     add(s, cmd_lose("w1", 2, 2000));
     add(s, cmd_submit("again", "k0", "h", 2, 1000 + 2 * FSM_IDEMPOTENCY_KEEP_MS));
 }
 
 /* 0, or the first error: the rest of the script with plans, write-backs and one restart. */
 static int run(struct kv *kv, const struct script *s) {
-    const struct fsm_options o = {.idempotency_max = LIVES / 2};
+    const struct fsm_options o = {.idempotency_max = LIVES / 2, .feature_level_max = 2};
     Chronos__Internal__V1__AssignJobItem items[4];
     bool restarted = false;
     struct fsm *f = NULL;
@@ -99,9 +133,8 @@ static int run(struct kv *kv, const struct script *s) {
         r = fsm_open(kv, &o, &f, &e);
     while (r == 0 && fsm_applied_index(f) < s->count) {
         uint64_t i = fsm_applied_index(f);
-        const struct fsm_output *out;
 
-        r = fsm_apply(f, i + 1, 1, bytes_slice(s->commands[i]), &out, &e);
+        r = apply(f, s, i, &e);
         if (r == 0)
             r = sched_plan(sched, f, NULL, items, ARRAY_LEN(items), &n, &plan);
         if (r == 0 && n > 0 && i % 3 == 0)
@@ -144,12 +177,12 @@ static void test_every_allocation(void **state) {
         assert_int_equal(r, n < 0 || done ? 0 : -ENOMEM);
         assert_int_equal(run(kv, &s), 0);
         assert_int_equal(
-            fsm_open(kv, &(struct fsm_options){.idempotency_max = LIVES / 2}, &f, NULL), 0);
-        for (size_t i = fsm_applied_index(f); i < s.count; i++) {
-            const struct fsm_output *out;
-
-            assert_int_equal(fsm_apply(f, i + 1, 1, bytes_slice(s.commands[i]), &out, NULL), 0);
-        }
+            fsm_open(kv,
+                     &(struct fsm_options){.idempotency_max = LIVES / 2, .feature_level_max = 2},
+                     &f, NULL),
+            0);
+        for (size_t i = fsm_applied_index(f); i < s.count; i++)
+            assert_int_equal(apply(f, &s, i, NULL), 0);
         fsm_check_invariants(f);
         fsm_digest(f, got);
         if (n < 0)

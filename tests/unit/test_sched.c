@@ -108,6 +108,38 @@ static void test_recent(void **state) {
     fixture_done(&x);
 }
 
+/* Goal: a worker that an operator drains, itself or through its node, gets no plan, and gets one
+ * again when it is lifted (C36). */
+static void test_draining(void **state) {
+    static const uint64_t nodes[] = {1, 2};
+    struct fixture x;
+    struct sched *s = NULL;
+    uint64_t p = 0;
+
+    (void) state;
+    fixture_init(&x, NULL);
+    fixture_config(&x, config_of(nodes, ARRAY_LEN(nodes)));
+    add_worker(&x, "a", 1); /* both at node 1 */
+    add_worker(&x, "b", 1);
+    assert_int_equal(fixture_do(&x, cmd_register("c", 1, 1, 2, NULL, 0, x.now_ms)), FSM_OK);
+    add_jobs(&x, 5);
+    assert_int_equal(sched_new(&s), 0);
+    assert_int_equal(fixture_do(&x, cmd_drain(0, "a", true, 1000, x.now_ms)), FSM_OK);
+    assert_int_equal(plan(s, &x, ITEMS, &p), 2);
+    assert_string_equal(items[0].worker_id, "b");
+    assert_string_equal(items[1].worker_id, "c");
+    sched_plan_done(s, p);
+    assert_int_equal(fixture_do(&x, cmd_drain(1, "", true, 1000, x.now_ms)), FSM_OK);
+    assert_int_equal(plan(s, &x, ITEMS, &p), 1);
+    assert_string_equal(items[0].worker_id, "c");
+    sched_plan_done(s, p);
+    assert_int_equal(fixture_do(&x, cmd_drain(1, "", false, 0, x.now_ms)), FSM_OK);
+    assert_int_equal(fixture_do(&x, cmd_drain(0, "a", false, 0, x.now_ms)), FSM_OK);
+    assert_int_equal(plan(s, &x, ITEMS, &p), 3);
+    (void) sched_free(s);
+    fixture_done(&x);
+}
+
 /* Goal: what is in flight is not proposed twice and takes its slots, until its plan is done; a
  * reset forgets it; a late done of a forgotten plan does no harm. */
 static void test_in_flight(void **state) {
@@ -277,13 +309,10 @@ static void test_plans_bounded(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_least_loaded_order),
-        cmocka_unit_test(test_recent),
-        cmocka_unit_test(test_in_flight),
-        cmocka_unit_test(test_liveness),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_many_pending),
-        cmocka_unit_test(test_plans_bounded),
+        cmocka_unit_test(test_least_loaded_order), cmocka_unit_test(test_recent),
+        cmocka_unit_test(test_draining),           cmocka_unit_test(test_in_flight),
+        cmocka_unit_test(test_liveness),           cmocka_unit_test(test_random),
+        cmocka_unit_test(test_many_pending),       cmocka_unit_test(test_plans_bounded),
     };
 
     return cmocka_run_group_tests_name("sched", tests, NULL, NULL);

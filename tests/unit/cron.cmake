@@ -1,0 +1,3 @@
+chronos_unit_test(civil DEPS sched)
+chronos_unit_test(tz DEPS sched)
+chronos_unit_test(cron DEPS sched)
