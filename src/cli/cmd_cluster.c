@@ -1,4 +1,5 @@
 /* `chronos cluster`: the cluster as its operators see it. */
+#include "cli/cmd_cluster.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 
@@ -25,6 +26,20 @@ static const char *ago(int64_t ms, char out[48]) {
     return out;
 }
 
+/* A node's words: they may repeat what somebody else wrote. */
+static int print_line(const char *title, const char *text) {
+    struct text_escape e = {0};
+    struct buf b;
+    int r;
+
+    buf_init(&b, 64 * 1024);
+    r = text_escape(&e, text, strlen(text), /* one_line= */ true, &b);
+    if (r == 0)
+        printf("%s%.*s\n", title, (int) b.len, (const char *) b.data);
+    buf_done(&b);
+    return r;
+}
+
 static const char *or_dash(const char *s) {
     return s[0] ? s : "-";
 }
@@ -35,6 +50,9 @@ static int node_row(struct table *t, const Chronos__V1__NodeStatus *n, bool lead
 
     if (r == 0)
         r = table_add(t, leader ? "1" : NULL, "%s", or_dash(n->role));
+    if (r == 0)
+        r = table_add(t, n->draining ? "33" : NULL, "%s%s", or_dash(n->membership),
+                      n->draining ? ",draining" : "");
     if (r == 0)
         r = table_add(t, n->is_alive ? "32" : "31", "%s", n->is_alive ? "yes" : "no");
     if (r == 0)
@@ -56,11 +74,12 @@ static int node_row(struct table *t, const Chronos__V1__NodeStatus *n, bool lead
 
 static int print_nodes(const Chronos__V1__GetClusterStatusResponse *s) {
     static const struct table_column columns[] = {
-        {"NODE", TABLE_RIGHT, false},  {"ROLE", TABLE_LEFT, false},
-        {"ALIVE", TABLE_LEFT, false},  {"CONTACT", TABLE_LEFT, false},
-        {"MATCH", TABLE_RIGHT, false}, {"APPLIED", TABLE_RIGHT, false},
-        {"DIGEST", TABLE_LEFT, false}, {"CLIENTS", TABLE_LEFT, true},
-        {"PEERS", TABLE_LEFT, true},   {"VERSION", TABLE_LEFT, false},
+        {"NODE", TABLE_RIGHT, false},    {"ROLE", TABLE_LEFT, false},
+        {"MEMBER", TABLE_LEFT, false},   {"ALIVE", TABLE_LEFT, false},
+        {"CONTACT", TABLE_LEFT, false},  {"MATCH", TABLE_RIGHT, false},
+        {"APPLIED", TABLE_RIGHT, false}, {"DIGEST", TABLE_LEFT, false},
+        {"CLIENTS", TABLE_LEFT, true},   {"PEERS", TABLE_LEFT, true},
+        {"VERSION", TABLE_LEFT, false},
     };
     struct table t;
     int r = 0;
@@ -85,6 +104,8 @@ static int worker_row(struct table *t, const Chronos__V1__WorkerStatus *w) {
     if (r == 0)
         r = table_add(t, NULL, "%" PRIu64, w->node_id);
     if (r == 0)
+        r = table_add(t, NULL, "%s", or_dash(w->state));
+    if (r == 0)
         r = table_add(t, w->is_alive ? "32" : "31", "%s", w->is_alive ? "yes" : "no");
     if (r == 0)
         r = table_add(t, NULL, "%u/%u", w->running, w->slots);
@@ -97,9 +118,10 @@ static int worker_row(struct table *t, const Chronos__V1__WorkerStatus *w) {
 
 static int print_workers(const Chronos__V1__GetClusterStatusResponse *s) {
     static const struct table_column columns[] = {
-        {"WORKER", TABLE_LEFT, true},     {"NODE", TABLE_RIGHT, false},
-        {"ALIVE", TABLE_LEFT, false},     {"RUNNING", TABLE_RIGHT, false},
-        {"HEARTBEAT", TABLE_LEFT, false}, {"LABELS", TABLE_LEFT, true},
+        {"WORKER", TABLE_LEFT, true},    {"NODE", TABLE_RIGHT, false},
+        {"STATE", TABLE_LEFT, false},    {"ALIVE", TABLE_LEFT, false},
+        {"RUNNING", TABLE_RIGHT, false}, {"HEARTBEAT", TABLE_LEFT, false},
+        {"LABELS", TABLE_LEFT, true},
     };
     struct table t;
     int r = 0;
@@ -116,6 +138,23 @@ static int print_workers(const Chronos__V1__GetClusterStatusResponse *s) {
         table_print(&t, stdout);
     }
     table_done(&t);
+    return r;
+}
+
+/* What an operator must see first: bold words, one line each. Empty when all is well. */
+static int print_alarms(const Chronos__V1__GetClusterStatusResponse *s) {
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < s->n_alarms; i++)
+        r = print_line("ALARM   ", s->alarms[i]);
+    if (r == 0 && s->open_change[0])
+        r = print_line("Change  ", s->open_change);
+    for (size_t i = 0; r == 0 && i < s->n_nodes; i++) {
+        /* A node of an earlier version tells neither. */
+        if (s->nodes[i]->membership[0] && s->nodes[i]->snapshot_percent >= 0)
+            printf("Sending the state to node %" PRIu64 ": %" PRId64 "%%\n", s->nodes[i]->id,
+                   s->nodes[i]->snapshot_percent);
+    }
     return r;
 }
 
@@ -137,13 +176,16 @@ static int print_status(const Chronos__V1__GetClusterStatusResponse *s) {
                ", %" PRIu64 " entries in memory\n",
                s->log_first_index, s->log_last_index, s->commit_index, s->applied_index,
                s->log_entries_in_memory);
-        printf("State   %s\n", or_dash(s->digest));
+        printf("State   %s, on disk up to %" PRIu64 ", %" PRIu64 " MiB, feature level %u\n",
+               or_dash(s->digest), s->snapshot_index, s->state_bytes >> 20, s->feature_level);
         printf("Jobs    %" PRIu64 " pending, %" PRIu64 " running, %" PRIu64 " completed, %" PRIu64
                " failed, %" PRIu64 " cancelled\n\n",
                s->jobs_pending, s->jobs_running, s->jobs_completed, s->jobs_failed,
                s->jobs_cancelled);
-        r = print_nodes(s);
+        r = print_alarms(s);
     }
+    if (r == 0)
+        r = print_nodes(s);
     if (r == 0)
         r = print_workers(s);
     buf_done(&b);
@@ -287,11 +329,21 @@ static const struct arg_command cmd_log = {
     .run = run_log,
 };
 
-static const struct arg_command *const children[] = {&cmd_status, &cmd_log, NULL};
+static const struct arg_command *const children[] = {&cmd_status,
+                                                     &cmd_log,
+                                                     &cmd_cluster_add,
+                                                     &cmd_cluster_remove,
+                                                     &cmd_cluster_promote,
+                                                     &cmd_cluster_demote,
+                                                     &cmd_cluster_replace,
+                                                     &cmd_cluster_transfer,
+                                                     &cmd_cluster_drain,
+                                                     &cmd_cluster_undrain,
+                                                     NULL};
 
 const struct arg_command cmd_cluster = {
     .name = "cluster",
-    .summary = "inspect the cluster",
-    .examples = "  chronos cluster status\n  chronos cluster log",
+    .summary = "see and change the cluster",
+    .examples = "  chronos cluster status\n  chronos cluster drain 2 --wait",
     .children = children,
 };
