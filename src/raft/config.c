@@ -12,7 +12,6 @@
 #include "chronos/internal/v1/raft.pb-c.h"
 
 #define CONFIG_VERSION 1
-#define CONFIG_FLAGS_ALL (RAFT_MEMBER_VOTER | RAFT_MEMBER_VOTER_OLD | RAFT_MEMBER_LEARNER)
 
 struct bytes *raft_config_encode(const struct raft_config *c) {
     Chronos__Internal__V1__RaftMember members[RAFT_NODES_MAX];
@@ -32,6 +31,7 @@ struct bytes *raft_config_encode(const struct raft_config *c) {
         members[i].id = c->members[i].id;
         members[i].flags = c->members[i].flags;
         members[i].address = addresses[i];
+        members[i].replaces = c->members[i].replaces;
         pointers[i] = &members[i];
     }
     pb.version = CONFIG_VERSION;
@@ -62,12 +62,16 @@ static int member_decode(const Chronos__Internal__V1__RaftMember *m, size_t i, u
                     RAFT_ADDRESS_BYTES_MAX - 1);
         return ERR_PROTO;
     }
-    if (m->flags == 0 || (m->flags & ~(uint32_t) CONFIG_FLAGS_ALL) != 0 ||
-        ((m->flags & RAFT_MEMBER_LEARNER) && m->flags != RAFT_MEMBER_LEARNER)) {
+    if (!raft_config_flags_valid(m->flags)) {
         errtext_set(reterr, "config member %zu: flags 0x%x are no valid role", i, m->flags);
         return ERR_PROTO;
     }
-    *ret = (struct raft_member){.id = m->id, .flags = m->flags};
+    if (m->replaces != 0 && !(m->flags & RAFT_MEMBER_PROMOTE)) {
+        errtext_set(reterr, "config member %zu: replaces %llu without being about to be promoted",
+                    i, (unsigned long long) m->replaces);
+        return ERR_PROTO;
+    }
+    *ret = (struct raft_member){.id = m->id, .flags = m->flags, .replaces = m->replaces};
     memcpy(ret->address, m->address, len);
     return 0;
 }
@@ -216,8 +220,17 @@ void raft_config_push(struct raft *r, uint64_t index, const struct raft_config *
     r->configs[r->configs_count].index = index;
     r->configs[r->configs_count].config = *c;
     r->configs_count++;
-    if (r->role == RAFT_LEADER)
+    if (r->role == RAFT_LEADER) {
         raft_progress_rebuild(r);
+        raft_lease_void(r);
+    }
+}
+
+void raft_config_replace(struct raft *r, uint64_t index, const struct raft_config *c) {
+    ASSERT(r->role != RAFT_LEADER);
+    ASSERT(index <= r->commit);
+    r->configs_count = 0;
+    raft_config_push(r, index, c);
 }
 
 void raft_config_rollback(struct raft *r, uint64_t from) {
@@ -227,7 +240,7 @@ void raft_config_rollback(struct raft *r, uint64_t from) {
         r->configs_count--;
 }
 
-void raft_config_committed(struct raft *r) {
+void raft_config_settle(struct raft *r) {
     size_t drop = 0;
 
     ASSERT(r->configs_count > 0);

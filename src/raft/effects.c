@@ -84,6 +84,38 @@ void raft_effects_load(struct raft *r, uint64_t peer, uint64_t first_index) {
         .peer = peer, .first_index = first_index, .max_bytes = r->options.append_bytes_max};
 }
 
+void raft_effects_snapshot(struct raft *r, const struct raft_peer *p) {
+    ASSERT(p->state == RAFT_SNAPSHOT);
+    ASSERT(r->effects.snapshots_count < RAFT_NODES_MAX);
+    r->snapshots[r->effects.snapshots_count++] =
+        (struct raft_snapshot_wanted){.peer = p->id, .term = r->term, .session = p->session};
+}
+
+void raft_effects_install(struct raft *r, uint64_t index, uint64_t term) {
+    uint64_t holds = r->apply_index;
+
+    ASSERT(index > r->commit);
+    ASSERT(r->role == RAFT_FOLLOWER);
+    ASSERT(r->append_first == 0 && r->truncate_from == 0);
+
+    raft_log_done(&r->log);
+    raft_log_init(&r->log, index, term);
+    r->commit = index;
+    r->compacted_index = index;
+    r->compacted_term = term;
+    r->effects.install_index = index;
+    r->effects.install_term = term;
+    /* What older batches write belongs to the log that is gone; a snapshot among them becomes the
+     * state on the way and counts as far as it reaches (M48, M49, M21). */
+    r->durable_index = r->apply_index;
+    for (size_t i = 0; i < r->batches_count; i++) {
+        struct raft_batch *b = &r->batches[r->batches_head + i];
+
+        holds = MAX(holds, b->installed);
+        b->last = MIN(b->last, holds);
+    }
+}
+
 void raft_effects_truncate(struct raft *r, uint64_t from) {
     ASSERT(from > r->commit);
     ASSERT(r->append_first == 0);
@@ -109,7 +141,14 @@ void raft_effects_persisted(struct raft *r, uint64_t seq) {
         return;
     r->durable_seq = seq;
     while (r->batches_count > 0 && r->batches[r->batches_head].seq <= seq) {
-        r->durable_index = MAX(r->durable_index, r->batches[r->batches_head].last);
+        struct raft_batch *b = &r->batches[r->batches_head];
+
+        r->durable_index = MAX(r->durable_index, b->last);
+        if (b->installed > 0) {
+            /* The caller's state has moved there by itself. */
+            r->apply_index = MAX(r->apply_index, b->installed);
+            r->applied = MAX(r->applied, b->installed);
+        }
         r->batches_head++;
         r->batches_count--;
     }
@@ -122,7 +161,8 @@ void raft_effects_persisted(struct raft *r, uint64_t seq) {
 static void finish_persist(struct raft *r) {
     size_t end = r->batches_head + r->batches_count;
 
-    if (!r->hard_state_dirty && r->append_first == 0 && r->truncate_from == 0)
+    if (!r->hard_state_dirty && r->append_first == 0 && r->truncate_from == 0 &&
+        r->effects.install_index == 0)
         return;
     if (end == r->batches_cap && r->batches_head >= r->batches_count && r->batches_head > 0) {
         for (size_t i = 0; i < r->batches_count; i++)
@@ -133,8 +173,10 @@ static void finish_persist(struct raft *r) {
     if (!raft_effects_grow(r, (void **) &r->batches, &r->batches_cap, end, sizeof(*r->batches)))
         return;
     r->persist_seq++;
-    r->batches[end] =
-        (struct raft_batch){.seq = r->persist_seq, .last = raft_log_last_index(&r->log)};
+    r->batches[end] = (struct raft_batch){.seq = r->persist_seq,
+                                          .last = raft_log_last_index(&r->log),
+                                          .installed = r->effects.install_index,
+                                          .at = r->now};
     r->batches_count++;
     if (r->hard_state_dirty)
         r->hard_state_seq = r->persist_seq;
@@ -167,6 +209,7 @@ void raft_effects_finish(struct raft *r) {
     r->effects.messages = r->messages;
     r->effects.reads = r->answers;
     r->effects.loads = r->loads;
+    r->effects.snapshots = r->snapshots;
     ASSERT(r->apply_index <= r->commit);
     ASSERT(r->applied <= r->apply_index);
 }

@@ -32,6 +32,13 @@ bool raft_election_in_lease(const struct raft *r) {
            mono_diff_ns(r->now, r->leader_contact) < r->options.election_timeout_min_ns;
 }
 
+bool raft_election_vote_blocked(const struct raft *r) {
+    /* The stickiness above forgets: with a restart, with a newer term. A lease (lease.c) counts on
+     * more: whoever has answered its round votes for nobody else for the whole minimum timeout. */
+    return r->options.lease_reads && r->role != RAFT_LEADER &&
+           !mono_reached(r->now, r->no_vote_before);
+}
+
 bool raft_election_up_to_date(const struct raft *r, uint64_t index, uint64_t term) {
     uint64_t last_term = raft_log_last_term(&r->log);
 
@@ -70,6 +77,9 @@ static void become_leader(struct raft *r) {
     r->leader = r->options.id;
     r->peers_count = 0;
     r->read_round = 0;
+    r->lease_floor = 0;
+    for (size_t i = 0; i < RAFT_ROUNDS_MAX; i++)
+        r->rounds[i] = (struct raft_round){0};
     raft_progress_rebuild(r);
     r->term_first_index = raft_log_last_index(&r->log) + 1;
     r->heartbeat_due = false;
@@ -165,8 +175,18 @@ void raft_election_timeout(struct raft *r) {
     ASSERT(r->role != RAFT_LEADER);
     if (!mono_reached(r->now, r->election_deadline))
         return;
+    if (r->role == RAFT_CANDIDATE && r->hard_state_seq > r->durable_seq) {
+        /* Nobody has been asked yet: the requests wait for the disk. Another term would only move
+         * them further away. */
+        raft_election_reset_timer(r);
+        return;
+    }
     if (raft_config_is_voter(raft_config_current(r), r->options.id)) {
-        raft_election_pre_campaign(r);
+        /* A leader whose disk hangs would only have to hand over again (W17). */
+        if (raft_disk_stalled(r))
+            raft_become_follower(r, r->term, 0);
+        else
+            raft_election_pre_campaign(r);
         return;
     }
     /* A learner or a stranger only notices that the leader is gone. */

@@ -1,12 +1,18 @@
-/* What must be true between any two steps. Cheap: O(members + configurations + batches), never
- * O(entries). The numbers in brackets are the invariants of the reliability requirements. */
+/* What must be true between any two steps. Cheap: O(members + configurations + batches + what
+ * the step emits), never O(log). The numbers in brackets are the invariants of the reliability
+ * requirements. */
 #include "raft/raft_internal.h"
 
 static void check_log(const struct raft *r) {
     uint64_t last = raft_log_last_index(&r->log);
 
-    /* R6: applied <= commit <= last, and nothing unapplied has left memory (R24). */
-    ASSERT(r->log.prev_index <= r->applied);
+    /* R6: applied <= commit <= last, and nothing unapplied has left memory (R24), except for a
+     * snapshot on its way to become the state (R19), which nothing is applied before. */
+    ASSERT(r->log.prev_index <= MAX(r->applied, raft_snapshot_pending(r)));
+    ASSERT(raft_snapshot_pending(r) == 0 || r->apply_index < raft_snapshot_pending(r));
+    ASSERT(r->compacted_index <= r->log.prev_index);
+    ASSERT((r->compacted_index == 0) == (r->compacted_term == 0));
+    ASSERT(r->compacted_index < r->log.prev_index || r->compacted_term == r->log.prev_term);
     ASSERT(r->applied <= r->apply_index);
     ASSERT(r->apply_index <= r->commit);
     ASSERT(r->commit <= last);
@@ -28,6 +34,8 @@ static void check_durability(const struct raft *r) {
 
         ASSERT(b->seq == ++seq);
         ASSERT(b->last <= raft_log_last_index(&r->log));
+        ASSERT(b->installed == 0 || (b->installed <= b->last && b->installed <= r->commit));
+        ASSERT(!mono_reached(b->at, mono_add_ns(r->now, 1)));
     }
 }
 
@@ -40,6 +48,8 @@ static void check_configs(const struct raft *r) {
     }
     /* R11: a leader has at most one uncommitted configuration of its own making; older ones it
      * inherited are committed in order with it. */
+    ASSERT(!raft_leader_ready(r) || r->configs_count <= 2);
+    ASSERT(r->configs[0].index <= r->commit);
     ASSERT(raft_config_current(r)->count <= RAFT_NODES_MAX);
 }
 
@@ -64,6 +74,10 @@ static void check_peers(const struct raft *r) {
         ASSERT(p->acked_round <= r->read_round);
         ASSERT(p->session > 0 && p->session <= r->session_last);
         ASSERT(!p->sent);
+        /* Nothing that is gone is asked for or sent: such a peer waits or gets a snapshot. */
+        ASSERT(p->state != RAFT_SNAPSHOT || p->match < r->compacted_index);
+        ASSERT(p->next > r->compacted_index || p->state == RAFT_SNAPSHOT || p->probe_sent ||
+               p->load_pending);
     }
 }
 
@@ -89,11 +103,20 @@ static void check_role(const struct raft *r) {
         ASSERT(r->leader == r->options.id);
         ASSERT(r->vote == r->options.id);
         ASSERT(r->hard_state_seq <= r->durable_seq);
+        ASSERT(raft_snapshot_pending(r) == 0);
         ASSERT(r->term_first_index <= raft_log_last_index(&r->log));
         check_peers(r);
         break;
     }
     ASSERT(r->role == RAFT_LEADER || r->transfer_to == 0);
+}
+
+static uint64_t message_bytes(const struct raft_message *m) {
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < m->entries_count; i++)
+        bytes += raft_entry_bytes(&m->entries[i]);
+    return bytes;
 }
 
 static void check_messages(const struct raft *r) {
@@ -109,6 +132,18 @@ static void check_messages(const struct raft *r) {
         /* R15: what an acknowledgement covers is durable, or it waits for the newest batch. */
         if (m->type == RAFT_MSG_APPEND_RESP && !m->reject)
             ASSERT(m->match <= r->durable_index || m->after_seq == r->persist_seq);
+        if (m->type == RAFT_MSG_SNAPSHOT_RESP && !m->reject)
+            ASSERT(m->match <= r->durable_index || m->after_seq == r->persist_seq);
+        ASSERT(m->entries_count == 0 || m->type == RAFT_MSG_APPEND_REQ);
+        ASSERT(m->entries_count <= 1 || message_bytes(m) <= r->options.append_bytes_max);
+    }
+    for (size_t i = 0; i < r->effects.loads_count; i++)
+        ASSERT(r->loads[i].first_index > r->compacted_index);
+    /* R19: the log is what follows the snapshot, and the step says so. */
+    if (r->effects.install_index > 0) {
+        ASSERT(r->effects.install_index == r->log.prev_index);
+        ASSERT(r->effects.persist_seq != 0);
+        ASSERT(r->effects.apply_index < r->effects.install_index);
     }
 }
 

@@ -85,12 +85,22 @@ void raft_progress_to_probe(struct raft_peer *p) {
 
 void raft_progress_to_replicate(struct raft *r, struct raft_peer *p) {
     ASSERT(p);
-    ASSERT(p->state == RAFT_PROBE);
+    ASSERT(p->state != RAFT_REPLICATE);
     p->state = RAFT_REPLICATE;
     p->next = p->match + 1;
     p->probe_sent = false;
     p->moved_at = r->now;
     window_clear(p);
+}
+
+void raft_progress_to_snapshot(struct raft *r, struct raft_peer *p) {
+    ASSERT(p->state == RAFT_PROBE);
+    ASSERT(p->match < r->compacted_index);
+    p->state = RAFT_SNAPSHOT;
+    p->next = p->match + 1;
+    p->probe_sent = false;
+    window_clear(p);
+    raft_effects_snapshot(r, p);
 }
 
 bool raft_progress_window_full(const struct raft *r, const struct raft_peer *p) {

@@ -21,6 +21,8 @@ void raft_options_default(struct raft_options *o, uint64_t id, uint64_t seed) {
         .uncommitted_entries_max = 16384,
         .uncommitted_bytes_max = 32U << 20,
         .applied_entries_kept = 1000,
+        .disk_stall_ns = RAFT_DISK_STALL_AUTO,
+        .lease_drift_ppm = 10000,
     };
 }
 
@@ -35,6 +37,7 @@ static void options_check(const struct raft_options *o) {
     ASSERT(o->inflight_bytes_max > 0);
     ASSERT(o->uncommitted_entries_max > 0);
     ASSERT(o->uncommitted_bytes_max > 0);
+    ASSERT(o->lease_drift_ppm < 1000000);
 }
 
 /* Contradictions that would make this node dangerous to the others: refuse to start. */
@@ -64,6 +67,15 @@ static int start_check(const struct raft_start *s, struct errtext *reterr) {
                     "stored term %llu (vote %llu) does not fit a log that ends in term %llu",
                     (unsigned long long) s->hard_state.term,
                     (unsigned long long) s->hard_state.vote, (unsigned long long) last_term);
+        return ERR_CORRUPT;
+    }
+    if ((s->compacted_index == 0) != (s->compacted_term == 0) ||
+        s->compacted_index > s->prev_index || s->compacted_term > s->prev_term ||
+        (s->compacted_index == s->prev_index && s->compacted_term != s->prev_term)) {
+        errtext_set(reterr,
+                    "log gone up to %llu (term %llu) does not fit one read from %llu (%llu)",
+                    (unsigned long long) s->compacted_index, (unsigned long long) s->compacted_term,
+                    (unsigned long long) s->prev_index, (unsigned long long) s->prev_term);
         return ERR_CORRUPT;
     }
     if (s->config && s->config_index > s->prev_index) {
@@ -110,6 +122,8 @@ static int start_load(struct raft *r, const struct raft_start *s, struct errtext
     r->commit = s->applied_index;
     r->applied = s->applied_index;
     r->apply_index = s->applied_index;
+    r->compacted_index = s->compacted_index;
+    r->compacted_term = s->compacted_term;
     raft_config_push(r, s->config ? s->config_index : 0, s->config ? s->config : &none);
     if (r->failed < 0)
         return r->failed;
@@ -119,7 +133,7 @@ static int start_load(struct raft *r, const struct raft_start *s, struct errtext
             return rc;
     }
     r->durable_index = raft_log_last_index(&r->log);
-    raft_config_committed(r);
+    raft_config_settle(r);
     return 0;
 }
 
@@ -141,9 +155,12 @@ int raft_new(const struct raft_options *o, const struct raft_start *start, struc
     if (!r)
         return -ENOMEM;
     r->options = *o;
+    if (o->disk_stall_ns == RAFT_DISK_STALL_AUTO)
+        r->options.disk_stall_ns = 2 * o->election_timeout_max_ns;
     r->rng = rng_seed(o->seed);
     r->now = now;
     r->role = RAFT_FOLLOWER;
+    r->no_vote_before = mono_add_ns(now, o->election_timeout_min_ns);
     /* Differs from the ids of an earlier life even when the seed does not. */
     ids = rng_seed(o->seed ^ (now.ns * 0x9e3779b97f4a7c15ULL));
     r->read_request_last = rng_next(&ids) >> 1;
@@ -270,6 +287,20 @@ const struct raft_config *raft_config_latest(const struct raft *r) {
 
 uint64_t raft_config_latest_index(const struct raft *r) {
     return r->configs[r->configs_count - 1].index;
+}
+
+const struct raft_config *raft_config_committed(const struct raft *r) {
+    ASSERT(r->configs_count > 0);
+    return &r->configs[0].config;
+}
+
+uint64_t raft_config_committed_index(const struct raft *r) {
+    ASSERT(r->configs_count > 0);
+    return r->configs[0].index;
+}
+
+uint64_t raft_compacted_index(const struct raft *r) {
+    return r->compacted_index;
 }
 
 bool raft_leader_ready(const struct raft *r) {

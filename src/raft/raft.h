@@ -47,7 +47,8 @@ struct raft_entry {
 enum raft_member_flags {
     RAFT_MEMBER_VOTER = 1 << 0,     /* votes in the current (incoming) configuration */
     RAFT_MEMBER_VOTER_OLD = 1 << 1, /* votes in the outgoing one; set only while joint */
-    RAFT_MEMBER_LEARNER = 1 << 2,   /* receives the log, never votes */
+    /* Receives the log, never votes. With VOTER_OLD: a voter that the open change demotes. */
+    RAFT_MEMBER_LEARNER = 1 << 2,
     /* Learner that the leader makes a voter once it has caught up (node/membership.c acts on it;
      * raft only carries it, so that the next leader goes on). */
     RAFT_MEMBER_PROMOTE = 1 << 3,
@@ -72,6 +73,42 @@ struct bytes *raft_config_encode(const struct raft_config *c) _must_check_;
 int raft_config_decode(struct slice data, struct raft_config *ret,
                        struct errtext *reterr) _must_check_;
 const struct raft_member *raft_config_find(const struct raft_config *c, uint64_t id);
+
+/* ---- changing a configuration (dissertation 4, section 6) -------------------------------------
+ *
+ * Pure functions: 0 with the changed configuration in *ret (which may be @c itself), or ERR_CONFIG
+ * with the reason in words and *ret untouched. All but raft_config_leave_joint() and
+ * raft_config_set_address() refuse a joint @c: one change at a time. */
+
+/* A new member as a learner; @promote: with RAFT_MEMBER_PROMOTE and @replaces (0 = none). */
+int raft_config_add_learner(const struct raft_config *c, uint64_t id, const char *address,
+                            bool promote, uint64_t replaces, struct raft_config *ret,
+                            struct errtext *reterr) _must_check_;
+/* A learner leaves. A voter must leave through a joint configuration. */
+int raft_config_remove_learner(const struct raft_config *c, uint64_t id, struct raft_config *ret,
+                               struct errtext *reterr) _must_check_;
+int raft_config_set_address(const struct raft_config *c, uint64_t id, const char *address,
+                            struct raft_config *ret, struct errtext *reterr) _must_check_;
+/* Wish that a learner becomes a voter (@promote, in place of @replaces or 0), or take the wish
+ * back. */
+int raft_config_set_promote(const struct raft_config *c, uint64_t id, bool promote,
+                            uint64_t replaces, struct raft_config *ret,
+                            struct errtext *reterr) _must_check_;
+/* Joint configuration from the present voters to exactly @voters, all of them members. Voters that
+ * are not among them become learners (@keep) or leave, once the joint configuration is left.
+ * ERR_CONFIG also when these are the voters already. */
+int raft_config_enter_joint(const struct raft_config *c, const uint64_t *voters, size_t count,
+                            bool keep, struct raft_config *ret,
+                            struct errtext *reterr) _must_check_;
+/* The configuration to which a joint one leads. */
+int raft_config_leave_joint(const struct raft_config *c, struct raft_config *ret,
+                            struct errtext *reterr) _must_check_;
+/* What RAFT_EV_PROPOSE demands of a CONFIG entry: @to is well-formed and may follow @from at once.
+ * Voters change only by entering a joint configuration whose outgoing half is exactly @from's
+ * voters, and a joint one is followed only by itself with other addresses or by what it leads to.
+ * 0; ERR_CONFIG. */
+int raft_config_check_change(const struct raft_config *from, const struct raft_config *to,
+                             struct errtext *reterr) _must_check_;
 
 /* ---- messages ------------------------------------------------------------------------------- */
 
@@ -125,16 +162,16 @@ struct raft_message {
 /* ---- events in ------------------------------------------------------------------------------ */
 
 enum raft_event_type {
-    RAFT_EV_TIMEOUT = 1,  /* raft_deadline() has been reached (harmless earlier) */
-    RAFT_EV_MESSAGE,      /* a peer's message; bytes were checked, content is not trusted */
-    RAFT_EV_PERSISTED,    /* all persist batches up to seq are durable */
-    RAFT_EV_APPLIED,      /* the caller has applied up to index */
-    RAFT_EV_PROPOSE,      /* append entries (leader only) */
-    RAFT_EV_READ,         /* start a linearizable read, see effects.reads */
-    RAFT_EV_TRANSFER,     /* hand leadership to a peer */
-    RAFT_EV_LOADED,       /* old entries read from disk, see effects.loads */
-    RAFT_EV_CAMPAIGN,     /* start an election now, without PreVote (tests) */
-    RAFT_EV_UNREACHABLE,  /* the link to a peer broke: what was in flight is lost */
+    RAFT_EV_TIMEOUT = 1,   /* raft_deadline() has been reached (harmless earlier) */
+    RAFT_EV_MESSAGE,       /* a peer's message; bytes were checked, content is not trusted */
+    RAFT_EV_PERSISTED,     /* all persist batches up to seq are durable */
+    RAFT_EV_APPLIED,       /* the caller has applied up to index */
+    RAFT_EV_PROPOSE,       /* append entries (leader only) */
+    RAFT_EV_READ,          /* start a linearizable read, see effects.reads */
+    RAFT_EV_TRANSFER,      /* hand leadership to a peer */
+    RAFT_EV_LOADED,        /* old entries read from disk, see effects.loads */
+    RAFT_EV_CAMPAIGN,      /* start an election now, without PreVote (tests) */
+    RAFT_EV_UNREACHABLE,   /* the link to a peer broke: what was in flight is lost */
     RAFT_EV_SPREAD_COMMIT, /* leader with lazy_commit: followers must learn the commit index now */
     RAFT_EV_COMPACTED,     /* entries up to index are gone from the disk: a snapshot covers them */
     RAFT_EV_SNAPSHOT_FAILED, /* leader: the transfer to a peer ended without success; probe again */
@@ -154,10 +191,14 @@ struct raft_event {
         } propose;
         uint64_t read_context; /* chosen by the caller, unique in this node's life, > 0 */
         uint64_t transfer_to;  /* 0 = the most caught-up voter */
-        uint64_t unreachable;  /* node id */
+        /* Node id. A peer in RAFT_SNAPSHOT keeps session and state: the transfer has a connection
+         * of its own, may go on where it was, and its failure is reported separately. */
+        uint64_t unreachable;
         struct {
             uint64_t peer;
-            uint64_t prev_term; /* term of entry (entries[0].index - 1), 0 for index 0 */
+            /* Term of entry (entries[0].index - 1), 0 for index 0. Not looked at when that entry is
+             * the last compacted one, whose term raft knows. */
+            uint64_t prev_term;
             const struct raft_entry *entries; /* referenced; count 0 = could not be read */
             size_t count;
         } loaded;
@@ -166,6 +207,10 @@ struct raft_event {
             uint64_t term;  /* its term */
         } compacted;
         uint64_t snapshot_failed; /* peer */
+        /* Refused: another term's leader, or not newer than the commit index; also not needed when
+         * the log here has the entry (index, index_term): then all before it is as the leader has
+         * it, what follows may have been acknowledged and stays, and the commit index moves there.
+         */
         struct {
             uint64_t leader;  /* who sent it, */
             uint64_t term;    /* in which term, */
@@ -186,11 +231,15 @@ struct raft_hard_state {
 };
 
 enum raft_propose_result {
-    RAFT_PROPOSE_NONE,        /* the event was no proposal */
-    RAFT_PROPOSE_ACCEPTED,    /* all entries appended at propose_first_index .. */
-    RAFT_PROPOSE_NOT_LEADER,  /* nothing appended; leader hint in raft_leader() */
-    RAFT_PROPOSE_FULL,        /* uncommitted bound reached; nothing appended; retry after commits */
-    RAFT_PROPOSE_TRANSFERRING /* leadership is being handed over; nothing appended */
+    RAFT_PROPOSE_NONE,       /* the event was no proposal */
+    RAFT_PROPOSE_ACCEPTED,   /* all entries appended at propose_first_index .. */
+    RAFT_PROPOSE_NOT_LEADER, /* nothing appended; leader hint in raft_leader() */
+    /* Uncommitted bound reached, or a CONFIG entry while another is not committed or before this
+     * leader's term has a commit (M26); nothing appended; retry after commits. */
+    RAFT_PROPOSE_FULL,
+    RAFT_PROPOSE_TRANSFERRING, /* leadership is being handed over; nothing appended */
+    /* A CONFIG entry that raft_config_check_change() refuses, or two of them; nothing appended. */
+    RAFT_PROPOSE_BAD_CONFIG
 };
 
 struct raft_read {
@@ -268,16 +317,20 @@ struct raft_options {
      * a message of its own (and its answer): see RAFT_EV_SPREAD_COMMIT. */
     bool lazy_commit;
     /* > 0: a leader whose own disk has not answered for so long hands leadership to the most
-     * caught-up voter, or steps down when none is near (W17). 0 = never. Default 2 x election max.
-     */
+     * caught-up voter, and steps down when that has not helped after as long again (W17); a node
+     * with such a disk does not campaign. 0 = never. RAFT_DISK_STALL_AUTO (the default):
+     * 2 x election_timeout_max_ns. */
     uint64_t disk_stall_ns;
     /* Answer reads without a round while a quorum has answered a round begun less than
      * election_timeout_min * (1 - lease_drift) ago. Off by default (R16): it trusts that monotonic
      * clocks of two nodes differ by less than lease_drift_ppm. Void from the moment leadership is
-     * being handed over. */
+     * being handed over. All nodes must have it on or off alike, and @now of a step with
+     * RAFT_EV_READ must have been read after the read arrived. */
     bool lease_reads;
-    uint32_t lease_drift_ppm; /* default 10,000 = 1% */
+    uint32_t lease_drift_ppm; /* default 10,000 = 1%; < 1,000,000 */
 };
+
+#define RAFT_DISK_STALL_AUTO UINT64_MAX
 
 void raft_options_default(struct raft_options *o, uint64_t id, uint64_t seed);
 
@@ -334,6 +387,11 @@ uint64_t raft_durable_index(const struct raft *r);
 uint64_t raft_first_in_memory(const struct raft *r); /* last + 1 when the tail is empty */
 const struct raft_config *raft_config_latest(const struct raft *r);
 uint64_t raft_config_latest_index(const struct raft *r);
+/* The newest one whose entry is known committed: a change is open while it is joint or its index is
+ * not raft_config_latest_index(). */
+const struct raft_config *raft_config_committed(const struct raft *r);
+uint64_t raft_config_committed_index(const struct raft *r);
+uint64_t raft_compacted_index(const struct raft *r); /* 0 = nothing is gone */
 /* True for a leader that has committed an entry of its own term. */
 bool raft_leader_ready(const struct raft *r);
 /* Borrowed until the next step; NULL outside [raft_first_in_memory, raft_last_index]. */

@@ -21,6 +21,8 @@
 #define RAFT_AFTER_NEWEST UINT64_MAX
 /* RAFT_MSG_VOTE_REQ context: started by TIMEOUT_NOW. */
 #define RAFT_CONTEXT_TRANSFER 1
+/* Rounds whose beginning a leader remembers; an answer to an older one gives no lease. */
+#define RAFT_ROUNDS_MAX 64
 
 enum raft_ballot { RAFT_BALLOT_NONE, RAFT_BALLOT_GRANTED, RAFT_BALLOT_REJECTED };
 
@@ -33,7 +35,9 @@ struct raft_config_at {
 /* A batch that the caller was told to persist and has not reported durable yet. */
 struct raft_batch {
     uint64_t seq;
-    uint64_t last; /* log last index when it is durable; lowered by later truncations */
+    uint64_t last;      /* log last index when it is durable; lowered by later truncations */
+    uint64_t installed; /* it begins with the switch to a snapshot of this index; 0 = it does not */
+    struct mono at;     /* when the caller was told */
 };
 
 struct raft_inflight {
@@ -43,14 +47,21 @@ struct raft_inflight {
 
 /* What the leader knows of one member. States:
  *
- *            accepted answer                        (snapshots: no edge leads there yet)
- *     PROBE ------------------> REPLICATE           SNAPSHOT
- *       ^                          |
- *       +--------------------------+
- *        reject, link broken, entries unreadable
+ *            accepted answer
+ *     PROBE ------------------> REPLICATE <-----------------------------+
+ *      | ^                         |                                    |
+ *      | +-------------------------+                                    |
+ *      | |  reject, link broken, entries unreadable or gone             |
+ *      | |                                                              |
+ *      | +------------ transfer failed ----------- SNAPSHOT ------------+
+ *      |                                             ^   match reaches what is not gone
+ *      +---------------------------------------------+
+ *        refused where all that could be sent before is gone
  *
  * PROBE: the follower's log is not known; one message at a time. REPLICATE: it is known to match up
- * to @match, and @next runs ahead optimistically inside the window. */
+ * to @match, and @next runs ahead optimistically inside the window. SNAPSHOT: no entries are sent;
+ * entered only by a refusal, never by a guess, because a transfer is expensive: when @next is gone,
+ * the oldest place that is not is probed first. */
 struct raft_peer {
     uint64_t id;
     enum raft_progress_state state;
@@ -71,6 +82,12 @@ struct raft_peer {
     size_t inflight_head;
     size_t inflight_count;
     size_t inflight_bytes;
+};
+
+/* A round of heartbeats and when its first one could have left. */
+struct raft_round {
+    uint64_t round; /* 0 = none */
+    struct mono begun;
 };
 
 /* A read waiting for confirmation. On a leader @round is the heartbeat round that confirms it (0:
@@ -101,6 +118,13 @@ struct raft {
     uint64_t apply_index; /* newest one handed out */
     struct mono election_deadline;
     struct mono leader_contact;
+    /* lease_reads: no vote before this (a message of a leader, or the start of this life, which
+     * may have forgotten one, is too near). */
+    struct mono no_vote_before;
+
+    /* The last entry that is gone from the disk. */
+    uint64_t compacted_index;
+    uint64_t compacted_term;
 
     /* Configurations: [0] is the newest one that is committed (or the start), the rest are above
      * the commit index. The last one is in force (section 6: used as soon as it is in the log). */
@@ -133,6 +157,9 @@ struct raft {
     uint64_t transfer_to;        /* 0 = none */
     bool transfer_sent;
     struct mono transfer_deadline;
+    /* lease_reads: rounds up to this one give no lease; UINT64_MAX: none in this leadership. */
+    uint64_t lease_floor;
+    struct raft_round rounds[RAFT_ROUNDS_MAX]; /* round n at [n % RAFT_ROUNDS_MAX] */
 
     /* Reads: FIFO in [reads_head, reads_head + reads_count). */
     struct raft_pending_read *reads; /* owned */
@@ -151,6 +178,7 @@ struct raft {
     bool hard_state_dirty;
     uint64_t append_first; /* 0 = nothing appended */
     uint64_t truncate_from;
+    struct raft_snapshot_wanted snapshots[RAFT_NODES_MAX];
     struct raft_message *messages; /* owned */
     size_t messages_cap;
     struct raft_read *answers; /* owned */
@@ -180,9 +208,28 @@ bool raft_config_is_voter(const struct raft_config *c, uint64_t id);
 uint64_t raft_config_quorum_value(const struct raft_config *c, const uint64_t *values);
 /* Put the configuration of entry @index in force / forget those from @from on / forget the ones
  * that a newer committed one replaced. */
+/* Well-formed in itself; the reason in @reterr when not. */
+bool raft_config_valid(const struct raft_config *c, struct errtext *reterr);
 void raft_config_push(struct raft *r, uint64_t index, const struct raft_config *c);
 void raft_config_rollback(struct raft *r, uint64_t from);
-void raft_config_committed(struct raft *r);
+void raft_config_settle(struct raft *r);
+/* After an installed snapshot: only this one, committed at @index. */
+void raft_config_replace(struct raft *r, uint64_t index, const struct raft_config *c);
+/* A member is a voter, a voter on the way out (perhaps to a learner), or a learner (perhaps with
+ * the wish to be promoted). */
+static inline bool raft_config_flags_valid(uint32_t flags) {
+    switch (flags) {
+    case RAFT_MEMBER_VOTER:
+    case RAFT_MEMBER_VOTER_OLD:
+    case RAFT_MEMBER_VOTER | RAFT_MEMBER_VOTER_OLD:
+    case RAFT_MEMBER_VOTER_OLD | RAFT_MEMBER_LEARNER:
+    case RAFT_MEMBER_LEARNER:
+    case RAFT_MEMBER_LEARNER | RAFT_MEMBER_PROMOTE:
+        return true;
+    default:
+        return false;
+    }
+}
 
 /* ---- progress.c ----------------------------------------------------------------------------- */
 
@@ -192,6 +239,8 @@ void raft_progress_rebuild(struct raft *r);
 struct raft_peer *raft_progress_find(struct raft *r, uint64_t id);
 void raft_progress_to_probe(struct raft_peer *p);
 void raft_progress_to_replicate(struct raft *r, struct raft_peer *p);
+/* All that could be sent before @next is gone: ask the caller for a snapshot. */
+void raft_progress_to_snapshot(struct raft *r, struct raft_peer *p);
 bool raft_progress_window_full(const struct raft *r, const struct raft_peer *p);
 void raft_progress_sent(struct raft *r, struct raft_peer *p, uint64_t last, size_t bytes);
 /* The peer has everything up to @match. True when that is news. */
@@ -211,6 +260,8 @@ void raft_election_persisted(struct raft *r);
 void raft_election_timeout(struct raft *r);
 /* A leader was heard from within the minimum election timeout (or is this node). */
 bool raft_election_in_lease(const struct raft *r);
+/* lease_reads: somebody may be answering reads because this node will not vote yet. */
+bool raft_election_vote_blocked(const struct raft *r);
 /* The candidate's log is at least as up to date as ours (5.4.1). */
 bool raft_election_up_to_date(const struct raft *r, uint64_t index, uint64_t term);
 
@@ -227,6 +278,34 @@ void raft_replication_unreachable(struct raft *r, uint64_t id);
 /* End of a leader's step: what each peer gets now. */
 void raft_replication_flush(struct raft *r);
 uint64_t raft_replication_uncommitted(const struct raft *r);
+/* After the match of @p has grown by an answer of the peer. */
+void raft_replication_advanced(struct raft *r, struct raft_peer *p);
+
+/* ---- snapshot.c ----------------------------------------------------------------------------- */
+
+void raft_snapshot_compacted(struct raft *r, uint64_t index, uint64_t term);
+void raft_snapshot_failed(struct raft *r, uint64_t peer);
+void raft_snapshot_install(struct raft *r, const struct raft_event *ev);
+/* Index of the newest snapshot that is being made the state; 0 = none. */
+uint64_t raft_snapshot_pending(const struct raft *r);
+
+/* ---- disk_stall.c --------------------------------------------------------------------------- */
+
+/* The disk has not answered for options.disk_stall_ns. */
+bool raft_disk_stalled(const struct raft *r);
+/* Leader: hand over or step down. */
+void raft_disk_stall_timeout(struct raft *r);
+/* Leader: when raft_disk_stall_timeout() has something to do. */
+struct mono raft_disk_stall_deadline(const struct raft *r);
+
+/* ---- lease.c -------------------------------------------------------------------------------- */
+
+/* Leader: round r->read_round begins now. */
+void raft_lease_round(struct raft *r);
+/* Leader: only rounds begun from now on count. */
+void raft_lease_void(struct raft *r);
+/* Leader: a read may be answered at once, given that rounds up to @confirmed have a quorum. */
+bool raft_lease_valid(const struct raft *r, uint64_t confirmed);
 
 /* ---- read_index.c --------------------------------------------------------------------------- */
 
@@ -246,6 +325,8 @@ void raft_read_index_fail_all(struct raft *r);
 /* ---- transfer.c ----------------------------------------------------------------------------- */
 
 void raft_transfer_start(struct raft *r, uint64_t to);
+/* The reachable voter that has most of the log; 0 = none. */
+uint64_t raft_transfer_best(const struct raft *r);
 void raft_transfer_progress(struct raft *r);
 void raft_transfer_timeout(struct raft *r);
 void raft_transfer_abort(struct raft *r);
@@ -261,6 +342,7 @@ void raft_recv_vote_req(struct raft *r, const struct raft_message *m);
 void raft_recv_vote_resp(struct raft *r, const struct raft_message *m);
 void raft_recv_append_req(struct raft *r, const struct raft_message *m);
 void raft_recv_append_resp(struct raft *r, const struct raft_message *m);
+void raft_recv_snapshot_resp(struct raft *r, const struct raft_message *m);
 void raft_recv_heartbeat_req(struct raft *r, const struct raft_message *m);
 void raft_recv_heartbeat_resp(struct raft *r, const struct raft_message *m);
 void raft_recv_timeout_now(struct raft *r, const struct raft_message *m);
@@ -276,6 +358,10 @@ void raft_effects_finish(struct raft *r);
 void raft_effects_send(struct raft *r, struct raft_message m);
 void raft_effects_read(struct raft *r, uint64_t context, bool ok, uint64_t index);
 void raft_effects_load(struct raft *r, uint64_t peer, uint64_t first_index);
+void raft_effects_snapshot(struct raft *r, const struct raft_peer *p);
+/* The log begins anew after (index, term), the commit index: in memory now, on disk with this
+ * step's batch. */
+void raft_effects_install(struct raft *r, uint64_t index, uint64_t term);
 /* Cut the log from @from on, here and in what is counted as durable. */
 void raft_effects_truncate(struct raft *r, uint64_t from);
 void raft_effects_persisted(struct raft *r, uint64_t seq);

@@ -106,6 +106,17 @@ void raft_read_index_start(struct raft *r, uint64_t context) {
         new_request(r);
 }
 
+static uint64_t confirmed_round(const struct raft *r) {
+    const struct raft_config *c = raft_config_current(r);
+    uint64_t rounds[RAFT_NODES_MAX];
+
+    ASSERT(r->role == RAFT_LEADER);
+    ASSERT(r->peers_count == c->count);
+    for (size_t i = 0; i < c->count; i++)
+        rounds[i] = r->peers[i].id == r->options.id ? r->read_round : r->peers[i].acked_round;
+    return raft_config_quorum_value(c, rounds);
+}
+
 void raft_read_index_add(struct raft *r, uint64_t from, uint64_t context) {
     struct raft_pending_read *p;
     bool ready = raft_leader_ready(r);
@@ -117,6 +128,10 @@ void raft_read_index_add(struct raft *r, uint64_t from, uint64_t context) {
         answer(r, from, context, false, 0);
         return;
     }
+    if (ready && raft_lease_valid(r, confirmed_round(r))) {
+        answer(r, from, context, true, r->commit);
+        return;
+    }
     p = pending_push(r);
     if (!p)
         return;
@@ -126,17 +141,6 @@ void raft_read_index_add(struct raft *r, uint64_t from, uint64_t context) {
                                     .round = ready ? r->read_round + 1 : 0};
     if (ready)
         raft_read_index_progress(r);
-}
-
-static uint64_t confirmed_round(const struct raft *r) {
-    const struct raft_config *c = raft_config_current(r);
-    uint64_t rounds[RAFT_NODES_MAX];
-
-    ASSERT(r->role == RAFT_LEADER);
-    ASSERT(r->peers_count == c->count);
-    for (size_t i = 0; i < c->count; i++)
-        rounds[i] = r->peers[i].id == r->options.id ? r->read_round : r->peers[i].acked_round;
-    return raft_config_quorum_value(c, rounds);
 }
 
 void raft_read_index_progress(struct raft *r) {
@@ -156,6 +160,7 @@ void raft_read_index_progress(struct raft *r) {
             return;
         ASSERT(r->reads[r->reads_head].round == r->read_round + 1);
         r->read_round++;
+        raft_lease_round(r);
         r->heartbeat_due = true;
     }
 }
@@ -173,8 +178,14 @@ void raft_read_index_ready(struct raft *r) {
 void raft_read_index_join_heartbeat(struct raft *r) {
     ASSERT(r->role == RAFT_LEADER);
     ASSERT(r->reads_head + r->reads_count <= r->reads_cap);
-    if (r->reads_count > 0 && r->reads[r->reads_head + r->reads_count - 1].round > r->read_round)
+    /* A lease lives on a new round with every heartbeat; reads of the next round are just those
+     * that it confirms. */
+    if (r->options.lease_reads ||
+        (r->reads_count > 0 &&
+         r->reads[r->reads_head + r->reads_count - 1].round > r->read_round)) {
         r->read_round++;
+        raft_lease_round(r);
+    }
 }
 
 void raft_read_index_retry(struct raft *r) {

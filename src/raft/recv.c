@@ -26,7 +26,7 @@ static bool newer_term(struct raft *r, const struct raft_message *m) {
     if (m->type == RAFT_MSG_PRE_VOTE_REQ)
         return !raft_election_in_lease(r);
     if (m->type == RAFT_MSG_VOTE_REQ && m->context != RAFT_CONTEXT_TRANSFER &&
-        raft_election_in_lease(r))
+        (raft_election_in_lease(r) || raft_election_vote_blocked(r)))
         return false;
     if (m->type == RAFT_MSG_PRE_VOTE_RESP && !m->reject)
         return true; /* granted for the term that we asked for, nobody is there yet */
@@ -80,6 +80,7 @@ bool raft_recv_follow(struct raft *r, const struct raft_message *m) {
     if (r->role != RAFT_FOLLOWER || r->leader == 0)
         raft_become_follower(r, r->term, m->from);
     r->leader_contact = r->now;
+    r->no_vote_before = mono_add_ns(r->now, r->options.election_timeout_min_ns);
     raft_election_reset_timer(r);
     raft_read_index_retry(r);
     ASSERT(r->role == RAFT_FOLLOWER);
@@ -131,6 +132,8 @@ void raft_recv(struct raft *r, const struct raft_message *m) {
         raft_recv_read_index_resp(r, m);
         break;
     case RAFT_MSG_SNAPSHOT_RESP:
+        raft_recv_snapshot_resp(r, m);
+        break;
     case RAFT_MSG_TYPE_MAX:
         break;
     }

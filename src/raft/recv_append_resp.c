@@ -32,6 +32,8 @@ static void rejected(struct raft *r, struct raft_peer *p, const struct raft_mess
         ASSERT(next < p->next);
         p->next = next;
         p->probe_sent = false;
+        if (p->next <= r->compacted_index)
+            raft_progress_to_snapshot(r, p);
         return;
     }
     if (m->log_index >= p->next)
@@ -48,11 +50,8 @@ static void accepted(struct raft *r, struct raft_peer *p, const struct raft_mess
     news = raft_progress_acked(r, p, m->match);
     if (p->state == RAFT_PROBE && p->probe_sent && m->match == p->match)
         raft_progress_to_replicate(r, p);
-    if (!news)
-        return;
-    raft_replication_maybe_commit(r);
-    if (r->role == RAFT_LEADER)
-        raft_transfer_progress(r);
+    if (news)
+        raft_replication_advanced(r, p);
 }
 
 void raft_recv_append_resp(struct raft *r, const struct raft_message *m) {

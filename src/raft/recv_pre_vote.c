@@ -12,7 +12,7 @@ void raft_recv_pre_vote_req(struct raft *r, const struct raft_message *m) {
     ASSERT(m->type == RAFT_MSG_PRE_VOTE_REQ);
     ASSERT(m->term >= r->term);
 
-    if (raft_election_in_lease(r))
+    if (raft_election_in_lease(r) || raft_election_vote_blocked(r))
         return;
     /* For a newer term our vote in this one does not matter. */
     grant = m->term > r->term || r->vote == m->from || (r->vote == 0 && r->leader == 0);

@@ -8,7 +8,7 @@ void raft_recv_timeout_now(struct raft *r, const struct raft_message *m) {
     ASSERT(m->term == r->term);
 
     if (r->role != RAFT_FOLLOWER || m->from != r->leader ||
-        !raft_config_is_voter(raft_config_current(r), r->options.id))
+        !raft_config_is_voter(raft_config_current(r), r->options.id) || raft_disk_stalled(r))
         return;
     raft_election_campaign(r, true);
 }

@@ -15,6 +15,7 @@ void raft_recv_vote_req(struct raft *r, const struct raft_message *m) {
 
     grant = r->vote == m->from || (r->vote == 0 && r->leader == 0);
     grant = grant && raft_election_up_to_date(r, m->log_index, m->log_term);
+    grant = grant && (m->context == RAFT_CONTEXT_TRANSFER || !raft_election_vote_blocked(r));
     if (grant) {
         if (r->vote == 0)
             raft_effects_hard_state(r, r->term, m->from);

@@ -55,18 +55,34 @@ static bool propose_fits(const struct raft *r, const struct raft_entry *entries,
 }
 
 /* At most one configuration change at a time, and only by a leader that has committed an entry of
- * its term (M26). Until then the proposal has to come again. */
-static bool propose_config_allowed(const struct raft *r, const struct raft_entry *entries,
-                                   size_t count) {
-    size_t configs = 0;
+ * its term (M26). Until then the proposal has to come again. A change that may not follow the
+ * present configuration is refused for good. */
+static enum raft_propose_result propose_config(struct raft *r, const struct raft_entry *entries,
+                                               size_t count) {
+    const struct raft_entry *change = NULL;
+    struct raft_config to;
+    int rc;
 
     ASSERT(r->role == RAFT_LEADER);
-    for (size_t i = 0; i < count; i++)
-        configs += entries[i].type == RAFT_ENTRY_CONFIG ? 1 : 0;
-    if (configs == 0)
-        return true;
-    return configs == 1 && raft_leader_ready(r) &&
-           r->configs[r->configs_count - 1].index <= r->commit;
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].type != RAFT_ENTRY_CONFIG)
+            continue;
+        if (change)
+            return RAFT_PROPOSE_BAD_CONFIG;
+        change = &entries[i];
+    }
+    if (!change)
+        return RAFT_PROPOSE_ACCEPTED;
+    if (!raft_leader_ready(r) || r->configs[r->configs_count - 1].index > r->commit)
+        return RAFT_PROPOSE_FULL;
+    rc = raft_config_decode(bytes_slice(change->data), &to, NULL);
+    if (rc == -ENOMEM) {
+        raft_fail(r, rc);
+        return RAFT_PROPOSE_NONE;
+    }
+    if (rc < 0 || raft_config_check_change(raft_config_current(r), &to, NULL) < 0)
+        return RAFT_PROPOSE_BAD_CONFIG;
+    return RAFT_PROPOSE_ACCEPTED;
 }
 
 void raft_replication_propose(struct raft *r, const struct raft_entry *entries, size_t count) {
@@ -81,11 +97,11 @@ void raft_replication_propose(struct raft *r, const struct raft_entry *entries, 
         r->effects.propose_result = RAFT_PROPOSE_TRANSFERRING;
         return;
     }
-    if (!propose_fits(r, entries, count) || !propose_config_allowed(r, entries, count)) {
+    r->effects.propose_result = propose_config(r, entries, count);
+    if (r->effects.propose_result == RAFT_PROPOSE_ACCEPTED && !propose_fits(r, entries, count))
         r->effects.propose_result = RAFT_PROPOSE_FULL;
+    if (r->effects.propose_result != RAFT_PROPOSE_ACCEPTED)
         return;
-    }
-    r->effects.propose_result = RAFT_PROPOSE_ACCEPTED;
     r->effects.propose_first_index = raft_log_last_index(&r->log) + 1;
     r->effects.propose_term = r->term;
     for (size_t i = 0; i < count; i++)
@@ -97,7 +113,19 @@ void raft_replication_set_commit(struct raft *r, uint64_t commit) {
     if (commit <= r->commit)
         return; /* never backwards (M2) */
     r->commit = commit;
-    raft_config_committed(r);
+    raft_config_settle(r);
+}
+
+/* Section 6: a leader outside the new configuration "steps down once it has committed" it. The
+ * voter that has most of the log need not wait for its timer (dissertation 4.2.2: such a leader
+ * hands over). It has all that is committed, or another one has not and refuses it its vote. */
+static void leave_office(struct raft *r) {
+    uint64_t to = raft_transfer_best(r);
+
+    ASSERT(r->role == RAFT_LEADER);
+    if (to != 0)
+        raft_effects_send(r, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .to = to});
+    raft_become_follower(r, r->term, 0);
 }
 
 /* Figure 2: "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and
@@ -122,10 +150,19 @@ void raft_replication_maybe_commit(struct raft *r) {
     raft_replication_set_commit(r, n);
     if (!was_ready && raft_leader_ready(r))
         raft_read_index_ready(r);
-    /* Section 6: a leader outside the new configuration "steps down once it has committed" it. */
     if (!raft_config_is_voter(raft_config_current(r), r->options.id) &&
         r->configs[r->configs_count - 1].index <= r->commit)
-        raft_become_follower(r, r->term, 0);
+        leave_office(r);
+}
+
+void raft_replication_advanced(struct raft *r, struct raft_peer *p) {
+    ASSERT(r->role == RAFT_LEADER);
+    /* Whatever filled the hole: a transfer that is still under way is not needed any more. */
+    if (p->state == RAFT_SNAPSHOT && p->match >= r->compacted_index)
+        raft_progress_to_replicate(r, p);
+    raft_replication_maybe_commit(r);
+    if (r->role == RAFT_LEADER)
+        raft_transfer_progress(r);
 }
 
 /* Dissertation 6.2: "a leader steps down if an election timeout elapses without a successful round
@@ -154,6 +191,9 @@ void raft_replication_timeout(struct raft *r) {
     if (r->role != RAFT_LEADER)
         return;
     raft_transfer_timeout(r);
+    raft_disk_stall_timeout(r);
+    if (r->role != RAFT_LEADER)
+        return;
     if (mono_reached(r->now, r->heartbeat_deadline)) {
         raft_read_index_join_heartbeat(r);
         r->heartbeat_due = true;
@@ -244,6 +284,13 @@ static void flush_peer(struct raft *r, struct raft_peer *p) {
 
     if (p->state == RAFT_SNAPSHOT || p->load_pending)
         return;
+    if (p->next <= r->compacted_index) {
+        if (p->state == RAFT_PROBE && p->probe_sent)
+            return;
+        /* Gone, here at least. The follower says whether it needs it (struct raft_peer). */
+        raft_progress_to_probe(p);
+        p->next = r->compacted_index + 1;
+    }
     if (p->stalled && !p->sent) {
         send_stall_probe(r, p);
         return;
@@ -321,8 +368,18 @@ static size_t loaded_usable(const struct raft *r, const struct raft_entry *entri
     return n;
 }
 
+/* Tried again when the peer answers a heartbeat, not in a tight loop. */
+static void load_failed(struct raft *r, struct raft_peer *p) {
+    ASSERT(!p->load_pending);
+    if (p->state == RAFT_REPLICATE)
+        raft_progress_to_probe(p);
+    p->probe_sent = true;
+    p->probe_at = r->now;
+}
+
 void raft_replication_loaded(struct raft *r, const struct raft_event *ev) {
     const struct raft_entry *entries = ev->loaded.entries;
+    uint64_t prev_term = ev->loaded.prev_term;
     struct raft_peer *p;
     size_t bytes;
     size_t n;
@@ -337,17 +394,20 @@ void raft_replication_loaded(struct raft *r, const struct raft_event *ev) {
         return;
     p->load_pending = false;
     if (ev->loaded.count == 0) {
-        /* Tried again when the peer answers a heartbeat, not in a tight loop. */
-        raft_progress_to_probe(p);
-        p->probe_sent = true;
-        p->probe_at = r->now;
+        load_failed(r, p);
         return;
     }
+    if (p->next - 1 == r->compacted_index)
+        prev_term = r->compacted_term;
     if (entries[0].index != p->next || p->state == RAFT_SNAPSHOT ||
         (p->state == RAFT_PROBE && p->probe_sent))
         return; /* progress has moved meanwhile */
+    if (p->next <= r->compacted_index) {
+        load_failed(r, p); /* gone meanwhile; maybe the term before it, too */
+        return;
+    }
     n = loaded_usable(r, entries, ev->loaded.count, p->next, &bytes);
-    if (n == 0 || (p->next > 1) != (ev->loaded.prev_term > 0)) {
+    if (n == 0 || (p->next > 1) != (prev_term > 0)) {
         raft_fail(r, ERR_CORRUPT);
         return;
     }
@@ -362,5 +422,5 @@ void raft_replication_loaded(struct raft *r, const struct raft_event *ev) {
             (void) bytes_ref(entries[i].data);
         r->loaded_count++;
     }
-    send_append(r, p, ev->loaded.prev_term, r->loaded, n, bytes);
+    send_append(r, p, prev_term, r->loaded, n, bytes);
 }

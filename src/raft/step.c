@@ -28,12 +28,13 @@ static void on_applied(struct raft *r, uint64_t index) {
     r->applied = index;
     if (r->applied > kept && r->applied - kept > r->log.prev_index)
         raft_log_trim(&r->log, r->applied - kept);
-    ASSERT(r->log.prev_index <= r->applied);
+    ASSERT(r->log.prev_index <= MAX(r->applied, raft_snapshot_pending(r)));
 }
 
 static void on_campaign(struct raft *r) {
     ASSERT(r->failed == 0);
-    if (r->role != RAFT_LEADER && raft_config_is_voter(raft_config_current(r), r->options.id))
+    if (r->role != RAFT_LEADER && raft_config_is_voter(raft_config_current(r), r->options.id) &&
+        !raft_election_vote_blocked(r))
         raft_election_campaign(r, false);
 }
 
@@ -74,8 +75,13 @@ static void dispatch(struct raft *r, const struct raft_event *ev) {
         r->commit_wanted = r->commit;
         break;
     case RAFT_EV_COMPACTED:
+        raft_snapshot_compacted(r, ev->compacted.index, ev->compacted.term);
+        break;
     case RAFT_EV_SNAPSHOT_FAILED:
+        raft_snapshot_failed(r, ev->snapshot_failed);
+        break;
     case RAFT_EV_INSTALL:
+        raft_snapshot_install(r, ev);
         break;
     }
 }
@@ -116,8 +122,10 @@ struct mono raft_deadline(const struct raft *r) {
     ASSERT(r);
     if (r->role != RAFT_LEADER)
         return r->election_deadline;
-    if (r->peers_count <= 1)
-        return MONO_NEVER; /* nobody to send heartbeats to, nobody to lose */
+    /* Nobody to send heartbeats to, nobody to lose. (A leader on its way out is no member.) */
+    if (r->peers_count == 0 || (r->peers_count == 1 && r->peers[0].id == r->options.id))
+        return MONO_NEVER;
     d = mono_min(r->heartbeat_deadline, r->quorum_deadline);
+    d = mono_min(d, raft_disk_stall_deadline(r));
     return r->transfer_to != 0 ? mono_min(d, r->transfer_deadline) : d;
 }

@@ -7,7 +7,7 @@
 #include "raft/raft_internal.h"
 
 /* The reachable voter that has most of the log; the lowest id of equals. 0 = none. */
-static uint64_t best_target(const struct raft *r) {
+uint64_t raft_transfer_best(const struct raft *r) {
     const struct raft_config *c = raft_config_current(r);
     const struct raft_peer *best = NULL;
 
@@ -31,13 +31,14 @@ void raft_transfer_start(struct raft *r, uint64_t to) {
     if (r->role != RAFT_LEADER)
         return;
     if (to == 0)
-        to = best_target(r);
+        to = raft_transfer_best(r);
     m = raft_config_find(raft_config_current(r), to);
     if (!m || !(m->flags & RAFT_MEMBER_VOTER) || to == r->options.id || to == r->transfer_to)
         return;
     ASSERT(raft_progress_find(r, to));
     r->transfer_to = to;
     r->transfer_sent = false;
+    raft_lease_void(r);
     r->transfer_deadline = mono_add_ns(r->now, r->options.election_timeout_max_ns);
     raft_transfer_progress(r);
 }
@@ -57,6 +58,8 @@ void raft_transfer_progress(struct raft *r) {
         return;
     ASSERT(p->match == raft_log_last_index(&r->log));
     r->transfer_sent = true;
+    /* It may be elected by this message at any later time, past every stickiness. */
+    r->lease_floor = UINT64_MAX;
     raft_effects_send(r, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .to = p->id});
 }
 

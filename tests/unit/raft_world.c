@@ -99,6 +99,12 @@ static void trace_message(struct world *w, const struct raft_message *m) {
         trace(w, " c%u %s index=%" PRIu64, trace_context(w, m->context),
               m->reject ? "refused" : "ok", m->log_index);
         break;
+    case RAFT_MSG_SNAPSHOT_RESP:
+        if (m->reject)
+            trace(w, " rejected");
+        else
+            trace(w, " match=%" PRIu64, m->match);
+        break;
     case RAFT_MSG_TYPE_MAX:
         break;
     }
@@ -400,6 +406,8 @@ static const char *propose_result_to_string(enum raft_propose_result r) {
         return "full";
     case RAFT_PROPOSE_TRANSFERRING:
         return "transferring";
+    case RAFT_PROPOSE_BAD_CONFIG:
+        return "bad config";
     }
     return "?";
 }

@@ -722,7 +722,10 @@ static void test_joint_and_learners(void **state) {
 static void test_config_entries(void **state) {
     struct raft_config c = voters(3);
     struct raft_config d = voters(4);
-    struct bytes *data = raft_config_encode(&d);
+    struct bytes *illegal = raft_config_encode(&d); /* a voter more without a joint step */
+    struct bytes *data = raft_config_add_learner(&c, 4, "d:1", false, 0, &d, NULL) == 0
+                             ? raft_config_encode(&d)
+                             : NULL;
     struct raft_entry e = {.type = RAFT_ENTRY_CONFIG, .data = data};
     struct raft_event ev = {.type = RAFT_EV_PROPOSE, .propose = {.entries = &e, .count = 1}};
     struct solo s;
@@ -738,10 +741,16 @@ static void test_config_entries(void **state) {
     solo_persisted(&s, 2);
     solo_ack(&s, 2, session, 1);
     assert_true(raft_leader_ready(s.raft));
+    e.data = illegal;
+    solo_step(&s, ev);
+    assert_int_equal(s.fx->propose_result, RAFT_PROPOSE_BAD_CONFIG);
+    assert_int_equal(raft_last_index(s.raft), 1);
+    e.data = data;
     solo_step(&s, ev);
     assert_int_equal(s.fx->propose_result, RAFT_PROPOSE_ACCEPTED);
     assert_int_equal(raft_config_latest(s.raft)->count, 4);
     assert_int_equal(raft_config_latest_index(s.raft), 2);
+    assert_int_equal(raft_config_committed_index(s.raft), 0);
     assert_non_null(sent(&s, 4, RAFT_MSG_APPEND_REQ));
     solo_step(&s, ev);
     assert_int_equal(s.fx->propose_result, RAFT_PROPOSE_FULL);
@@ -751,6 +760,7 @@ static void test_config_entries(void **state) {
     assert_int_equal(raft_config_latest_index(s.raft), 0);
     s.raft = raft_free(s.raft);
     (void) bytes_unref(data);
+    (void) bytes_unref(illegal);
 }
 
 /* What recovery found and cannot be true is refused with a reason. */
