@@ -42,7 +42,7 @@ struct kv_ops {
      * handle goes on showing the old store until stage_adopt, which needs that no iterator is open
      * and deletes the old store. stage_drop: give up (allowed at any time before commit).
      * begin, write and commit may run on another thread than the rest of the handle, one at a
-     * time. Errors are fatal as ever, but for -ENOSPC and -EDQUOT of begin and write: drop it. */
+     * time. Errors are fatal as ever, but for -ENOSPC and -EDQUOT: nothing was switched, drop it. */
     int (*stage_begin)(struct kv *kv);
     int (*stage_write)(struct kv *kv, const struct kv_op *ops, size_t n);
     int (*stage_commit)(struct kv *kv);

@@ -1,43 +1,35 @@
-/* kv_rocks: the adapter; sizes are chosen for a small resident set, since three nodes and their
- * workers may share one small machine, and for steady latency beside the Raft log on one disk.
+/* kv_rocks: the handle: one current store, perhaps a staged one beside it, and the switch.
  *
  * What it is not: a cache or a transaction layer.
- * Thread: see the header; only last_error is shared, under its mutex. */
+ * Invariants: `store` is what reads and writes see, and changes only in stage_adopt, on the thread
+ * that reads and writes; another thread holds a reference while it uses it, so that a flush, a
+ * scrub or an iterator outlives a switch. dir.current is store->number, or stage->number between
+ * commit and adopt. Thread: see the header; what is shared is under the mutex. */
 #include "os/kv_rocks.h"
+
+#include "os/kv_dir.h"
+#include "os/rocks_db.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <rocksdb/c.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
-#define MIB ((size_t) 1024 * 1024)
-#define MEMTABLE_BYTES (32 * MIB)
-/* One is written, up to three wait for the disk: 96 MiB of slack before a write, which is made on
- * the loop, would be slowed down. They are freed once flushed, so an idle node has one small one.
- */
-#define MEMTABLES_MAX 4
-#define BLOCK_CACHE_BYTES (8 * MIB)
-#define OPEN_FILES_MAX 128
-#define BACKGROUND_JOBS_MAX 2
-#define LEVEL1_BYTES (64 * MIB)
-#define FILE_BYTES (16 * MIB)
-#define BLOOM_BITS_PER_KEY 10.0
-/* Start writing back early, so that a finished file's fsync does not queue in front of the Raft
- * log's fdatasync with megabytes. */
-#define BYTES_PER_SYNC (MIB / 2)
+/* One opened database. */
+struct store {
+    rocksdb_t *db;
+    rocksdb_writebatch_t *batch; /* reused: writes to one store belong to one thread */
+    uint64_t number;
+    unsigned refs; /* under the handle's lock */
+    bool doomed;   /* under the handle's lock: its directory goes with the last reference */
+};
 
 struct kv_rocks {
     struct kv kv;
-    rocksdb_t *db;
-    rocksdb_cache_t *cache;
-    rocksdb_options_t *options;
-    rocksdb_readoptions_t *read;
-    rocksdb_readoptions_t *scan;
-    rocksdb_writeoptions_t *write;
-    rocksdb_flushoptions_t *flush;
-    rocksdb_writebatch_t *batch; /* reused: write() belongs to one thread */
+    struct rocks_config config;
+    struct kv_dir dir;
+    struct store *store; /* counted */
+    struct store *stage; /* counted; NULL unless between stage_begin and adopt or drop */
+    bool committed;      /* the stage is what the next open finds */
     pthread_mutex_t lock;
     struct errtext last_error; /* under lock */
 };
@@ -46,6 +38,7 @@ struct kv_rocks_iter {
     struct kv_iter it;
     rocksdb_iterator_t *iter;
     struct kv_rocks *owner;
+    struct store *store; /* counted */
 };
 
 static struct kv_rocks *rocks_of(struct kv *kv) {
@@ -53,29 +46,103 @@ static struct kv_rocks *rocks_of(struct kv *kv) {
     return CONTAINER_OF(kv, struct kv_rocks, kv);
 }
 
-/* RocksDB gives only texts; their first words are stable (Status::ToString). */
-static int error_of(const char *text) {
-    if (strncmp(text, "Corruption", 10) == 0)
-        return ERR_CORRUPT;
-    if (strstr(text, "No space left"))
-        return -ENOSPC;
-    if (strstr(text, "Permission denied"))
-        return -EACCES;
-    if (strstr(text, "While lock file") || strstr(text, "lock hold by current process"))
-        return -EWOULDBLOCK;
-    return -EIO;
+static void set_last_error(struct kv_rocks *k, const char *text) {
+    (void) pthread_mutex_lock(&k->lock);
+    errtext_set(&k->last_error, "%s", text);
+    (void) pthread_mutex_unlock(&k->lock);
 }
 
 /* Keep and free RocksDB's message. */
 static int fail(struct kv_rocks *k, char *text) {
-    int r = error_of(text);
+    int r = rocks_error_of(text);
 
-    (void) pthread_mutex_lock(&k->lock);
-    errtext_set(&k->last_error, "%s", text);
-    (void) pthread_mutex_unlock(&k->lock);
+    set_last_error(k, text);
     rocksdb_free(text);
     return r;
 }
+
+/* --- stores --------------------------------------------------------------------------------- */
+
+static struct store *store_ref(struct kv_rocks *k) {
+    struct store *s;
+
+    (void) pthread_mutex_lock(&k->lock);
+    s = k->store;
+    s->refs++;
+    (void) pthread_mutex_unlock(&k->lock);
+    return s;
+}
+
+static void store_unref(struct kv_rocks *k, struct store *s) {
+    bool last;
+
+    (void) pthread_mutex_lock(&k->lock);
+    ASSERT(s->refs > 0);
+    last = --s->refs == 0;
+    (void) pthread_mutex_unlock(&k->lock);
+    if (!last)
+        return;
+    rocksdb_close(s->db);
+    rocksdb_writebatch_destroy(s->batch);
+    if (s->doomed)
+        kv_dir_remove_store(&k->dir, s->number);
+    free(s);
+}
+
+static int store_open(struct kv_rocks *k, uint64_t number, enum rocks_open how, struct store **ret,
+                      struct errtext *reterr) {
+    char path[KV_DIR_PATH_BYTES_MAX];
+    struct store *s;
+    int r = kv_dir_store_path(&k->dir, number, path);
+
+    if (r < 0)
+        return r;
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return -ENOMEM;
+    r = rocks_config_open(&k->config, path, how, &s->db, reterr);
+    if (r < 0) {
+        free(s);
+        return r;
+    }
+    s->batch = rocksdb_writebatch_create();
+    s->number = number;
+    s->refs = 1;
+    *ret = s;
+    return 0;
+}
+
+static int store_write(struct kv_rocks *k, struct store *s, const struct kv_op *ops, size_t n) {
+    char *err = NULL;
+
+    ASSERT(ops || n == 0);
+    if (k->dir.read_only)
+        return -EROFS;
+    rocksdb_writebatch_clear(s->batch);
+    for (size_t i = 0; i < n; i++) {
+        const struct kv_op *o = &ops[i];
+
+        if (o->del)
+            rocksdb_writebatch_delete(s->batch, (const char *) o->key.data, o->key.len);
+        else
+            rocksdb_writebatch_put(s->batch, (const char *) o->key.data, o->key.len,
+                                   (const char *) o->value.data, o->value.len);
+    }
+    rocksdb_write(s->db, k->config.write, s->batch, &err);
+    return err ? fail(k, err) : 0;
+}
+
+/* One column family, its memtables flushed in order: covers every write before the call. */
+static int store_flush(struct kv_rocks *k, struct store *s) {
+    char *err = NULL;
+
+    if (k->dir.read_only)
+        return -EROFS;
+    rocksdb_flush(s->db, k->config.flush, &err);
+    return err ? fail(k, err) : 0;
+}
+
+/* --- reads and writes ----------------------------------------------------------------------- */
 
 static int op_get(struct kv *kv, struct slice key, struct buf *out) {
     struct kv_rocks *k = rocks_of(kv);
@@ -86,7 +153,7 @@ static int op_get(struct kv *kv, struct slice key, struct buf *out) {
     int r;
 
     ASSERT(out);
-    p = rocksdb_get_pinned(k->db, k->read, (const char *) key.data, key.len, &err);
+    p = rocksdb_get_pinned(k->store->db, k->config.read, (const char *) key.data, key.len, &err);
     if (err)
         return fail(k, err);
     if (!p)
@@ -99,29 +166,53 @@ static int op_get(struct kv *kv, struct slice key, struct buf *out) {
 
 static int op_write(struct kv *kv, const struct kv_op *ops, size_t n) {
     struct kv_rocks *k = rocks_of(kv);
-    char *err = NULL;
 
-    ASSERT(ops || n == 0);
-    rocksdb_writebatch_clear(k->batch);
-    for (size_t i = 0; i < n; i++) {
-        const struct kv_op *o = &ops[i];
-
-        if (o->del)
-            rocksdb_writebatch_delete(k->batch, (const char *) o->key.data, o->key.len);
-        else
-            rocksdb_writebatch_put(k->batch, (const char *) o->key.data, o->key.len,
-                                   (const char *) o->value.data, o->value.len);
-    }
-    rocksdb_write(k->db, k->write, k->batch, &err);
-    return err ? fail(k, err) : 0;
+    return store_write(k, k->store, ops, n);
 }
 
 static int op_flush(struct kv *kv) {
     struct kv_rocks *k = rocks_of(kv);
-    char *err = NULL;
+    struct store *s = store_ref(k);
+    int r = store_flush(k, s);
 
-    rocksdb_flush(k->db, k->flush, &err);
-    return err ? fail(k, err) : 0;
+    store_unref(k, s);
+    return r;
+}
+
+/* RocksDB's own checksum walk has no function in its C API. A scan reads every block of every table
+ * but those that hold only overwritten records, and checks each; the cache is emptied first, or
+ * what it holds would not be read from the disk. */
+static int op_verify(struct kv *kv, struct errtext *reterr) {
+    struct kv_rocks *k = rocks_of(kv);
+    struct store *s = store_ref(k);
+    rocksdb_iterator_t *it;
+    char *err = NULL;
+    int r = 0;
+
+    rocks_config_empty_cache(&k->config);
+    it = rocksdb_create_iterator(s->db, k->config.scan);
+    rocksdb_iter_seek_to_first(it);
+    while (rocksdb_iter_valid(it))
+        rocksdb_iter_next(it);
+    rocksdb_iter_get_error(it, &err);
+    rocksdb_iter_destroy(it);
+    if (err) {
+        errtext_set(reterr, "state store %s/%06llu: %s", k->dir.path,
+                    (unsigned long long) s->number, err);
+        r = fail(k, err);
+    }
+    store_unref(k, s);
+    return r;
+}
+
+static uint64_t property(const struct store *s, const char *name) {
+    uint64_t value = 0;
+
+    return rocksdb_property_int(s->db, name, &value) == 0 ? value : 0;
+}
+
+static uint64_t op_disk_bytes(struct kv *kv) {
+    return property(rocks_of(kv)->store, "rocksdb.total-sst-files-size");
 }
 
 /* --- iterators ------------------------------------------------------------------------------ */
@@ -186,6 +277,7 @@ static void it_close(struct kv_iter *it) {
         return;
     i = iter_of(it);
     rocksdb_iter_destroy(i->iter);
+    store_unref(i->owner, i->store);
     free(i);
 }
 
@@ -209,10 +301,90 @@ static int op_iter_open(struct kv *kv, struct kv_iter **ret) {
     i = malloc(sizeof(*i));
     if (!i)
         return -ENOMEM;
-    /* An iterator is a consistent view by itself: it sees the sequence number of its creation. */
-    *i = (struct kv_rocks_iter){
-        .it.ops = &iter_ops, .iter = rocksdb_create_iterator(k->db, k->scan), .owner = k};
+    *i = (struct kv_rocks_iter){.it.ops = &iter_ops, .owner = k, .store = store_ref(k)};
+    /* A consistent view by itself: it sees the sequence number of its creation, and keeps the
+     * memtables and files that held it. */
+    i->iter = rocksdb_create_iterator(i->store->db, k->config.scan);
     *ret = &i->it;
+    return 0;
+}
+
+/* --- the staged store ------------------------------------------------------------------------- */
+
+static void op_stage_drop(struct kv *kv) {
+    struct kv_rocks *k = rocks_of(kv);
+    struct store *s = k->stage;
+
+    ASSERT(!k->committed);
+    k->stage = NULL;
+    if (!s)
+        return;
+    s->doomed = true;
+    store_unref(k, s);
+}
+
+static int op_stage_begin(struct kv *kv) {
+    struct kv_rocks *k = rocks_of(kv);
+    uint64_t number = k->dir.current + 1;
+    struct errtext why = {0};
+    int r;
+
+    if (k->dir.read_only)
+        return -EROFS;
+    op_stage_drop(kv);
+    r = kv_dir_make_store(&k->dir, number);
+    if (r < 0)
+        errtext_set(&why, "cannot make the directory of store %llu in %s: %s",
+                    (unsigned long long) number, k->dir.path, err_name(r));
+    if (r == 0)
+        r = store_open(k, number, ROCKS_MAY_CREATE, &k->stage, &why);
+    if (r < 0) {
+        set_last_error(k, why.s);
+        kv_dir_remove_store(&k->dir, number);
+    }
+    return r;
+}
+
+static int op_stage_write(struct kv *kv, const struct kv_op *ops, size_t n) {
+    struct kv_rocks *k = rocks_of(kv);
+
+    ASSERT(k->stage && !k->committed);
+    return store_write(k, k->stage, ops, n);
+}
+
+static int op_stage_commit(struct kv *kv) {
+    struct kv_rocks *k = rocks_of(kv);
+    int r;
+
+    ASSERT(k->stage && !k->committed);
+    r = store_flush(k, k->stage); /* RocksDB syncs the files, its manifest and their directory */
+    if (r < 0)
+        return r;
+    r = kv_dir_switch(&k->dir, k->stage->number);
+    if (r < 0) {
+        struct errtext why;
+
+        errtext_set(&why, "cannot make store %llu the current one of %s: %s",
+                    (unsigned long long) k->stage->number, k->dir.path, err_name(r));
+        set_last_error(k, why.s);
+        return r;
+    }
+    k->committed = true;
+    return 0;
+}
+
+static int op_stage_adopt(struct kv *kv) {
+    struct kv_rocks *k = rocks_of(kv);
+    struct store *old = k->store;
+
+    ASSERT(k->stage && k->committed);
+    (void) pthread_mutex_lock(&k->lock);
+    k->store = k->stage;
+    old->doomed = true;
+    (void) pthread_mutex_unlock(&k->lock);
+    k->stage = NULL;
+    k->committed = false;
+    store_unref(k, old); /* a flush or scrub that still runs on it closes and deletes it later */
     return 0;
 }
 
@@ -224,22 +396,15 @@ static void op_close(struct kv *kv) {
     if (!kv)
         return;
     k = rocks_of(kv);
-    if (k->db)
-        rocksdb_close(k->db);
-    if (k->batch)
-        rocksdb_writebatch_destroy(k->batch);
-    if (k->flush)
-        rocksdb_flushoptions_destroy(k->flush);
-    if (k->write)
-        rocksdb_writeoptions_destroy(k->write);
-    if (k->scan)
-        rocksdb_readoptions_destroy(k->scan);
-    if (k->read)
-        rocksdb_readoptions_destroy(k->read);
-    if (k->options)
-        rocksdb_options_destroy(k->options);
-    if (k->cache)
-        rocksdb_cache_destroy(k->cache);
+    ASSERT(!k->store || k->store->refs == 1); /* no iterator is open, no flush runs */
+    if (k->stage && !k->committed)
+        op_stage_drop(kv);
+    if (k->stage)
+        store_unref(k, k->stage);
+    if (k->store)
+        store_unref(k, k->store);
+    rocks_config_done(&k->config);
+    kv_dir_done(&k->dir);
     (void) pthread_mutex_destroy(&k->lock);
     free(k);
 }
@@ -248,135 +413,50 @@ static const struct kv_ops rocks_ops = {
     .get = op_get,
     .write = op_write,
     .flush = op_flush,
+    .verify = op_verify,
     .iter_open = op_iter_open,
+    .stage_begin = op_stage_begin,
+    .stage_write = op_stage_write,
+    .stage_commit = op_stage_commit,
+    .stage_adopt = op_stage_adopt,
+    .stage_drop = op_stage_drop,
+    .disk_bytes = op_disk_bytes,
     .close = op_close,
 };
 
-static void set_table_options(rocksdb_options_t *o, rocksdb_cache_t *cache) {
-    rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
-
-    rocksdb_block_based_options_set_block_cache(t, cache);
-    rocksdb_block_based_options_set_cache_index_and_filter_blocks(t, 1);
-    rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(t, 1);
-    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(t, 1);
-    rocksdb_block_based_options_set_filter_policy(
-        t, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS_PER_KEY)); /* owned by t */
-    rocksdb_block_based_options_set_format_version(t, 5);
-    rocksdb_options_set_block_based_table_factory(o, t);
-    rocksdb_block_based_options_destroy(t);
-}
-
-static void set_options(rocksdb_options_t *o) {
-    rocksdb_options_set_create_if_missing(o, 1);
-    rocksdb_options_set_paranoid_checks(o, 1);
-    rocksdb_options_set_write_buffer_size(o, MEMTABLE_BYTES);
-    rocksdb_options_set_max_write_buffer_number(o, MEMTABLES_MAX);
-    rocksdb_options_set_min_write_buffer_number_to_merge(o, 1);
-    rocksdb_options_set_max_background_jobs(o, BACKGROUND_JOBS_MAX);
-    rocksdb_options_set_max_open_files(o, OPEN_FILES_MAX);
-    rocksdb_options_set_max_file_opening_threads(o, 1);
-    rocksdb_options_set_max_bytes_for_level_base(o, LEVEL1_BYTES);
-    rocksdb_options_set_target_file_size_base(o, FILE_BYTES);
-    rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
-    /* Level 0 may grow while compaction is behind: reads get slower before writes ever wait. */
-    rocksdb_options_set_level0_file_num_compaction_trigger(o, 4);
-    rocksdb_options_set_level0_slowdown_writes_trigger(o, 48);
-    rocksdb_options_set_level0_stop_writes_trigger(o, 96);
-    rocksdb_options_set_bytes_per_sync(o, BYTES_PER_SYNC);
-    rocksdb_options_set_info_log_level(o, 2 /* warn */);
-    rocksdb_options_set_max_log_file_size(o, MIB);
-    rocksdb_options_set_keep_log_file_num(o, 2);
-    rocksdb_options_set_max_manifest_file_size(o, 4 * MIB);
-    rocksdb_options_set_stats_dump_period_sec(o, 0);
-    rocksdb_options_set_stats_persist_period_sec(o, 0);
-    rocksdb_options_set_is_fd_close_on_exec(o, 1);
-}
-
-/* One setting has no function of its own in the C API: closing must not flush (kv.h), or a stop
- * after a failed write would write again. */
-static int finish_options(struct kv_rocks *k, const rocksdb_options_t *base,
-                          struct errtext *reterr) {
-    char *err = NULL;
-
-    k->options = rocksdb_options_create();
-    rocksdb_get_options_from_string(base, "avoid_flush_during_shutdown=true;", k->options, &err);
-    if (!err)
-        return 0;
-    errtext_set(reterr, "RocksDB refuses its options: %s", err);
-    rocksdb_free(err);
-    return -ENOTSUP;
-}
-
-static int make_parts(struct kv_rocks *k, struct errtext *reterr) {
-    rocksdb_options_t *base = rocksdb_options_create();
-    int r;
-
-    k->cache = rocksdb_cache_create_lru(BLOCK_CACHE_BYTES);
-    set_options(base);
-    set_table_options(base, k->cache);
-    r = finish_options(k, base, reterr);
-    rocksdb_options_destroy(base);
-    k->read = rocksdb_readoptions_create();
-    rocksdb_readoptions_set_verify_checksums(k->read, 1);
-    k->scan = rocksdb_readoptions_create();
-    rocksdb_readoptions_set_verify_checksums(k->scan, 1);
-    rocksdb_readoptions_set_fill_cache(k->scan, 0); /* a long scan must not empty the cache */
-    k->write = rocksdb_writeoptions_create();
-    rocksdb_writeoptions_disable_WAL(k->write, 1);
-    k->flush = rocksdb_flushoptions_create();
-    rocksdb_flushoptions_set_wait(k->flush, 1);
-    k->batch = rocksdb_writebatch_create();
-    return r;
-}
-
-/* LZ4 where the library has it, none otherwise. */
-static int open_db(struct kv_rocks *k, const char *dir, struct errtext *reterr) {
-    static const int compressions[] = {rocksdb_lz4_compression, rocksdb_no_compression};
-    int r = 0;
-
-    for (size_t i = 0; i < ARRAY_LEN(compressions); i++) {
-        char *err = NULL;
-
-        rocksdb_options_set_compression(k->options, compressions[i]);
-        k->db = rocksdb_open(k->options, dir, &err);
-        if (!err)
-            return 0;
-        k->db = NULL;
-        r = error_of(err);
-        errtext_set(reterr, "cannot open the state store %s: %s", dir, err);
-        if (!strstr(err, "not linked"))
-            i = ARRAY_LEN(compressions);
-        rocksdb_free(err);
-    }
-    return r;
-}
-
-int kv_rocks_open(const char *dir, struct kv **ret, struct errtext *reterr) {
+static int open_any(const char *dir, bool read_only, struct kv **ret, struct errtext *reterr) {
+    enum rocks_open how = ROCKS_READ_ONLY;
     struct kv_rocks *k;
     int r;
 
     ASSERT(dir);
     ASSERT(ret);
-    /* RocksDB would create it readable by everyone. */
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
-        r = -errno;
-        errtext_set(reterr, "cannot create the state store %s: %s", dir, err_name(r));
-        return r;
-    }
     k = calloc(1, sizeof(*k));
     if (!k)
         return -ENOMEM;
     k->kv.ops = &rocks_ops;
     (void) pthread_mutex_init(&k->lock, NULL);
-    r = make_parts(k, reterr);
+    r = kv_dir_open(&k->dir, dir, read_only, reterr);
     if (r == 0)
-        r = open_db(k, dir, reterr);
+        r = rocks_config_init(&k->config, reterr);
+    if (r == 0 && !read_only)
+        how = kv_dir_may_create(&k->dir) ? ROCKS_MAY_CREATE : ROCKS_EXISTING;
+    if (r == 0)
+        r = store_open(k, k->dir.current, how, &k->store, reterr);
     if (r < 0) {
         op_close(&k->kv);
         return r;
     }
     *ret = &k->kv;
     return 0;
+}
+
+int kv_rocks_open(const char *dir, struct kv **ret, struct errtext *reterr) {
+    return open_any(dir, false, ret, reterr);
+}
+
+int kv_rocks_open_read_only(const char *dir, struct kv **ret, struct errtext *reterr) {
+    return open_any(dir, true, ret, reterr);
 }
 
 void kv_rocks_last_error(struct kv *kv, struct errtext *ret) {
@@ -389,10 +469,8 @@ void kv_rocks_last_error(struct kv *kv, struct errtext *ret) {
 }
 
 uint64_t kv_rocks_memory_bytes(struct kv *kv) {
-    struct kv_rocks *k = rocks_of(kv);
-    uint64_t memtables = 0;
+    const struct kv_rocks *k = rocks_of(kv);
 
-    if (rocksdb_property_int(k->db, "rocksdb.cur-size-all-mem-tables", &memtables) != 0)
-        memtables = 0;
-    return memtables + rocksdb_cache_get_usage(k->cache);
+    return property(k->store, "rocksdb.cur-size-all-mem-tables") +
+           rocksdb_cache_get_usage(k->config.cache);
 }

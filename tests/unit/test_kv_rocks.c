@@ -314,7 +314,7 @@ static void test_corruption(void **state) {
     assert_int_equal(kv->ops->flush(kv), 0);
     kv->ops->close(kv);
     (void) snprintf(cmd, sizeof(cmd),
-                    "for f in %s/*.sst; do printf XXXXXXXX | dd of=$f bs=1 seek=200 conv=notrunc "
+                    "for f in %s/000001/*.sst; do printf XXXXXXXX | dd of=$f bs=1 seek=200 conv=notrunc "
                     "status=none; done",
                     dir);
     assert_int_equal(system(cmd), 0);
