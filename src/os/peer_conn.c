@@ -1,6 +1,6 @@
 /* peer_conn: one TCP connection: socket options, reading frames out of a growing buffer, closing.
  *
- * What it is not: a judge of frames; that is peer_net.c (incoming) and peer_link.c (outgoing).
+ * What it is not: a judge of frames; that is peer_accept.c (incoming) and peer_link.c (outgoing).
  * Invariants: in_len < in_cap while open; nothing larger than a handshake is buffered before the
  * handshake is complete.
  * Thread: the loop's. */
@@ -20,6 +20,8 @@
 #define IN_BYTES_KEPT ((size_t) 1024 * 1024)
 /* Unacknowledged for this long: the other machine is gone (peer liveness window, design.md 4). */
 #define TCP_DEAD_MS 3000U
+/* What one bulk connection may read in one turn of the loop, and so also in one call. */
+#define BULK_TURN_BYTES ((size_t) 256 * 1024)
 
 STATIC_ASSERT(IN_BYTES_MIN > PEER_FRAME_HEADER_BYTES + PEER_FRAME_HANDSHAKE_BYTES_MAX,
               "a handshake fits without growing");
@@ -68,7 +70,7 @@ void peer_conn_close(struct peer_conn *c) {
         return;
     c->closing = true;
     if (!c->link)
-        peer_net_on_conn_closed(c);
+        peer_accept_on_conn_closed(c);
     uv_close((uv_handle_t *) &c->tcp, on_closed);
 }
 
@@ -127,7 +129,8 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *ret) {
 
     (void) suggested;
     ASSERT(c->in_len < c->in_cap);
-    *ret = uv_buf_init((char *) c->in + c->in_len, (unsigned) MIN(c->in_cap - c->in_len, 1U << 30));
+    *ret = uv_buf_init((char *) c->in + c->in_len,
+                       (unsigned) MIN(c->in_cap - c->in_len, c->bulk ? BULK_TURN_BYTES : 1U << 30));
 }
 
 /* Room for @need bytes in all from the front of the buffer. */
@@ -164,7 +167,7 @@ static int take_frames(struct peer_conn *c, size_t *ret_used, size_t *ret_need,
             return 0;
         }
         if (r == 0)
-            r = c->link ? peer_link_on_frame(c->link, &f, why) : peer_net_on_frame(c, &f, why);
+            r = c->link ? peer_link_on_frame(c->link, &f, why) : peer_accept_on_frame(c, &f, why);
         if (r < 0)
             return r;
         used += bytes;
@@ -182,8 +185,21 @@ static void refuse_bytes(struct peer_conn *c, int r, const struct errtext *why) 
                              "address=%s reason=\"%s\"", c->address, why->s);
     }
     if (r == ERR_VERSION && !c->link && !c->established)
-        (void) !peer_conn_write_frame(c, PEER_FRAME_REJECT, slice_of(why->s, strlen(why->s)));
+        (void) !peer_conn_write_reject(c, false, why->s);
     conn_fail(c, why->s);
+}
+
+/* Bulk data waits in the kernel while the loop sees to everything else once. */
+static void pause_bulk(struct peer_conn *c, size_t bytes) {
+    if (c->turn != c->net->turn)
+        c->turn_bytes = 0;
+    c->turn = c->net->turn;
+    c->turn_bytes += bytes;
+    if (c->turn_bytes < BULK_TURN_BYTES)
+        return;
+    (void) uv_read_stop((uv_stream_t *) &c->tcp);
+    c->paused = true;
+    c->net->paused++;
 }
 
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf) {
@@ -213,6 +229,16 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf) {
         memmove(c->in, c->in + used, c->in_len);
     if (make_room(c, need) < 0)
         conn_fail(c, "out of memory");
+    else if (c->bulk)
+        pause_bulk(c, (size_t) n);
+}
+
+void peer_conn_resume(struct peer_conn *c) {
+    ASSERT(c->paused && !c->closing);
+    c->paused = false;
+    c->net->paused--;
+    if (uv_read_start((uv_stream_t *) &c->tcp, on_alloc, on_read) < 0)
+        conn_fail(c, "cannot read on");
 }
 
 int peer_conn_start(struct peer_conn *c) {
@@ -243,8 +269,18 @@ int peer_conn_write_hello(struct peer_conn *c, enum peer_frame_type type, uint64
     size_t len;
 
     peer_net_fill_hello(c->net, to, &h);
+    if (c->link ? c->link->is_bulk : c->bulk)
+        h.purpose = PEER_FRAME_BULK;
     h.protocol_min = protocol_min;
     h.protocol_max = protocol_max;
     len = peer_frame_encode_hello(payload, &h);
     return peer_conn_write_frame(c, type, slice_of(payload, len));
+}
+
+int peer_conn_write_reject(struct peer_conn *c, bool final, const char *reason) {
+    uint8_t payload[PEER_FRAME_REJECT_BYTES_MAX];
+    size_t len =
+        peer_frame_encode_reject(payload, final ? PEER_FRAME_FINAL : PEER_FRAME_RETRY, reason);
+
+    return peer_conn_write_frame(c, PEER_FRAME_REJECT, slice_of(payload, len));
 }

@@ -13,7 +13,7 @@
 
 STATIC_ASSERT(HEADER_CRC_OFFSET + 4 == PEER_FRAME_HEADER_BYTES, "the header CRC is its last field");
 STATIC_ASSERT(PEER_FRAME_HELLO_BYTES_MAX <= PEER_FRAME_HANDSHAKE_BYTES_MAX, "a hello fits");
-STATIC_ASSERT(PEER_FRAME_REASON_BYTES_MAX <= PEER_FRAME_HANDSHAKE_BYTES_MAX, "a reason fits");
+STATIC_ASSERT(PEER_FRAME_REJECT_BYTES_MAX <= PEER_FRAME_HANDSHAKE_BYTES_MAX, "a reason fits");
 
 void peer_frame_encode_header(uint8_t out[PEER_FRAME_HEADER_BYTES], enum peer_frame_type type,
                               struct slice payload) {
@@ -87,9 +87,18 @@ int peer_frame_decode(struct slice in, uint32_t payload_bytes_max, struct peer_f
     return 0;
 }
 
+/* A text of at most 255 bytes behind its length. */
+static uint8_t *put_text(uint8_t *p, const char *text, size_t max) {
+    size_t len = strnlen(text, max);
+
+    STATIC_ASSERT(PEER_FRAME_ADDRESS_BYTES_MAX <= UINT8_MAX, "one byte of length");
+    p[0] = (uint8_t) len;
+    memcpy(p + 1, text, len);
+    return p + 1 + len;
+}
+
 size_t peer_frame_encode_hello(uint8_t out[PEER_FRAME_HELLO_BYTES_MAX],
                                const struct peer_frame_hello *h) {
-    size_t len = strnlen(h->software, PEER_FRAME_SOFTWARE_BYTES_MAX);
     uint8_t *p = out;
 
     memcpy(p, h->cluster_id, PEER_FRAME_CLUSTER_ID_BYTES);
@@ -98,9 +107,62 @@ size_t peer_frame_encode_hello(uint8_t out[PEER_FRAME_HELLO_BYTES_MAX],
     put_le64(p + 8, h->to);
     put_le16(p + 16, h->protocol_min);
     put_le16(p + 18, h->protocol_max);
-    p[20] = (uint8_t) len;
-    memcpy(p + 21, h->software, len);
-    return HELLO_FIXED_BYTES + len;
+    p = put_text(p + 20, h->software, PEER_FRAME_SOFTWARE_BYTES_MAX);
+    *p++ = h->purpose;
+    memcpy(p, h->disk, PEER_FRAME_DISK_BYTES);
+    p = put_text(p + PEER_FRAME_DISK_BYTES, h->peer_address, PEER_FRAME_ADDRESS_BYTES_MAX);
+    p = put_text(p, h->client_address, PEER_FRAME_ADDRESS_BYTES_MAX);
+    return (size_t) (p - out);
+}
+
+/* The fields that came later, each of which an older sender leaves out with all that follows. */
+struct rest {
+    struct slice in; /* the whole payload */
+    size_t at;
+    bool broken; /* a field is there, but not all of it */
+};
+
+/* NULL when the field is absent. */
+static const uint8_t *take(struct rest *r, size_t len) {
+    const uint8_t *p = r->in.data + r->at;
+
+    if (r->broken || r->at == r->in.len)
+        return NULL;
+    r->broken = r->in.len - r->at < len;
+    if (r->broken)
+        return NULL;
+    r->at += len;
+    return p;
+}
+
+static void take_text(struct rest *r, char out[PEER_FRAME_ADDRESS_BYTES_MAX + 1]) {
+    const uint8_t *len = take(r, 1), *text;
+
+    out[0] = '\0';
+    if (!len || *len == 0)
+        return;
+    text = take(r, *len);
+    r->broken = text == NULL;
+    if (text)
+        peer_frame_copy_text(out, PEER_FRAME_ADDRESS_BYTES_MAX + 1, slice_of(text, *len));
+}
+
+static int decode_rest(struct slice in, size_t at, struct peer_frame_hello *ret,
+                       struct errtext *reterr) {
+    struct rest r = {.in = in, .at = at};
+    const uint8_t *p = take(&r, 1);
+
+    ret->purpose = p ? *p : PEER_FRAME_MESSAGES;
+    p = take(&r, PEER_FRAME_DISK_BYTES);
+    memset(ret->disk, 0, sizeof(ret->disk));
+    if (p)
+        memcpy(ret->disk, p, sizeof(ret->disk));
+    take_text(&r, ret->peer_address);
+    take_text(&r, ret->client_address);
+    if (!r.broken)
+        return 0;
+    errtext_set(reterr, "handshake ends inside the field at offset %zu", r.at);
+    return ERR_PROTO;
 }
 
 int peer_frame_decode_hello(struct slice in, struct peer_frame_hello *ret, struct errtext *reterr) {
@@ -130,7 +192,29 @@ int peer_frame_decode_hello(struct slice in, struct peer_frame_hello *ret, struc
         errtext_set(reterr, "handshake with node id 0 or an empty protocol range at offset 16");
         return ERR_PROTO;
     }
-    return 0;
+    return decode_rest(in, HELLO_FIXED_BYTES + len, ret, reterr);
+}
+
+size_t peer_frame_encode_reject(uint8_t out[PEER_FRAME_REJECT_BYTES_MAX],
+                                enum peer_frame_reject code, const char *reason) {
+    size_t len = strnlen(reason, PEER_FRAME_REASON_BYTES_MAX);
+
+    out[0] = (uint8_t) code;
+    memcpy(out + 1, reason, len);
+    return 1 + len;
+}
+
+enum peer_frame_reject peer_frame_decode_reject(struct slice in,
+                                                char ret_reason[PEER_FRAME_REASON_BYTES_MAX + 1]) {
+    bool coded = in.len > 0 && (in.data[0] == PEER_FRAME_RETRY || in.data[0] == PEER_FRAME_FINAL);
+    enum peer_frame_reject code = PEER_FRAME_RETRY;
+
+    if (coded) {
+        code = (enum peer_frame_reject) in.data[0];
+        in = slice_of(in.data + 1, in.len - 1);
+    }
+    peer_frame_copy_text(ret_reason, PEER_FRAME_REASON_BYTES_MAX + 1, in);
+    return code;
 }
 
 void peer_frame_copy_text(char *out, size_t cap, struct slice in) {

@@ -1,23 +1,15 @@
-/* peer_link: the sending side to one peer: dial, greet, write, and dial again.
+/* peer_link: the sending side to one peer: dial, greet, and dial again.
  *
- * What it is not: reliable. A message is given to the kernel or dropped; Raft repeats what matters.
- * Invariants: `conn` is set exactly in CONTACT states (CONNECTING to CLOSING); the queue is empty
- * unless the link is UP or CLOSING.
+ * One for messages to each peer, always there; beside it one for bulk data while it is in use.
+ * What it is not: the queue (peer_queue.c).
+ * Invariants: `conn` is set exactly in CONTACT states (CONNECTING to CLOSING); main->bulk is the
+ * link whose `main` it is, and that one is not CLOSED.
  * Thread: the loop's. */
 #include "os/peer_net_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct peer_send {
-    struct peer_send *next;
-    struct bytes *payload; /* owned reference */
-    uint8_t header[PEER_FRAME_HEADER_BYTES];
-};
-
-/* Messages in one writev: two buffers each. */
-#define WRITE_MESSAGES_MAX 128U
 
 #define TO(s) (1U << (s))
 static const unsigned allowed[] = {
@@ -42,38 +34,13 @@ static void link_unref(struct peer_link *l) {
         return;
     ASSERT(l->state == PEER_LINK_CLOSED);
     ASSERT(!l->head);
+    ASSERT(!l->bulk);
     free(l);
-}
-
-static size_t send_bytes(const struct peer_send *s) {
-    return PEER_FRAME_HEADER_BYTES + (size_t) s->payload->len;
-}
-
-static void pop_send(struct peer_link *l) {
-    struct peer_send *s = l->head;
-
-    ASSERT(s);
-    l->head = s->next;
-    if (!l->head)
-        l->tail = &l->head;
-    l->head_offset = 0;
-    ASSERT(l->status.queued_bytes >= send_bytes(s));
-    l->status.queued_bytes -= send_bytes(s);
-    (void) bytes_unref(s->payload);
-    free(s);
-}
-
-static void drop_queue(struct peer_link *l) {
-    ASSERT(!l->writing); /* the kernel interface still points into the queue */
-    while (l->head) {
-        l->status.dropped++;
-        pop_send(l);
-    }
 }
 
 static void on_timer(uv_timer_t *t);
 
-static void arm(struct peer_link *l, uint64_t ms) {
+void peer_link_arm(struct peer_link *l, uint64_t ms) {
     int r = uv_timer_start(&l->timer, on_timer, ms, 0);
 
     ASSERT(r == 0); /* fails only on a closing handle */
@@ -88,9 +55,42 @@ static void wait_next(struct peer_link *l) {
     if (l->refused)
         ms = rng_range(&l->net->rng, o->reject_retry_ms / 2, o->reject_retry_ms);
     l->refused = false;
+    l->want_room = false; /* coming up tells the owner anyway */
     l->backoff_ms = top * 2;
     set_state(l, PEER_LINK_WAITING);
-    arm(l, ms);
+    peer_link_arm(l, ms);
+}
+
+/* True when @a is one of @list, with its place. */
+static bool find_addr(const struct peer_addrs *list, const struct peer_addr *a, unsigned *ret_at) {
+    for (unsigned i = 0; i < list->n; i++) {
+        if (strcmp(list->a[i].host, a->host) != 0 || list->a[i].port != a->port)
+            continue;
+        *ret_at = i;
+        return true;
+    }
+    return false;
+}
+
+/* Connecting failed: the next try goes to the other address. */
+static void try_other(struct peer_link *l) {
+    l->at = (l->at + 1) % l->addrs.n;
+}
+
+void peer_link_set_ready(struct peer_link *l, bool ready) {
+    ASSERT(l->is_bulk);
+    if (l->ready == ready)
+        return;
+    l->ready = ready;
+    if (ready)
+        l->want_room = false;
+    l->net->bulk_ready = ready ? l->net->bulk_ready + 1 : l->net->bulk_ready - 1;
+}
+
+static void set_connected(struct peer_link *l, bool connected) {
+    l->status.connected = connected;
+    if (l->main)
+        l->main->status.bulk_connected = connected;
 }
 
 void peer_link_fail(struct peer_link *l, const char *why) {
@@ -98,11 +98,16 @@ void peer_link_fail(struct peer_link *l, const char *why) {
         return;
     ASSERT(l->conn);
     if (!l->quiet)
-        log_info(l->net->o.log, "peer link down", "node=%llu address=\"%s:%u\" reason=\"%s\"",
-                 (unsigned long long) l->node_id, l->addr.host, l->addr.port, why);
+        log_info(l->net->o.log, l->is_bulk ? "peer bulk link down" : "peer link down",
+                 "node=%llu address=\"%s:%u\" reason=\"%s\"", (unsigned long long) l->node_id,
+                 l->addr.host, l->addr.port, why);
     l->quiet = true; /* until it was up again: an absent peer is one line, not one every 500 ms */
     (void) uv_timer_stop(&l->timer);
-    l->status.connected = false;
+    set_connected(l, false);
+    if (l->is_bulk)
+        peer_link_set_ready(l, false);
+    if (l->state != PEER_LINK_UP)
+        try_other(l);
     set_state(l, PEER_LINK_CLOSING);
     peer_conn_close(l->conn);
 }
@@ -110,14 +115,14 @@ void peer_link_fail(struct peer_link *l, const char *why) {
 /* All requests on the handle have had their callbacks before this (libuv's order). */
 void peer_link_on_conn_closed(struct peer_link *l) {
     l->conn = NULL;
-    drop_queue(l);
+    peer_queue_drop(l);
     if (l->state != PEER_LINK_CLOSED) {
         bool was_up = l->was_up;
 
         ASSERT(l->state == PEER_LINK_CLOSING);
         l->was_up = false;
         wait_next(l);
-        if (was_up && l->net->o.callbacks.on_link)
+        if (was_up && !l->is_bulk && l->net->o.callbacks.on_link)
             l->net->o.callbacks.on_link(l->net->o.callbacks.ctx, l->node_id, false);
     }
     link_unref(l);
@@ -140,7 +145,7 @@ static void on_connected(uv_connect_t *req, int status) {
         return;
     }
     set_state(l, PEER_LINK_GREETING);
-    arm(l, o->handshake_ms);
+    peer_link_arm(l, o->handshake_ms);
 }
 
 static void start_connect(struct peer_link *l, const struct sockaddr *sa) {
@@ -150,11 +155,11 @@ static void start_connect(struct peer_link *l, const struct sockaddr *sa) {
         if (l->state == PEER_LINK_RESOLVING)
             wait_next(l);
         else
-            arm(l, l->net->o.backoff_max_ms);
+            peer_link_arm(l, l->net->o.backoff_max_ms);
         return;
     }
     set_state(l, PEER_LINK_CONNECTING);
-    arm(l, l->net->o.connect_ms);
+    peer_link_arm(l, l->net->o.connect_ms);
     r = uv_tcp_connect(&l->connect, &l->conn->tcp, sa, on_connected);
     if (r < 0)
         peer_link_fail(l, uv_strerror(r));
@@ -165,15 +170,17 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
     struct peer_net *n = l->net;
 
     if (l->state == PEER_LINK_RESOLVING) {
-        bool readdress = l->readdress;
+        unsigned at = 0;
+        bool readdress = !find_addr(&l->addrs, &l->addr, &at); /* set to others meanwhile */
 
-        l->readdress = false;
         if (readdress || status < 0 || !res) {
             if (!readdress && !l->quiet)
                 log_warn(n->o.log, "peer name does not resolve", "node=%llu host=%s reason=\"%s\"",
                          (unsigned long long) l->node_id, l->addr.host,
                          status < 0 ? uv_strerror(status) : "no address");
             l->quiet = l->quiet || !readdress;
+            if (!readdress)
+                try_other(l);
             wait_next(l);
         } else {
             start_connect(l, res->ai_addr);
@@ -198,7 +205,7 @@ static void start_resolve(struct peer_link *l) {
     while ((p /= 10) > 0);
     r = uv_getaddrinfo(l->net->loop, &l->resolve, on_resolved, l->addr.host, port + len, &hints);
     if (r < 0) {
-        arm(l, l->net->o.backoff_max_ms);
+        peer_link_arm(l, l->net->o.backoff_max_ms);
         return;
     }
     l->refs++;
@@ -210,29 +217,19 @@ static void dial(struct peer_link *l) {
     struct sockaddr_in in4;
     struct sockaddr_in6 in6;
 
+    if (!peer_net_has_cluster(l->net))
+        return; /* peer_net_set_cluster_id() comes back here */
+    if (l->is_bulk && peer_link_is_idle(l)) {
+        peer_link_close(l);
+        return;
+    }
+    l->addr = l->addrs.a[l->at];
     if (uv_ip4_addr(l->addr.host, l->addr.port, &in4) == 0)
         start_connect(l, (const struct sockaddr *) &in4);
     else if (uv_ip6_addr(l->addr.host, l->addr.port, &in6) == 0)
         start_connect(l, (const struct sockaddr *) &in6);
     else
         start_resolve(l);
-}
-
-/* A stopped process keeps its connection alive in the kernel while it reads nothing. Waiting for it
- * would only collect messages that are stale when it wakes; a new connection starts afresh. */
-static void arm_stall(struct peer_link *l) {
-    l->stall_bytes = uv_stream_get_write_queue_size((const uv_stream_t *) &l->conn->tcp);
-    arm(l, l->net->o.stall_ms);
-}
-
-static void check_stall(struct peer_link *l) {
-    size_t left = uv_stream_get_write_queue_size((const uv_stream_t *) &l->conn->tcp);
-
-    ASSERT(l->writing); /* the timer runs only meanwhile */
-    if (left == l->stall_bytes)
-        peer_link_fail(l, "the peer reads nothing");
-    else
-        arm_stall(l);
 }
 
 static void on_timer(uv_timer_t *t) {
@@ -250,7 +247,7 @@ static void on_timer(uv_timer_t *t) {
         peer_link_fail(l, "no answer to the handshake");
         break;
     case PEER_LINK_UP:
-        check_stall(l);
+        peer_queue_on_timer(l);
         break;
     case PEER_LINK_RESOLVING:
     case PEER_LINK_CLOSING:
@@ -259,45 +256,70 @@ static void on_timer(uv_timer_t *t) {
     }
 }
 
-static int refuse(struct peer_link *l, const char *by, const char *reason) {
+/* @by us: what answers there is not for us. By the peer: the owner hears of it. */
+static int refuse(struct peer_link *l, bool by_peer, bool final, const char *reason) {
+    const struct peer_net_callbacks *cb = &l->net->o.callbacks;
+
     l->refused = true;
     l->status.rejects++;
     peer_net_log_limited(l->net, "peer link refused",
                          "node=%llu address=\"%s:%u\" by=%s reason=\"%s\"",
-                         (unsigned long long) l->node_id, l->addr.host, l->addr.port, by, reason);
+                         (unsigned long long) l->node_id, l->addr.host, l->addr.port,
+                         by_peer ? "peer" : "us", reason);
     l->quiet = true;
     peer_link_fail(l, reason);
+    if (by_peer && cb->on_refused)
+        cb->on_refused(cb->ctx, l->node_id, final, reason);
     return 0;
 }
 
-static int on_welcome(struct peer_link *l, struct slice payload, struct errtext *why) {
-    struct peer_frame_hello h;
-    struct errtext reason = {0};
-    uint16_t protocol = 0;
-    int r = peer_frame_decode_hello(payload, &h, why);
+static void go_up(struct peer_link *l, const struct peer_frame_hello *h, uint16_t protocol) {
+    const struct peer_net_callbacks *cb = &l->net->o.callbacks;
 
-    if (r < 0)
-        return r;
-    if (h.from != l->node_id) {
-        errtext_set(&reason, "node %llu answers there", (unsigned long long) h.from);
-        return refuse(l, "us", reason.s);
-    }
-    if (peer_net_check_hello(l->net, &h, &protocol, &reason) != 0)
-        return refuse(l, "us", reason.s);
     (void) uv_timer_stop(&l->timer);
     set_state(l, PEER_LINK_UP);
     l->conn->established = true;
     l->backoff_ms = 0;
     l->was_up = true;
     l->quiet = false;
-    l->status.connected = true;
+    set_connected(l, true);
     l->status.protocol = protocol;
     l->status.connects++;
-    memcpy(l->status.software, h.software, sizeof(h.software));
-    log_info(l->net->o.log, "peer link up", "node=%llu address=\"%s:%u\" version=\"%s\"",
-             (unsigned long long) l->node_id, l->addr.host, l->addr.port, h.software);
-    if (l->net->o.callbacks.on_link)
-        l->net->o.callbacks.on_link(l->net->o.callbacks.ctx, l->node_id, true);
+    memcpy(l->status.software, h->software, sizeof(h->software));
+    log_info(l->net->o.log, l->is_bulk ? "peer bulk link up" : "peer link up",
+             "node=%llu address=\"%s:%u\" version=\"%s\"", (unsigned long long) l->node_id,
+             l->addr.host, l->addr.port, h->software);
+    if (l->is_bulk) {
+        peer_link_set_ready(l, true);
+        peer_link_arm(l, l->net->o.bulk_idle_ms);
+    } else if (cb->on_link) {
+        cb->on_link(cb->ctx, l->node_id, true);
+    }
+}
+
+static int on_welcome(struct peer_link *l, struct slice payload, struct errtext *why) {
+    struct peer_frame_hello h;
+    struct errtext reason = {0};
+    uint16_t protocol = 0;
+    bool final = false;
+    int r = peer_frame_decode_hello(payload, &h, why);
+
+    if (r < 0)
+        return r;
+    if (h.from != l->node_id) {
+        errtext_set(&reason, "node %llu answers there", (unsigned long long) h.from);
+        return refuse(l, false, false, reason.s);
+    }
+    if ((h.purpose == PEER_FRAME_BULK) != l->is_bulk) {
+        errtext_set(&reason, "the peer takes the connection for another purpose (%u)", h.purpose);
+        return refuse(l, false, false, reason.s);
+    }
+    r = peer_net_check_hello(l->net, &h, false, &protocol, &final, &reason);
+    if (l->state != PEER_LINK_GREETING)
+        return 0; /* the owner changed or removed the peer when it was asked */
+    if (r != 0)
+        return refuse(l, false, final, reason.s);
+    go_up(l, &h, protocol);
     return 0;
 }
 
@@ -307,8 +329,8 @@ int peer_link_on_frame(struct peer_link *l, const struct peer_frame *f, struct e
     if (l->state == PEER_LINK_GREETING && f->type == PEER_FRAME_WELCOME)
         return on_welcome(l, f->payload, why);
     if (l->state == PEER_LINK_GREETING && f->type == PEER_FRAME_REJECT) {
-        peer_frame_copy_text(reason, sizeof(reason), f->payload);
-        return refuse(l, "peer", reason);
+        return refuse(l, true, peer_frame_decode_reject(f->payload, reason) == PEER_FRAME_FINAL,
+                      reason);
     }
     errtext_set(why, "unexpected frame type %d on the sending connection", (int) f->type);
     return ERR_PROTO;
@@ -322,166 +344,105 @@ static void on_timer_closed(uv_handle_t *h) {
     peer_net_unref(n);
 }
 
-int peer_link_new(struct peer_net *n, uint64_t node_id, const struct peer_addr *addr,
-                  struct peer_link **ret) {
+int peer_link_new(struct peer_net *n, uint64_t node_id, const struct peer_addrs *addrs,
+                  struct peer_link *main, struct peer_link **ret) {
     struct peer_link *l;
     int r;
 
     ASSERT(n);
-    ASSERT(addr);
+    ASSERT(addrs && addrs->n >= 1 && addrs->n <= ARRAY_LEN(addrs->a));
     l = calloc(1, sizeof(*l));
     if (!l)
         return -ENOMEM;
     l->net = n;
     l->node_id = node_id;
-    l->addr = *addr;
+    l->main = main;
+    l->is_bulk = main != NULL;
+    l->addrs = *addrs;
     l->state = PEER_LINK_WAITING;
     l->refs = 1;
-    l->tail = &l->head;
+    l->last_use_ms = uv_now(n->loop);
+    peer_queue_init(l);
     r = uv_timer_init(n->loop, &l->timer);
     ASSERT(r == 0); /* cannot fail */
     peer_net_ref(n);
-    arm(l, 0);
+    peer_link_arm(l, 0);
     *ret = l;
     return 0;
 }
 
-void peer_link_set_addr(struct peer_link *l, const struct peer_addr *addr) {
-    if (strcmp(l->addr.host, addr->host) == 0 && l->addr.port == addr->port)
-        return;
-    l->addr = *addr;
+void peer_link_hurry(struct peer_link *l) {
     l->backoff_ms = 0;
-    l->quiet = false;
     if (l->state == PEER_LINK_WAITING)
-        arm(l, 0);
-    else if (l->state == PEER_LINK_RESOLVING)
-        l->readdress = true;
-    else
+        peer_link_arm(l, 0);
+}
+
+static bool same_addrs(const struct peer_addrs *a, const struct peer_addrs *b) {
+    bool same = a->n == b->n;
+
+    for (unsigned i = 0; same && i < a->n; i++)
+        same = strcmp(a->a[i].host, b->a[i].host) == 0 && a->a[i].port == b->a[i].port;
+    return same;
+}
+
+void peer_link_set_addrs(struct peer_link *l, const struct peer_addrs *addrs) {
+    unsigned at = 0;
+    bool contact;
+
+    if (l->bulk)
+        peer_link_set_addrs(l->bulk, addrs);
+    if (same_addrs(&l->addrs, addrs))
+        return;
+    contact = l->state == PEER_LINK_CONNECTING || l->state == PEER_LINK_GREETING ||
+              l->state == PEER_LINK_UP;
+    l->addrs = *addrs;
+    l->quiet = false;
+    l->at = 0;
+    if (contact && find_addr(addrs, &l->addr, &at)) {
+        l->at = at;
+        return;
+    }
+    if (contact)
         peer_link_fail(l, "address changed");
+    l->at = 0;
+    peer_link_hurry(l);
+}
+
+bool peer_link_is_idle(const struct peer_link *l) {
+    ASSERT(l->is_bulk);
+    return !l->head && uv_now(l->net->loop) - l->last_use_ms >= l->net->o.bulk_idle_ms;
+}
+
+bool peer_link_send_bulk(struct peer_link *l, struct bytes *payload) {
+    ASSERT(!l->is_bulk);
+    if (!l->bulk) {
+        if (peer_link_new(l->net, l->node_id, &l->addrs, l, &l->bulk) < 0) {
+            (void) bytes_unref(payload);
+            return false;
+        }
+        l->bulk->at = l->at; /* where messages get through */
+    }
+    l->bulk->last_use_ms = uv_now(l->net->loop);
+    if (peer_queue_push(l->bulk, payload))
+        return true;
+    l->bulk->want_room = true;
+    return false;
 }
 
 void peer_link_close(struct peer_link *l) {
     ASSERT(l->state != PEER_LINK_CLOSED);
+    if (l->bulk)
+        peer_link_close(l->bulk);
+    if (l->is_bulk) {
+        peer_link_set_ready(l, false);
+        set_connected(l, false);
+        l->main->bulk = NULL;
+        l->main = NULL; /* it may be gone before our handles are */
+    }
     if (l->state == PEER_LINK_RESOLVING)
         (void) uv_cancel((uv_req_t *) &l->resolve);
     set_state(l, PEER_LINK_CLOSED);
     if (l->conn)
         peer_conn_close(l->conn);
     uv_close((uv_handle_t *) &l->timer, on_timer_closed);
-}
-
-void peer_link_send(struct peer_link *l, struct bytes *payload) {
-    _cleanup_(bytes_unrefp) struct bytes *b = payload;
-    struct peer_send *s;
-    size_t size = PEER_FRAME_HEADER_BYTES + (size_t) b->len;
-
-    if (l->state != PEER_LINK_UP || b->len > l->net->o.message_bytes_max ||
-        size > l->net->o.queue_bytes_max ||
-        l->status.queued_bytes > l->net->o.queue_bytes_max - size) {
-        l->status.dropped++;
-        return;
-    }
-    s = malloc(sizeof(*s));
-    if (!s) {
-        l->status.dropped++;
-        return;
-    }
-    peer_frame_encode_header(s->header, PEER_FRAME_MESSAGE, bytes_slice(b));
-    s->payload = TAKE_PTR(b);
-    s->next = NULL;
-    *l->tail = s;
-    l->tail = &s->next;
-    l->status.queued_bytes += size;
-}
-
-/* The buffers of the first messages, less what already left. */
-static unsigned gather(const struct peer_link *l, uv_buf_t *bufs, unsigned *ret_messages,
-                       size_t *ret_bytes) {
-    size_t skip = l->head_offset;
-    unsigned n = 0, messages = 0;
-    size_t total = 0;
-
-    for (struct peer_send *s = l->head; s && messages < WRITE_MESSAGES_MAX; s = s->next) {
-        uint8_t *parts[2] = {s->header, s->payload->data};
-        size_t lens[2] = {PEER_FRAME_HEADER_BYTES, s->payload->len};
-
-        for (unsigned i = 0; i < 2; i++) {
-            size_t cut = MIN(skip, lens[i]);
-
-            skip -= cut;
-            if (lens[i] == cut)
-                continue;
-            bufs[n++] = uv_buf_init((char *) parts[i] + cut, (unsigned) (lens[i] - cut));
-            total += lens[i] - cut;
-        }
-        messages++;
-    }
-    *ret_messages = messages;
-    *ret_bytes = total;
-    return n;
-}
-
-static void consume(struct peer_link *l, size_t bytes) {
-    while (bytes > 0) {
-        size_t rest = send_bytes(l->head) - l->head_offset;
-
-        if (bytes < rest) {
-            l->head_offset += bytes;
-            return;
-        }
-        bytes -= rest;
-        l->status.sent++;
-        l->status.sent_bytes += send_bytes(l->head);
-        pop_send(l);
-    }
-}
-
-static void on_written(uv_write_t *req, int status) {
-    struct peer_link *l = CONTAINER_OF(req, struct peer_link, write);
-    unsigned n = l->in_flight;
-
-    ASSERT(l->writing);
-    l->writing = false;
-    l->in_flight = 0;
-    if (l->state == PEER_LINK_UP)
-        (void) uv_timer_stop(&l->timer);
-    if (status < 0) {
-        peer_link_fail(l, uv_strerror(status)); /* no effect when it is closing already */
-        return;
-    }
-    for (; n > 0; n--)
-        consume(l, send_bytes(l->head) - l->head_offset);
-    peer_link_flush(l);
-}
-
-void peer_link_flush(struct peer_link *l) {
-    uv_buf_t bufs[WRITE_MESSAGES_MAX * 2];
-
-    while (l->state == PEER_LINK_UP && !l->writing && l->head) {
-        uv_stream_t *stream = (uv_stream_t *) &l->conn->tcp;
-        unsigned messages = 0, n;
-        size_t total = 0;
-        int r;
-
-        n = gather(l, bufs, &messages, &total);
-        r = uv_try_write(stream, bufs, n);
-        if (r < 0 && r != UV_EAGAIN) {
-            peer_link_fail(l, uv_strerror(r));
-            return;
-        }
-        if (r > 0)
-            consume(l, (size_t) r);
-        if (r > 0 && (size_t) r == total)
-            continue;
-        /* The socket buffer is full: libuv waits until there is room. */
-        n = gather(l, bufs, &messages, &total);
-        r = uv_write(&l->write, stream, bufs, n, on_written);
-        if (r < 0) {
-            peer_link_fail(l, uv_strerror(r));
-            return;
-        }
-        l->writing = true;
-        l->in_flight = messages;
-        arm_stall(l);
-    }
 }

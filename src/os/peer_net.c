@@ -1,9 +1,9 @@
-/* peer_net: the listener, incoming connections, and the public face.
+/* peer_net: the listener, the check of a handshake, the peers, and the public face.
  *
- * What it is not: membership. Whoever proves to belong to the cluster may send; what a message of
- * a node is worth is for Raft to say.
- * Invariants: counters.incoming is the length of the list and at most incoming_max; refs counts
- * every open handle and pending request, so that the struct outlives its last callback.
+ * What it is not: membership. Whoever knows the cluster id and whom on_hello accepts may send; what
+ * a message of a node is worth is for Raft to say.
+ * Invariants: refs counts every open handle and pending request, so that the struct outlives its
+ * last callback.
  * Thread: the loop's. */
 #include "os/peer_net_impl.h"
 
@@ -64,15 +64,60 @@ void peer_net_fill_hello(const struct peer_net *n, uint64_t to, struct peer_fram
     *ret = (struct peer_frame_hello){.from = n->o.self_id, .to = to};
     memcpy(ret->cluster_id, n->o.cluster_id, sizeof(ret->cluster_id));
     memcpy(ret->software, n->software, sizeof(ret->software));
+    memcpy(ret->disk, n->o.disk, sizeof(ret->disk));
+    memcpy(ret->peer_address, n->peer_address, sizeof(ret->peer_address));
+    memcpy(ret->client_address, n->client_address, sizeof(ret->client_address));
 }
 
-int peer_net_check_hello(const struct peer_net *n, const struct peer_frame_hello *h,
-                         uint16_t *ret_protocol, struct errtext *why) {
-    if (memcmp(h->cluster_id, n->o.cluster_id, sizeof(h->cluster_id)) != 0) {
-        errtext_set(why, "foreign cluster id: node %llu belongs to another cluster",
-                    (unsigned long long) n->o.self_id);
+static bool is_zero(const uint8_t id[PEER_FRAME_CLUSTER_ID_BYTES]) {
+    static const uint8_t zero[PEER_FRAME_CLUSTER_ID_BYTES];
+
+    return memcmp(id, zero, sizeof(zero)) == 0;
+}
+
+bool peer_net_has_cluster(const struct peer_net *n) {
+    return !is_zero(n->o.cluster_id);
+}
+
+static bool cluster_ok(const struct peer_net *n, const struct peer_frame_hello *h,
+                       struct errtext *why) {
+    unsigned long long self = n->o.self_id;
+
+    if (!peer_net_has_cluster(n))
+        errtext_set(why, "node %llu has not joined a cluster yet", self);
+    else if (is_zero(h->cluster_id))
+        errtext_set(why, "node %llu has not joined a cluster yet, node %llu has",
+                    (unsigned long long) h->from, self);
+    else if (memcmp(h->cluster_id, n->o.cluster_id, sizeof(h->cluster_id)) != 0)
+        errtext_set(why, "foreign cluster id: node %llu belongs to another cluster", self);
+    else
+        return true;
+    return false;
+}
+
+static int ask_owner(const struct peer_net *n, const struct peer_frame_hello *h, bool incoming,
+                     bool *ret_final, struct errtext *why) {
+    const struct peer_net_hello told = {
+        .node_id = h->from,
+        .peer_address = h->peer_address,
+        .client_address = h->client_address,
+        .software = h->software,
+        .incoming = incoming,
+        .bulk = h->purpose == PEER_FRAME_BULK,
+    };
+    struct peer_net_hello hello = told;
+
+    if (!n->o.callbacks.on_hello)
+        return 0;
+    memcpy(hello.disk, h->disk, sizeof(hello.disk));
+    return n->o.callbacks.on_hello(n->o.callbacks.ctx, &hello, ret_final, why) == 0 ? 0 : 1;
+}
+
+int peer_net_check_hello(struct peer_net *n, const struct peer_frame_hello *h, bool incoming,
+                         uint16_t *ret_protocol, bool *ret_final, struct errtext *why) {
+    *ret_final = false;
+    if (!cluster_ok(n, h, why))
         return 1;
-    }
     if (h->to != n->o.self_id || h->from == n->o.self_id) {
         errtext_set(why, "wrong node id: this is node %llu, node %llu expected node %llu here",
                     (unsigned long long) n->o.self_id, (unsigned long long) h->from,
@@ -85,164 +130,59 @@ int peer_net_check_hello(const struct peer_net *n, const struct peer_frame_hello
                     n->o.protocol_max);
         return 1;
     }
+    if (h->purpose > PEER_FRAME_BULK) {
+        errtext_set(why, "a connection for purpose %u is not known here", h->purpose);
+        return 1;
+    }
     *ret_protocol = MIN(h->protocol_max, n->o.protocol_max);
-    return 0;
-}
-
-/* A node that connects again replaces its older connection, which may be half dead. */
-static void close_older(struct peer_net *n, const struct peer_conn *keep) {
-    for (struct peer_conn *c = n->incoming, *next; c; c = next) {
-        next = c->next;
-        if (c != keep && c->from == keep->from)
-            peer_conn_close(c);
-    }
-}
-
-static int on_hello(struct peer_conn *c, struct slice payload, struct errtext *why) {
-    struct peer_net *n = c->net;
-    struct peer_frame_hello h;
-    struct errtext reason = {0};
-    uint16_t protocol = 0;
-    int r = peer_frame_decode_hello(payload, &h, why);
-
-    if (r < 0)
-        return r;
-    if (peer_net_check_hello(n, &h, &protocol, &reason) != 0) {
-        n->counters.refused++;
-        peer_net_log_limited(n, "refused a peer connection", "address=%s reason=\"%s\"", c->address,
-                             reason.s);
-        r = peer_conn_write_frame(
-            c, PEER_FRAME_REJECT,
-            slice_of(reason.s, strnlen(reason.s, PEER_FRAME_REASON_BYTES_MAX)));
-        peer_conn_close(c);
-        return r;
-    }
-    r = peer_conn_write_hello(c, PEER_FRAME_WELCOME, h.from, protocol, protocol);
-    if (r < 0)
-        return r;
-    c->from = h.from;
-    c->established = true;
-    close_older(n, c);
-    return 0;
-}
-
-int peer_net_on_frame(struct peer_conn *c, const struct peer_frame *f, struct errtext *why) {
-    struct peer_net *n = c->net;
-
-    ASSERT(!c->link);
-    if (c->established && f->type == PEER_FRAME_MESSAGE) {
-        n->counters.received++;
-        n->counters.received_bytes += f->payload.len;
-        n->o.callbacks.on_message(n->o.callbacks.ctx, c->from, f->payload);
-        return 0;
-    }
-    if (!c->established && f->type == PEER_FRAME_HELLO)
-        return on_hello(c, f->payload, why);
-    errtext_set(why, "unexpected frame type %d on an accepted connection", (int) f->type);
-    return ERR_PROTO;
-}
-
-/* --- accepting ------------------------------------------------------------------------------ */
-
-void peer_net_on_conn_closed(struct peer_conn *c) {
-    struct peer_net *n = c->net;
-
-    if (c->prev)
-        c->prev->next = c->next;
-    else
-        n->incoming = c->next;
-    if (c->next)
-        c->next->prev = c->prev;
-    ASSERT(n->counters.incoming > 0);
-    n->counters.incoming--;
-}
-
-static void on_connection(uv_stream_t *s, int status);
-
-static void on_sweep(uv_timer_t *t) {
-    struct peer_net *n = CONTAINER_OF(t, struct peer_net, sweep);
-    uint64_t now = uv_now(n->loop);
-    bool waiting;
-
-    if (n->accept_pending)
-        on_connection((uv_stream_t *) &n->listener, 0);
-    waiting = n->accept_pending;
-
-    for (struct peer_conn *c = n->incoming, *next; c; c = next) {
-        next = c->next;
-        if (c->established)
-            continue;
-        waiting = true;
-        if (now < c->deadline_ms)
-            continue;
-        n->counters.timed_out++;
-        peer_conn_close(c);
-    }
-    if (!waiting)
-        (void) uv_timer_stop(t);
-}
-
-/* At the limit the oldest stranger goes, so that silent strangers cannot keep nodes out for 5 s.
- * False when all are established: then the new one must go. */
-static bool evict_stranger(struct peer_net *n) {
-    struct peer_conn *oldest = NULL;
-
-    for (struct peer_conn *c = n->incoming; c; c = c->next) {
-        if (!c->established)
-            oldest = c;
-    }
-    if (oldest)
-        peer_conn_close(oldest);
-    return oldest != NULL;
-}
-
-static void on_connection(uv_stream_t *s, int status) {
-    struct peer_net *n = CONTAINER_OF(s, struct peer_net, listener);
-    struct peer_conn *c = NULL;
-
-    if (status < 0 || n->closing)
-        return; /* out of descriptors: libuv accepts again when there are some */
-    /* Without memory libuv keeps the accepted socket, and accepts no other before it is taken. */
-    n->accept_pending = peer_conn_new(n, NULL, &c) < 0;
-    if (n->accept_pending) {
-        (void) uv_timer_start(&n->sweep, on_sweep, 100, 100);
-        return;
-    }
-    c->next = n->incoming;
-    if (c->next)
-        c->next->prev = c;
-    n->incoming = c;
-    n->counters.incoming++;
-    c->deadline_ms = uv_now(n->loop) + n->o.handshake_ms;
-    if (uv_accept(s, (uv_stream_t *) &c->tcp) < 0 || peer_conn_start(c) < 0) {
-        peer_conn_close(c);
-        return;
-    }
-    if (n->counters.incoming > n->o.incoming_max) {
-        n->counters.over_limit++;
-        c->established = true; /* so that it is not the stranger chosen */
-        if (!evict_stranger(n)) {
-            peer_net_log_limited(n, "too many peer connections, closed one", "address=%s limit=%u",
-                                 c->address, n->o.incoming_max);
-            peer_conn_close(c);
-            return;
-        }
-        c->established = false;
-    }
-    if (!uv_is_active((uv_handle_t *) &n->sweep))
-        (void) uv_timer_start(&n->sweep, on_sweep, n->o.handshake_ms / 4 + 1,
-                              n->o.handshake_ms / 4 + 1);
+    return ask_owner(n, h, incoming, ret_final, why);
 }
 
 /* --- start and stop ------------------------------------------------------------------------- */
 
+/* The next link whose owner is to be told; looked up anew each time, for the callback may add and
+ * remove peers. */
+static struct peer_link *next_ready(struct peer_net *n) {
+    struct u64map_slot *s;
+    size_t pos = 0;
+
+    while ((s = u64map_next(&n->links, &pos)) != NULL) {
+        struct peer_link *bulk = ((struct peer_link *) s->value)->bulk;
+
+        if (bulk && bulk->ready)
+            return bulk;
+    }
+    return NULL;
+}
+
+static void tell_ready(struct peer_net *n) {
+    struct peer_link *l;
+
+    while (n->bulk_ready > 0 && (l = next_ready(n)) != NULL) {
+        peer_link_set_ready(l, false);
+        if (n->o.callbacks.on_bulk_ready)
+            n->o.callbacks.on_bulk_ready(n->o.callbacks.ctx, l->node_id);
+    }
+}
+
+/* Before the loop waits. */
 static void on_prepare(uv_prepare_t *p) {
-    peer_net_flush(CONTAINER_OF(p, struct peer_net, prepare));
+    struct peer_net *n = CONTAINER_OF(p, struct peer_net, prepare);
+
+    n->turn++;
+    if (n->paused > 0)
+        peer_accept_resume(n);
+    tell_ready(n);
+    if (!n->closing)
+        peer_net_flush(n);
 }
 
 static void set_defaults(struct peer_net_options *o) {
     o->message_bytes_max = o->message_bytes_max ? o->message_bytes_max : 64U * 1024 * 1024;
     o->queue_bytes_max = o->queue_bytes_max ? o->queue_bytes_max : (size_t) 64 * 1024 * 1024;
+    o->bulk_queue_bytes_max =
+        o->bulk_queue_bytes_max ? o->bulk_queue_bytes_max : (size_t) 4 * 1024 * 1024;
+    o->bulk_idle_ms = o->bulk_idle_ms ? o->bulk_idle_ms : 30000;
     o->incoming_max = o->incoming_max ? o->incoming_max : 64;
     o->protocol_min = o->protocol_min ? o->protocol_min : PEER_NET_PROTOCOL_MIN;
     o->protocol_max = o->protocol_max ? o->protocol_max : PEER_NET_PROTOCOL_MAX;
@@ -287,7 +227,7 @@ static int listen_on(struct peer_net *n, const char *address, struct errtext *re
     }
     r = uv_tcp_bind(&n->listener, (const struct sockaddr *) &ss, 0);
     if (r == 0)
-        r = uv_listen((uv_stream_t *) &n->listener, LISTEN_BACKLOG, on_connection);
+        r = uv_listen((uv_stream_t *) &n->listener, LISTEN_BACKLOG, peer_accept_on_connection);
     if (r == 0)
         r = uv_tcp_getsockname(&n->listener, (struct sockaddr *) &ss, &len);
     if (r < 0) {
@@ -315,8 +255,11 @@ int peer_net_new(uv_loop_t *loop, const struct peer_net_options *o, struct peer_
     set_defaults(&n->o);
     ASSERT(n->o.protocol_min <= n->o.protocol_max);
     (void) snprintf(n->software, sizeof(n->software), "%s", o->software ? o->software : "");
-    n->o.listen_address = NULL;
-    n->o.software = NULL;
+    (void) snprintf(n->peer_address, sizeof(n->peer_address), "%s",
+                    o->peer_address ? o->peer_address : "");
+    (void) snprintf(n->client_address, sizeof(n->client_address), "%s",
+                    o->client_address ? o->client_address : "");
+    n->o.listen_address = n->o.software = n->o.peer_address = n->o.client_address = NULL;
     n->rng = rng_seed(o->seed);
     n->log_window_ms = uv_now(loop);
     u64map_init(&n->links);
@@ -376,24 +319,43 @@ void peer_net_close(struct peer_net *n, void (*on_closed)(void *arg), void *arg)
 
 /* --- peers ---------------------------------------------------------------------------------- */
 
-int peer_net_set_peer(struct peer_net *n, uint64_t node_id, const char *address) {
+void peer_net_set_cluster_id(struct peer_net *n, const uint8_t id[PEER_FRAME_CLUSTER_ID_BYTES]) {
+    struct u64map_slot *s;
+    size_t pos = 0;
+
+    ASSERT(!is_zero(id));
+    ASSERT(!peer_net_has_cluster(n) || memcmp(id, n->o.cluster_id, sizeof(n->o.cluster_id)) == 0);
+    memcpy(n->o.cluster_id, id, sizeof(n->o.cluster_id));
+    while ((s = u64map_next(&n->links, &pos)) != NULL)
+        peer_link_hurry((struct peer_link *) s->value);
+}
+
+void peer_net_set_disk(struct peer_net *n, const uint8_t disk[PEER_FRAME_DISK_BYTES]) {
+    memcpy(n->o.disk, disk, sizeof(n->o.disk));
+}
+
+int peer_net_set_peer(struct peer_net *n, uint64_t node_id, const char *address,
+                      const char *other_address) {
+    bool two = other_address && other_address[0] != '\0';
+    struct peer_addrs addrs = {.n = two ? 2 : 1};
     struct peer_link *l;
-    struct peer_addr a;
     int r;
 
     ASSERT(n && !n->closing);
     ASSERT(address);
     if (node_id == 0 || node_id == n->o.self_id)
         return ERR_CONFIG;
-    r = peer_addr_parse(address, &a, NULL);
+    r = peer_addr_parse(address, &addrs.a[0], NULL);
+    if (r == 0 && two)
+        r = peer_addr_parse(other_address, &addrs.a[1], NULL);
     if (r < 0)
         return r;
     l = (struct peer_link *) u64map_get(&n->links, node_id);
     if (l) {
-        peer_link_set_addr(l, &a);
+        peer_link_set_addrs(l, &addrs);
         return 0;
     }
-    r = peer_link_new(n, node_id, &a, &l);
+    r = peer_link_new(n, node_id, &addrs, NULL, &l);
     if (r < 0)
         return r;
     r = u64map_put(&n->links, node_id, l);
@@ -407,11 +369,7 @@ void peer_net_remove_peer(struct peer_net *n, uint64_t node_id) {
 
     if (l)
         peer_link_close(l);
-    for (struct peer_conn *c = n->incoming, *next; c; c = next) {
-        next = c->next;
-        if (c->established && c->from == node_id)
-            peer_conn_close(c);
-    }
+    peer_accept_close_node(n, node_id);
 }
 
 void peer_net_send(struct peer_net *n, uint64_t node_id, struct bytes *payload) {
@@ -419,9 +377,25 @@ void peer_net_send(struct peer_net *n, uint64_t node_id, struct bytes *payload) 
 
     ASSERT(payload);
     if (l)
-        peer_link_send(l, payload);
+        (void) peer_queue_push(l, payload);
     else
         (void) bytes_unref(payload);
+}
+
+bool peer_net_send_bulk(struct peer_net *n, uint64_t node_id, struct bytes *payload) {
+    struct peer_link *l = (struct peer_link *) u64map_get(&n->links, node_id);
+
+    ASSERT(payload);
+    if (l)
+        return peer_link_send_bulk(l, payload);
+    (void) bytes_unref(payload);
+    return false;
+}
+
+static void flush_node(struct peer_link *l) {
+    peer_queue_flush(l);
+    if (l->bulk)
+        peer_queue_flush(l->bulk);
 }
 
 void peer_net_flush(struct peer_net *n) {
@@ -429,7 +403,7 @@ void peer_net_flush(struct peer_net *n) {
     size_t pos = 0;
 
     while ((s = u64map_next(&n->links, &pos)) != NULL)
-        peer_link_flush((struct peer_link *) s->value);
+        flush_node((struct peer_link *) s->value);
 }
 
 static void env_send(void *ctx, uint64_t node_id, struct bytes *payload) {
@@ -440,8 +414,26 @@ static void env_flush(void *ctx) {
     peer_net_flush((struct peer_net *) ctx);
 }
 
+static bool env_send_bulk(void *ctx, uint64_t node_id, struct bytes *payload) {
+    return peer_net_send_bulk((struct peer_net *) ctx, node_id, payload);
+}
+
+static int env_set_peer(void *ctx, uint64_t node_id, const char *address,
+                        const char *other_address) {
+    return peer_net_set_peer((struct peer_net *) ctx, node_id, address, other_address);
+}
+
+static void env_remove_peer(void *ctx, uint64_t node_id) {
+    peer_net_remove_peer((struct peer_net *) ctx, node_id);
+}
+
 struct env_peers peer_net_env(struct peer_net *n) {
-    return (struct env_peers){.send = env_send, .flush = env_flush, .ctx = n};
+    return (struct env_peers){.send = env_send,
+                              .flush = env_flush,
+                              .send_bulk = env_send_bulk,
+                              .set_peer = env_set_peer,
+                              .remove_peer = env_remove_peer,
+                              .ctx = n};
 }
 
 int peer_net_status(const struct peer_net *n, uint64_t node_id, struct peer_net_status *ret) {
@@ -451,6 +443,7 @@ int peer_net_status(const struct peer_net *n, uint64_t node_id, struct peer_net_
     if (!l)
         return 1;
     *ret = l->status;
+    ret->bulk_queued_bytes = l->bulk ? l->bulk->status.queued_bytes : 0;
     return 0;
 }
 

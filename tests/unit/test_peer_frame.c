@@ -86,19 +86,29 @@ static void test_refusals(void **state) {
     assert_int_equal(peer_frame_decode(slice_of(frame, total), 99, &f, &bytes, NULL), ERR_VERSION);
 }
 
-/* Goal: the handshake round-trips, tolerates a longer payload and refuses a shorter one. */
+/* Goal: the handshake round-trips, tolerates a longer payload, and takes one that ends before a
+ * later field for an older sender's; one that ends inside a field is refused. Method: cut at every
+ * byte. */
 static void test_hello(void **state) {
     struct peer_frame_hello h = {.cluster_id = "fifteen bytes..",
                                  .from = 7,
                                  .to = 9,
                                  .protocol_min = 1,
                                  .protocol_max = 3,
-                                 .software = "1.2.3\n\"x\""};
+                                 .software = "1.2.3\n\"x\"",
+                                 .purpose = PEER_FRAME_BULK,
+                                 .disk = "disk of a node.",
+                                 .peer_address = "10.0.0.7:7402",
+                                 .client_address = "node\x1b:7401"};
     struct peer_frame_hello got;
     uint8_t out[PEER_FRAME_HELLO_BYTES_MAX + 8] = {0};
     size_t len = peer_frame_encode_hello(out, &h);
+    /* Where the payload of an older program may end: after the software text, and each field. */
+    const size_t software = 37 + 9, purpose = software + 1, disk = purpose + 16,
+                 peer = disk + 1 + 13;
 
     (void) state;
+    assert_int_equal(len, peer + 1 + 10);
     assert_int_equal(peer_frame_decode_hello(slice_of(out, len + 8), &got, NULL), 0);
     assert_memory_equal(got.cluster_id, h.cluster_id, 16);
     assert_int_equal(got.from, 7);
@@ -106,15 +116,60 @@ static void test_hello(void **state) {
     assert_int_equal(got.protocol_min, 1);
     assert_int_equal(got.protocol_max, 3);
     assert_string_equal(got.software, "1.2.3??x?");
-    for (size_t cut = 0; cut < len; cut++)
-        assert_int_equal(peer_frame_decode_hello(slice_of(out, cut), &got, NULL), ERR_PROTO);
+    assert_int_equal(got.purpose, PEER_FRAME_BULK);
+    assert_memory_equal(got.disk, h.disk, 16);
+    assert_string_equal(got.peer_address, "10.0.0.7:7402");
+    assert_string_equal(got.client_address, "node?:7401");
+    for (size_t cut = 0; cut < len; cut++) {
+        bool end = cut == software || cut == purpose || cut == disk || cut == peer;
+
+        memset(&got, 0x55, sizeof(got));
+        assert_int_equal(peer_frame_decode_hello(slice_of(out, cut), &got, NULL),
+                         end ? 0 : ERR_PROTO);
+        if (!end)
+            continue;
+        assert_int_equal(got.purpose, cut >= purpose ? PEER_FRAME_BULK : PEER_FRAME_MESSAGES);
+        assert_int_equal(got.disk[0], cut >= disk ? 'd' : 0);
+        assert_string_equal(got.peer_address, cut >= peer ? "10.0.0.7:7402" : "");
+        assert_string_equal(got.client_address, "");
+    }
     memset(h.software, 'v', sizeof(h.software));
+    memset(h.peer_address, 'p', sizeof(h.peer_address));
+    memset(h.client_address, 'c', sizeof(h.client_address));
     len = peer_frame_encode_hello(out, &h);
     assert_int_equal(len, PEER_FRAME_HELLO_BYTES_MAX);
     assert_int_equal(peer_frame_decode_hello(slice_of(out, len), &got, NULL), 0);
+    assert_int_equal(strlen(got.client_address), PEER_FRAME_ADDRESS_BYTES_MAX);
     h.from = 0;
     len = peer_frame_encode_hello(out, &h);
     assert_int_equal(peer_frame_decode_hello(slice_of(out, len), &got, NULL), ERR_PROTO);
+}
+
+/* Goal: a refusal keeps its code and reason; one without a code can be retried; nothing unprintable
+ * comes out. */
+static void test_reject(void **state) {
+    uint8_t out[PEER_FRAME_REJECT_BYTES_MAX];
+    char reason[PEER_FRAME_REASON_BYTES_MAX + 1], large[PEER_FRAME_REASON_BYTES_MAX + 100];
+    size_t len = peer_frame_encode_reject(out, PEER_FRAME_FINAL, "removed");
+
+    (void) state;
+    assert_int_equal(len, 8);
+    assert_int_equal(out[0], 2);
+    assert_int_equal(peer_frame_decode_reject(slice_of(out, len), reason), PEER_FRAME_FINAL);
+    assert_string_equal(reason, "removed");
+    len = peer_frame_encode_reject(out, PEER_FRAME_RETRY, "a\nb");
+    assert_int_equal(peer_frame_decode_reject(slice_of(out, len), reason), PEER_FRAME_RETRY);
+    assert_string_equal(reason, "a?b");
+    assert_int_equal(peer_frame_decode_reject(slice_of("\x09text", 5), reason), PEER_FRAME_RETRY);
+    assert_string_equal(reason, "?text");
+    assert_int_equal(peer_frame_decode_reject(slice_of("", 0), reason), PEER_FRAME_RETRY);
+    assert_string_equal(reason, "");
+    memset(large, 'x', sizeof(large));
+    large[sizeof(large) - 1] = '\0';
+    len = peer_frame_encode_reject(out, PEER_FRAME_RETRY, large);
+    assert_int_equal(len, PEER_FRAME_REJECT_BYTES_MAX);
+    (void) peer_frame_decode_reject(slice_of(out, len), reason);
+    assert_int_equal(strlen(reason), PEER_FRAME_REASON_BYTES_MAX);
 }
 
 /* Goal: host:port texts, good and bad. */
@@ -144,6 +199,7 @@ int main(void) {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_layout),
         cmocka_unit_test(test_bit_flips),  cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_hello),      cmocka_unit_test(test_addr),
+        cmocka_unit_test(test_reject),
     };
 
     return cmocka_run_group_tests_name("peer_frame", tests, NULL, NULL);

@@ -73,12 +73,13 @@ static struct bytes *message(uint64_t number, size_t len) {
 }
 
 static struct peer_net_options options(struct side *s, uint64_t id, const char *cluster) {
-    struct peer_net_options o = {.self_id = id,
-                                 .listen_address = "127.0.0.1:0",
-                                 .software = "test-1",
-                                 .log = &s->log,
-                                 .seed = id,
-                                 .callbacks = {on_message, on_link, s}};
+    struct peer_net_options o = {
+        .self_id = id,
+        .listen_address = "127.0.0.1:0",
+        .software = "test-1",
+        .log = &s->log,
+        .seed = id,
+        .callbacks = {.on_message = on_message, .on_link = on_link, .ctx = s}};
 
     s->log = (struct logger){.level = LOG_INFO, .sink = sink, .ctx = s};
     memcpy(o.cluster_id, cluster, sizeof(o.cluster_id));
@@ -109,7 +110,7 @@ static void join(struct side *a, uint64_t id, const struct side *b) {
     char address[32];
 
     (void) snprintf(address, sizeof(address), "127.0.0.1:%u", peer_net_port(b->net));
-    assert_int_equal(peer_net_set_peer(a->net, id, address), 0);
+    assert_int_equal(peer_net_set_peer(a->net, id, address, NULL), 0);
 }
 
 static bool is_up(void *arg) {
@@ -239,11 +240,11 @@ static void test_refused(void **state) {
         o.protocol_max = i == 2 ? 8 : 1;
         assert_int_equal(peer_net_new(&loop, &o, &a.net, NULL), 0);
         (void) snprintf(address, sizeof(address), "127.0.0.1:%u", peer_net_port(b.net));
-        assert_int_equal(peer_net_set_peer(a.net, 2, address), 0);
+        assert_int_equal(peer_net_set_peer(a.net, 2, address, NULL), 0);
         if (i == 1) { /* the listener is 2, and 3 is expected there */
-            assert_int_equal(peer_net_set_peer(a.net, 3, address), 0);
+            assert_int_equal(peer_net_set_peer(a.net, 3, address, NULL), 0);
             peer_net_remove_peer(a.net, 2);
-            assert_int_equal(peer_net_set_peer(a.net, 2, "127.0.0.1:1"), 0);
+            assert_int_equal(peer_net_set_peer(a.net, 2, "127.0.0.1:1", NULL), 0);
             os_test_run_until(&loop, logged_wrong_id, &a);
         } else {
             os_test_run_until(&loop, refused_twice, &a);
@@ -391,7 +392,7 @@ static void test_stall(void **state) {
     o.stall_ms = 100;
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(peer_net_new(&loop, &o, &a.net, NULL), 0);
-    assert_int_equal(peer_net_set_peer(a.net, 2, address), 0);
+    assert_int_equal(peer_net_set_peer(a.net, 2, address, NULL), 0);
     (void) uv_run(&loop, UV_RUN_NOWAIT);
     peer = accept(fd, NULL, NULL);
     assert_true(peer >= 0);
@@ -463,8 +464,8 @@ static void test_listen_errors(void **state) {
     assert_non_null(strstr(err.s, "in use"));
     o.listen_address = "7402";
     assert_int_equal(peer_net_new(&loop, &o, &b.net, &err), ERR_CONFIG);
-    assert_int_equal(peer_net_set_peer(a.net, 1, "127.0.0.1:1"), ERR_CONFIG);
-    assert_int_equal(peer_net_set_peer(a.net, 2, "nonsense"), ERR_CONFIG);
+    assert_int_equal(peer_net_set_peer(a.net, 1, "127.0.0.1:1", NULL), ERR_CONFIG);
+    assert_int_equal(peer_net_set_peer(a.net, 2, "nonsense", NULL), ERR_CONFIG);
     stop(&loop, &a);
     os_test_loop_done(&loop);
 }
@@ -480,13 +481,13 @@ static void test_names(void **state) {
     assert_int_equal(uv_loop_init(&loop), 0);
     start(&loop, &a, 1, CLUSTER_A);
     start(&loop, &b, 2, CLUSTER_A);
-    assert_int_equal(peer_net_set_peer(a.net, 2, "127.0.0.1:1"), 0);
+    assert_int_equal(peer_net_set_peer(a.net, 2, "127.0.0.1:1", NULL), 0);
     for (int i = 0; i < 5; i++)
         (void) uv_run(&loop, UV_RUN_NOWAIT);
     (void) snprintf(address, sizeof(address), "localhost:%u", peer_net_port(b.net));
-    assert_int_equal(peer_net_set_peer(a.net, 2, address), 0);
+    assert_int_equal(peer_net_set_peer(a.net, 2, address, NULL), 0);
     os_test_run_until(&loop, is_up, &a);
-    assert_int_equal(peer_net_set_peer(a.net, 3, "localhost:1"), 0);
+    assert_int_equal(peer_net_set_peer(a.net, 3, "localhost:1", NULL), 0);
     (void) uv_run(&loop, UV_RUN_NOWAIT);
     stop(&loop, &a); /* while a name may be on its way */
     stop(&loop, &b);
