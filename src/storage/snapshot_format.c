@@ -163,7 +163,8 @@ static void skip_home(struct snapshot_writer *w) {
 
 void snapshot_writer_begin(struct snapshot_writer *w, struct kv_iter *it, uint8_t skip_prefix) {
     ASSERT(w && it);
-    *w = (struct snapshot_writer){.it = it, .skip_prefix = skip_prefix};
+    *w = (struct snapshot_writer){
+        .it = it, .skip_prefix = skip_prefix, .chunk_bytes = SNAPSHOT_CHUNK_BYTES};
     it->ops->seek(it, slice_of("", 0));
     skip_home(w);
 }
@@ -190,7 +191,7 @@ static int put_record(struct buf *out, struct slice key, struct slice value) {
 static int put_records(struct snapshot_writer *w, struct buf *out, size_t begin) {
     const struct kv_iter_ops *ops = w->it->ops;
 
-    while (out->len - begin < SNAPSHOT_CHUNK_BYTES && ops->valid(w->it)) {
+    while (out->len - begin < w->chunk_bytes && ops->valid(w->it)) {
         struct slice key = ops->key(w->it);
         struct slice value = ops->value(w->it);
         size_t room = SNAPSHOT_PAYLOAD_BYTES_MAX - TOTALS_BYTES - (out->len - begin);

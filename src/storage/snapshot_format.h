@@ -70,6 +70,9 @@ struct snapshot_writer {
     bool done;
     /* Keys that begin with this byte stay at home (facts of one node). */
     uint8_t skip_prefix;
+    /* A chunk is closed once it holds as much. snapshot_writer_begin sets SNAPSHOT_CHUNK_BYTES;
+     * less makes more and smaller chunks of the same records. */
+    size_t chunk_bytes;
 };
 
 /* Moves @it to its first record. */
