@@ -38,6 +38,19 @@
 #define FSM_ADDRESS_BYTES_MAX 127  /* of a node, as text */
 #define FSM_DRAIN_TIMEOUT_MS_MAX (7LL * 24 * 3600 * 1000)
 
+/* Memory, an upper bound; a test measures it:
+ *   BASE + OVERLAY(overlay_bytes_max) + JOB per job that has not ended + KEY per remembered
+ *   idempotency key + WORKER per registered worker + NODE per node that ever was a member.
+ * A job that has ended costs nothing. OVERLAY holds what is not yet written back; the last command
+ * before a write-back (4 MiB at most) comes on top of it, with what it changed. The base is tables
+ * and scratch that grow with the largest command and the largest write-back so far. */
+#define FSM_MEMORY_BASE_BYTES (6UL * 1024 * 1024)
+#define FSM_MEMORY_OVERLAY_BYTES(overlay_bytes_max) ((overlay_bytes_max) + (overlay_bytes_max) / 2)
+#define FSM_MEMORY_JOB_BYTES 160UL
+#define FSM_MEMORY_KEY_BYTES 160UL /* at the longest keys */
+#define FSM_MEMORY_WORKER_BYTES 320UL
+#define FSM_MEMORY_NODE_BYTES 384UL
+
 struct fsm;
 
 /* ---- memory views: borrowed, valid until the next apply -------------------- */

