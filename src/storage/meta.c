@@ -187,6 +187,30 @@ int meta_open(const struct disk *disk, struct meta **ret, struct meta_state *ret
     return 0;
 }
 
+int meta_inspect(const struct disk *disk, struct meta_inspect_slot ret[2], struct errtext *reterr) {
+    struct disk_file *file = NULL;
+    uint8_t block[META_SLOT_BYTES];
+    int r;
+
+    ASSERT(disk && disk->ops && ret);
+    r = disk->ops->open(disk->ctx, META_NAME, DISK_RDONLY, &file);
+    if (r == -ENOENT)
+        return META_MISSING;
+    for (uint32_t i = 0; r >= 0 && i < META_SLOTS; i++) {
+        size_t n = 0;
+
+        ret[i] = (struct meta_inspect_slot){.rc = ERR_CORRUPT};
+        r = io_read_full(disk, file, (uint64_t) i * META_SLOT_BYTES, block, META_SLOT_BYTES, &n);
+        if (r >= 0 && n == META_SLOT_BYTES)
+            ret[i].rc = slot_decode(block, &ret[i].state, &ret[i].generation);
+    }
+    if (r < 0)
+        errtext_set(reterr, "cannot read the file " META_NAME ": %s", err_name(r));
+    if (file)
+        file = io_close(disk, file);
+    return r < 0 ? r : 0;
+}
+
 int meta_create(const struct disk *disk, const struct meta_state *state, struct meta **ret,
                 struct errtext *reterr) {
     _cleanup_(meta_closep) struct meta *m = NULL;
