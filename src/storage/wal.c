@@ -1,6 +1,6 @@
-/* Writing: append, truncate, sync, and the segments they need.
+/* Writing: append, truncate, sync, seal, and the segments they need.
  *
- * What it is not: recovery (wal_recover.c) or reading (wal_read.c).
+ * What it is not: recovery (wal_recover.c), reading (wal_read.c) or giving back (wal_release.c).
  * Invariants, checked after each change: wal_check(). A failed write or sync closes the log for
  * good, because after it nobody knows what the disk holds (reliability.md W3). */
 #include "storage/wal_internal.h"
@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/codec.h"
 #include "storage/io.h"
 
 void wal_check(const struct wal *w) {
@@ -144,7 +143,7 @@ int wal_put(struct wal *w, struct wal_frame *f, struct errtext *reterr) {
     return 0;
 }
 
-static int sync_active(struct wal *w, struct errtext *reterr) {
+int wal_sync_active(struct wal *w, struct errtext *reterr) {
     char name[WAL_NAME_BYTES];
     int r = wal_flush(w, reterr);
 
@@ -169,7 +168,7 @@ static int roll(struct wal *w, uint32_t need, struct errtext *reterr) {
     const struct wal_segment *s = wal_active(w);
     struct wal_segment_header h;
     uint64_t spare = 0;
-    int r = sync_active(w, reterr);
+    int r = wal_sync_active(w, reterr);
 
     if (r < 0)
         return r;
@@ -189,7 +188,7 @@ static int roll(struct wal *w, uint32_t need, struct errtext *reterr) {
     return wal_files_publish(w, spare, reterr);
 }
 
-static int put_with_room(struct wal *w, struct wal_frame *f, struct errtext *reterr) {
+int wal_put_with_room(struct wal *w, struct wal_frame *f, struct errtext *reterr) {
     const struct wal_segment *s = wal_active(w);
     uint32_t total = wal_format_record_bytes(f->len);
 
@@ -224,7 +223,7 @@ int wal_append(struct wal *w, const struct wal_record *recs, size_t n, struct er
         ASSERT(recs[i].index == w->cur.last_index + 1);
         ASSERT(recs[i].term >= w->cur.last_term && recs[i].term > 0);
         ASSERT(recs[i].type > 0);
-        r = put_with_room(w, &f, reterr);
+        r = wal_put_with_room(w, &f, reterr);
         if (r < 0)
             return r;
     }
@@ -257,7 +256,7 @@ int wal_truncate(struct wal *w, uint64_t from, struct errtext *reterr) {
     } else {
         f.term = wal_index_find(w, from)->term_before_lo;
     }
-    r = put_with_room(w, &f, reterr);
+    r = wal_put_with_room(w, &f, reterr);
     if (r >= 0)
         r = wal_flush(w, reterr);
     if (r < 0)
@@ -275,9 +274,38 @@ int wal_sync(struct wal *w, struct errtext *reterr) {
         return wal_fail(w, w->failed, reterr, "sync", "the log");
     if (!w->unsynced && !w->stage_dirty)
         return 0;
-    r = sync_active(w, reterr);
+    r = wal_sync_active(w, reterr);
     if (r < 0)
         return r;
+    wal_check(w);
+    return 0;
+}
+
+/* Does anything in the active segment depend on a last batch that nothing vouches for? */
+static bool is_sealed(struct wal *w) {
+    const struct wal_segment *s = wal_active(w);
+
+    return s->end == w->sealed || s->end <= s->h.base_end;
+}
+
+int wal_seal(struct wal *w, struct errtext *reterr) {
+    struct wal_frame f = {.kind = WAL_KIND_SEAL};
+    int r;
+
+    ASSERT(w);
+    if (w->failed)
+        return wal_fail(w, w->failed, reterr, "seal", "the log");
+    r = wal_sync_active(w, reterr);
+    if (r < 0 || is_sealed(w))
+        return r;
+    f.index = w->cur.last_index;
+    f.term = w->cur.last_term;
+    r = wal_put_with_room(w, &f, reterr); /* a new segment vouches for the one before as well */
+    if (r >= 0)
+        r = wal_sync_active(w, reterr);
+    if (r < 0)
+        return r;
+    w->sealed = wal_active(w)->end;
     wal_check(w);
     return 0;
 }
@@ -312,55 +340,6 @@ int wal_prepare(struct wal *w, struct errtext *reterr) {
     return 0;
 }
 
-/* How many of the oldest segments hold nothing above @up_to. */
-static size_t releasable(const struct wal *w, uint64_t up_to, uint64_t keep_bytes) {
-    uint64_t later = wal_bytes(w); /* bytes of the segments from n on */
-    size_t n = 0;
-
-    ASSERT(w->segs_count > 0);
-    while (n + 1 < w->segs_count && w->segs[n].hi <= up_to &&
-           later - w->segs[n].h.segment_bytes >= keep_bytes)
-        later -= w->segs[n++].h.segment_bytes;
-    return n;
-}
-
-int wal_release(struct wal *w, uint64_t up_to_index, uint64_t keep_bytes, struct errtext *reterr) {
-    _cleanup_(freep) uint64_t *seqs = NULL;
-    uint8_t oldest[WAL_RELEASE_BYTES];
-    struct wal_frame f = {.kind = WAL_KIND_RELEASE, .index = up_to_index, .len = sizeof(oldest)};
-    size_t n;
-    int r;
-
-    ASSERT(w);
-    if (w->failed)
-        return wal_fail(w, w->failed, reterr, "release", "segments");
-    n = releasable(w, up_to_index, keep_bytes);
-    if (n == 0)
-        return 0;
-    seqs = (uint64_t *) calloc(n, sizeof(*seqs));
-    if (!seqs)
-        return wal_fail(w, -ENOMEM, reterr, "release", "segments");
-    for (size_t i = 0; i < n; i++)
-        seqs[i] = w->segs[i].h.seq;
-    put_le64(oldest, w->segs[n].h.seq);
-    f.data = oldest;
-    /* Durable before the first file goes: a missing segment is otherwise damage. */
-    r = put_with_room(w, &f, reterr);
-    if (r >= 0)
-        r = sync_active(w, reterr);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < n; i++)
-        free(w->segs[i].marks);
-    memmove(w->segs, w->segs + n, (w->segs_count - n) * sizeof(*w->segs));
-    w->segs_count -= n;
-    r = wal_files_retire(w, seqs, n, reterr);
-    if (r < 0)
-        return r;
-    wal_check(w);
-    return 0;
-}
-
 struct wal *wal_close(struct wal *w) {
     if (!w)
         return NULL;
@@ -377,12 +356,18 @@ struct wal *wal_close(struct wal *w) {
     return NULL;
 }
 
-uint64_t wal_first_index(const struct wal *w) {
-    ASSERT(w);
+/* The first segment that a record can be read from; NULL when there is none. */
+static const struct wal_segment *first_segment(const struct wal *w) {
     for (size_t i = 0; i < w->segs_count; i++)
         if (w->segs[i].lo > 0)
-            return w->segs[i].lo;
-    return 0;
+            return &w->segs[i];
+    return NULL;
+}
+
+uint64_t wal_first_index(const struct wal *w) {
+    const struct wal_segment *s = first_segment(w);
+
+    return s ? s->lo : 0;
 }
 
 uint64_t wal_last_index(const struct wal *w) {
@@ -393,6 +378,18 @@ uint64_t wal_last_index(const struct wal *w) {
 uint64_t wal_synced_index(const struct wal *w) {
     ASSERT(w);
     return w->synced_index;
+}
+
+uint64_t wal_base_index(const struct wal *w) {
+    const struct wal_segment *s = first_segment(w);
+
+    return s ? s->lo - 1 : w->cur.last_index;
+}
+
+uint64_t wal_base_term(const struct wal *w) {
+    const struct wal_segment *s = first_segment(w);
+
+    return s ? s->term_before_lo : w->cur.last_term;
 }
 
 uint64_t wal_bytes(const struct wal *w) {

@@ -85,7 +85,10 @@ int wal_seal(struct wal *w, struct errtext *reterr) _must_check_;
 
 /* Scrubbing (W14): verify up to @max_bytes of what is durable, from *cursor on (0 = the oldest
  * record; moved along; 0 again at the end of a round). 0; ERR_CORRUPT with file and offset, and
- * *ret_index = the highest index that may be affected (its segment's last). */
+ * *ret_index = the highest index that a snapshot must cover before wal_release can give the damaged
+ * segment back (the one being written goes with wal_reset only). The cursor stays before the
+ * damage, the log stays open. -errno, -ENOMEM. A record larger than @max_bytes is verified whole.
+ */
 struct wal_scrub {
     uint64_t seq;    /* segment */
     uint32_t offset; /* in it */

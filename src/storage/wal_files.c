@@ -254,6 +254,7 @@ int wal_files_begin(struct wal *w, struct wal_segment_header *h, uint32_t min_by
     w->cur.crc = h->prev_crc;
     w->stage_offset = WAL_HEADER_BYTES;
     w->synced = WAL_HEADER_BYTES;
+    w->sealed = 0;
     return 0;
 }
 
@@ -274,7 +275,7 @@ int wal_files_publish(struct wal *w, uint64_t spare_id, struct errtext *reterr) 
     return 0;
 }
 
-/* Only files of the configured size are worth keeping, and not many more than wanted. */
+/* Only files of the configured size are worth keeping, and no more than wanted. */
 static int retire_one(struct wal *w, uint64_t seq, struct wal_spare *ret_spare, bool *ret_kept,
                       size_t kept) {
     struct disk_file *f = NULL;
@@ -292,7 +293,7 @@ static int retire_one(struct wal *w, uint64_t seq, struct wal_spare *ret_spare, 
     f = io_close(&w->disk, f);
     if (r < 0)
         return r;
-    if (bytes != w->o.segment_bytes || kept > w->o.spare_segments)
+    if (bytes != w->o.segment_bytes || kept >= w->o.spare_segments)
         return w->disk.ops->unlink(w->disk.ctx, name);
     ret_spare->id = w->next_spare_id++;
     wal_files_spare_name(spare, ret_spare->id);

@@ -159,7 +159,7 @@ static bool record_plausible(const uint8_t *p, const struct wal_place *at) {
 }
 
 /* The rules of each kind that need no neighbour. */
-static bool record_well_formed(const struct wal_frame *f) {
+static bool record_well_formed(const struct wal_frame *f, const struct wal_place *at) {
     switch (f->kind) {
     case WAL_KIND_DATA:
         return f->index > 0 && f->term > 0 && f->type > 0;
@@ -167,6 +167,8 @@ static bool record_well_formed(const struct wal_frame *f) {
         return f->index > 0 && f->len == 0 && f->type == 0;
     case WAL_KIND_RELEASE:
         return f->len == WAL_RELEASE_BYTES && f->type == 0;
+    case WAL_KIND_SEAL:
+        return f->len == 0 && f->type == 0 && f->synced == at->offset;
     }
     return false;
 }
@@ -194,7 +196,7 @@ enum wal_parse wal_format_record_parse(const uint8_t *p, size_t avail, const str
         .type = p[R_TYPE],
         .data = p + WAL_RECORD_HEADER_BYTES,
     };
-    if (!record_well_formed(&f))
+    if (!record_well_formed(&f, at))
         return WAL_PARSE_BAD;
     *ret_f = f;
     if (avail < wal_format_record_bytes(f.len))

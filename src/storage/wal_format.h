@@ -1,7 +1,7 @@
 /* The bytes of the write-ahead log: segment header and record, encoded and checked.
  *
  * What it is: a pure codec; docs/formats.md has the tables. What it is not: it opens no file and
- * knows no order between records (wal_recover.c does).
+ * knows no order between records (wal_scan.c does).
  * Invariant: a record is accepted only at the offset, in the segment and in the use of the file it
  * was written for, because all three are under its header checksum (reliability.md W10, W16).
  * Thread: any; nothing here has state. */
@@ -19,6 +19,7 @@ enum wal_kind {
     WAL_KIND_DATA = 1,     /* a record of the caller */
     WAL_KIND_TRUNCATE = 2, /* index: first one cut; term: of the record before it */
     WAL_KIND_RELEASE = 3,  /* data: sequence number of the oldest segment still needed */
+    WAL_KIND_SEAL = 4, /* nothing but its synced offset, which is its own; index, term: the last */
 };
 
 struct wal_segment_header {
@@ -73,8 +74,7 @@ void wal_format_record_encode(struct wal_frame *f, const struct wal_place *at,
 
 /* Could a record begin at @p (at least a record header long)? A look at one byte, for scans. */
 static inline bool wal_format_maybe_record(const uint8_t *p) {
-    return p[WAL_RECORD_KIND_OFFSET] >= WAL_KIND_DATA &&
-           p[WAL_RECORD_KIND_OFFSET] <= WAL_KIND_RELEASE;
+    return p[WAL_RECORD_KIND_OFFSET] >= WAL_KIND_DATA && p[WAL_RECORD_KIND_OFFSET] <= WAL_KIND_SEAL;
 }
 
 enum wal_parse {

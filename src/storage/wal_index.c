@@ -84,6 +84,8 @@ void wal_index_note(struct wal *w, const struct wal_frame *f, uint32_t offset) {
     case WAL_KIND_RELEASE:
         w->cur.oldest_seq = get_le64(f->data);
         break;
+    case WAL_KIND_SEAL:
+        break;
     }
     w->cur.crc = f->crc;
     s->end = offset + wal_format_record_bytes(f->len);

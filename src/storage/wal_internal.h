@@ -1,7 +1,8 @@
 /* Shared by the wal_*.c files only; the contract is wal.h.
  *
- * wal.c writes, wal_read.c reads, wal_files.c makes, recycles and names segment files,
- * wal_recover.c opens. Invariants are in wal_check(). Thread: as wal.h. */
+ * wal.c writes, wal_read.c reads, wal_release.c gives back, wal_files.c makes, recycles and names
+ * segment files, wal_recover.c opens, wal_scan.c judges a segment's bytes, wal_scrub.c verifies,
+ * wal_inspect.c shows. Invariants are in wal_check(). Thread: as wal.h. */
 #pragma once
 
 #include "storage/wal.h"
@@ -71,6 +72,7 @@ struct wal {
     bool stage_dirty;      /* has bytes the file does not have */
     bool unsynced;         /* the file has bytes that no sync covered */
     uint32_t synced;       /* all of the active segment before this offset is durable */
+    uint32_t sealed;       /* end of the active segment when a seal was its last record, or 0 */
     uint64_t synced_index; /* last index covered by a successful sync */
 
     struct disk_file *reading; /* owned; NULL or open on segment reading_seq */
@@ -99,8 +101,12 @@ void wal_check(const struct wal *w);
 int wal_fail(struct wal *w, int err, struct errtext *reterr, const char *doing, const char *name);
 /* Stage one record in the active segment, which must have the room. */
 int wal_put(struct wal *w, struct wal_frame *f, struct errtext *reterr) _must_check_;
+/* As wal_put, in a new segment when this one has no room. */
+int wal_put_with_room(struct wal *w, struct wal_frame *f, struct errtext *reterr) _must_check_;
 /* Bring the stage to the file. */
 int wal_flush(struct wal *w, struct errtext *reterr) _must_check_;
+/* The same, and make it durable. */
+int wal_sync_active(struct wal *w, struct errtext *reterr) _must_check_;
 
 /* wal_index.c: which record is where */
 /* Room for one more mark and segment-level bookkeeping; -ENOMEM. Before wal_index_note. */
@@ -145,3 +151,26 @@ int wal_read_frame(struct wal *w, const struct wal_segment *s, uint32_t offset,
                    struct wal_frame *ret_f, struct errtext *reterr) _must_check_;
 /* Forget what was read ahead: the file is about to change. */
 void wal_read_forget(struct wal *w);
+
+/* wal_scan.c: the bytes of one segment, in memory */
+struct wal_image {
+    struct wal_segment_header h;
+    const uint8_t *bytes; /* borrowed */
+    size_t len;           /* of the file, at most h.segment_bytes */
+};
+/* What the log is where a segment begins. */
+struct wal_cursor wal_cursor_of(const struct wal_segment_header *h);
+/* Does an intact record continue the log? Advances @c when it does. */
+bool wal_cursor_follow(struct wal_cursor *c, const struct wal_frame *f);
+/* The intact record at @offset, if there is one. */
+bool wal_scan_frame(const struct wal_image *s, uint32_t offset, struct wal_frame *ret_f);
+/* Walk from the segment's beginning while records follow; *ret_end is where that ends, *ret_known
+ * how far the records themselves and the header vouch for durability. Stops at @limit. */
+void wal_scan_walk(const struct wal_image *s, uint32_t limit, struct wal_cursor *c,
+                   uint32_t *ret_end, uint32_t *ret_known);
+/* The next intact record at or behind @offset; false when there is none. Records are stepped over
+ * whole by who goes on behind one, so that data that looks like a record is not taken for one. */
+bool wal_scan_next(const struct wal_image *s, uint32_t offset, uint32_t *ret_at,
+                   struct wal_frame *ret_f);
+/* Is there an intact record behind @end that says the bytes at @end were durable? */
+bool wal_scan_vouched(const struct wal_image *s, uint32_t end);

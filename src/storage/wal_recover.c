@@ -39,9 +39,9 @@ struct recovery {
     bool temp;                          /* a half-made spare exists */
     struct wal_segment_header *headers; /* owned; of the chain, newest first */
     size_t headers_count;
-    uint8_t *bytes; /* owned; the segment being replayed */
+    uint8_t *bytes; /* owned */
     size_t bytes_cap;
-    size_t bytes_len;
+    struct wal_image image; /* the segment being replayed, in bytes */
 };
 
 static void recovery_done(struct recovery *r) {
@@ -123,7 +123,7 @@ static int list_files(struct recovery *r) {
     return 0;
 }
 
-/* Adopt spares of the configured size; others were made under another setting. */
+/* Adopt spares of the configured size and number; others were made under another setting. */
 static int adopt_spares(struct recovery *r) {
     struct wal *w = r->w;
     char name[WAL_NAME_BYTES];
@@ -148,7 +148,7 @@ static int adopt_spares(struct recovery *r) {
         if (e >= 0)
             e = w->disk.ops->size(w->disk.ctx, f, &bytes);
         f = io_close(&w->disk, f);
-        if (e >= 0 && bytes != w->o.segment_bytes)
+        if (e >= 0 && (bytes != w->o.segment_bytes || w->spares_count >= w->o.spare_segments))
             e = w->disk.ops->unlink(w->disk.ctx, name);
         else if (e >= 0)
             w->spares[w->spares_count++] = (struct wal_spare){.id = r->spares[i]};
@@ -231,6 +231,7 @@ static int load_segment(struct recovery *r, const struct wal_segment_header *h) 
     struct wal *w = r->w;
     struct disk_file *f = NULL;
     char name[WAL_NAME_BYTES];
+    size_t n = 0;
     int e;
 
     wal_files_segment_name(name, h->seq);
@@ -244,72 +245,10 @@ static int load_segment(struct recovery *r, const struct wal_segment_header *h) 
     }
     e = w->disk.ops->open(w->disk.ctx, name, DISK_RDONLY, &f);
     if (e >= 0)
-        e = io_read_full(&w->disk, f, 0, r->bytes, h->segment_bytes, &r->bytes_len);
+        e = io_read_full(&w->disk, f, 0, r->bytes, h->segment_bytes, &n);
     f = io_close(&w->disk, f);
+    r->image = (struct wal_image){.h = *h, .bytes = r->bytes, .len = n};
     return e < 0 ? failed(r, e, "read", name) : 0;
-}
-
-/* Does an intact record continue the log? Advances @c when it does. */
-static bool follows(struct wal_cursor *c, const struct wal_frame *f) {
-    if (f->prev_crc != c->crc)
-        return false;
-    switch (f->kind) {
-    case WAL_KIND_DATA:
-        if (f->index != c->last_index + 1 || f->term < c->last_term)
-            return false;
-        c->last_index = f->index;
-        c->last_term = f->term;
-        break;
-    case WAL_KIND_TRUNCATE:
-        if (f->index > c->last_index || f->term > c->last_term)
-            return false;
-        c->last_index = f->index - 1;
-        c->last_term = f->term;
-        c->floor = MIN(c->floor, c->last_index);
-        break;
-    case WAL_KIND_RELEASE:
-        c->oldest_seq = MAX(c->oldest_seq, get_le64(f->data));
-        break;
-    }
-    c->crc = f->crc;
-    return true;
-}
-
-static bool frame_at(const struct recovery *r, const struct wal_segment_header *h, uint32_t offset,
-                     struct wal_frame *ret_f) {
-    const struct wal_place at = wal_place_at(h, offset);
-
-    if (offset >= r->bytes_len)
-        return false;
-    return wal_format_record_parse(r->bytes + offset, r->bytes_len - offset, &at, ret_f) ==
-           WAL_PARSE_OK;
-}
-
-/* Walk from the segment's beginning while records follow; *ret_end is where that ends, *ret_known
- * how far the records themselves and the header vouch for durability. Stops at @limit. */
-static void walk(const struct recovery *r, const struct wal_segment_header *h, uint32_t limit,
-                 struct wal_cursor *c, uint32_t *ret_end, uint32_t *ret_known) {
-    uint32_t offset = WAL_HEADER_BYTES;
-    uint32_t known = h->base_end;
-    struct wal_frame f;
-
-    ASSERT(limit <= h->segment_bytes);
-    while (offset < limit && frame_at(r, h, offset, &f) && follows(c, &f)) {
-        known = MAX(known, f.synced);
-        offset += wal_format_record_bytes(f.len);
-    }
-    *ret_end = offset;
-    *ret_known = known;
-}
-
-static struct wal_cursor cursor_of(const struct wal_segment_header *h) {
-    return (struct wal_cursor){
-        .crc = h->prev_crc,
-        .last_index = h->prev_index,
-        .last_term = h->prev_term,
-        .floor = h->floor,
-        .oldest_seq = h->oldest_seq,
-    };
 }
 
 /* Enter the records in [from, to) of the loaded segment, known to be good, into the index. */
@@ -323,7 +262,7 @@ static int note_range(struct recovery *r, uint32_t to) {
 
         if (e < 0)
             return failed(r, e, "remember", "records");
-        if (!frame_at(r, &s->h, s->end, &f))
+        if (!wal_scan_frame(&r->image, s->end, &f))
             return bad(r, ERR_CORRUPT, s->h.seq, s->end, "record changed while it was read");
         wal_index_note(w, &f, s->end);
     }
@@ -343,7 +282,7 @@ static int push_segment(struct recovery *r, const struct wal_segment_header *h) 
 /* A finished segment: every byte of it was durable before @next was begun. */
 static int replay_finished(struct recovery *r, const struct wal_segment_header *h,
                            const struct wal_segment_header *next) {
-    struct wal_cursor c = cursor_of(h);
+    struct wal_cursor c = wal_cursor_of(h);
     uint32_t end = 0;
     uint32_t known = 0;
     int e = load_segment(r, h);
@@ -352,7 +291,7 @@ static int replay_finished(struct recovery *r, const struct wal_segment_header *
         return e;
     if (next->prev_end > h->segment_bytes || next->prev_end < WAL_HEADER_BYTES)
         return bad(r, ERR_CORRUPT, next->seq, 96, "end of the previous segment is out of range");
-    walk(r, h, next->prev_end, &c, &end, &known);
+    wal_scan_walk(&r->image, next->prev_end, &c, &end, &known);
     if (end != next->prev_end)
         return bad(r, ERR_CORRUPT, h->seq, end, "damaged record in a finished segment");
     if (c.crc != next->prev_crc || c.last_index != next->prev_index ||
@@ -360,26 +299,6 @@ static int replay_finished(struct recovery *r, const struct wal_segment_header *
         return bad(r, ERR_CORRUPT, next->seq, 64, "segment does not continue the one before it");
     e = push_segment(r, h);
     return e < 0 ? e : note_range(r, end);
-}
-
-/* Is there an intact record after @end that says the bytes at @end were durable? Records are
- * stepped over whole, so that data that looks like a record is not taken for one. */
-static bool vouched_for(const struct recovery *r, const struct wal_segment_header *h,
-                        uint32_t end) {
-    uint64_t offset = end;
-
-    while (offset + WAL_RECORD_HEADER_BYTES <= r->bytes_len) {
-        struct wal_frame f;
-
-        if (!wal_format_maybe_record(r->bytes + offset) || !frame_at(r, h, (uint32_t) offset, &f)) {
-            offset += 8;
-            continue;
-        }
-        if (f.synced > end)
-            return true;
-        offset += wal_format_record_bytes(f.len);
-    }
-    return false;
 }
 
 /* The oldest segment names one before it that is not there: fine when it has been released. */
@@ -408,20 +327,35 @@ static int check_hint(struct recovery *r, uint64_t last_index, uint64_t floor) {
 /* Everything that can refuse the log is decided here, before anything is written. */
 static int judge_tail(struct recovery *r, const struct wal_segment_header *h, uint32_t *ret_end,
                       uint32_t *ret_known) {
-    struct wal_cursor c = cursor_of(h);
+    struct wal_cursor c = wal_cursor_of(h);
     int e = load_segment(r, h);
 
     if (e < 0)
         return e;
-    walk(r, h, h->segment_bytes, &c, ret_end, ret_known);
-    if (*ret_end < *ret_known || vouched_for(r, h, *ret_end))
+    wal_scan_walk(&r->image, h->segment_bytes, &c, ret_end, ret_known);
+    if (*ret_end < *ret_known || wal_scan_vouched(&r->image, *ret_end))
         return bad(r, ERR_CORRUPT, h->seq, *ret_end,
                    "damaged record before records that were synced later");
     e = check_gap(r, MAX(c.oldest_seq, r->w->cur.oldest_seq));
     return e < 0 ? e : check_hint(r, c.last_index, MIN(c.floor, r->w->cur.floor));
 }
 
-/* Write the records of the loaded segment in [from, to) again, as the active segment's own. */
+/* Bytes that copy_range will write. */
+static uint32_t copy_bytes(const struct recovery *r, uint32_t from, uint32_t to) {
+    uint32_t bytes = to - from;
+    struct wal_frame f;
+
+    while (from < to && wal_scan_frame(&r->image, from, &f)) {
+        uint32_t n = wal_format_record_bytes(f.len);
+
+        bytes -= f.kind == WAL_KIND_SEAL ? n : 0;
+        from += n;
+    }
+    return bytes;
+}
+
+/* Write the records of the loaded segment in [from, to) again, as the active segment's own. Seals
+ * stay behind: all that is copied will be vouched for by base_end. */
 static int copy_range(struct recovery *r, const struct wal_segment_header *h, uint32_t from,
                       uint32_t to) {
     struct wal *w = r->w;
@@ -430,9 +364,11 @@ static int copy_range(struct recovery *r, const struct wal_segment_header *h, ui
         struct wal_frame f;
         int e;
 
-        if (!frame_at(r, h, offset, &f))
+        if (!wal_scan_frame(&r->image, offset, &f))
             return bad(r, ERR_CORRUPT, h->seq, offset, "record changed while it was read");
         offset += wal_format_record_bytes(f.len);
+        if (f.kind == WAL_KIND_SEAL)
+            continue;
         e = wal_put(w, &f, r->reterr);
         if (e < 0)
             return e;
@@ -446,11 +382,13 @@ static int continue_in_new(struct recovery *r, struct wal_segment_header *fresh,
                            const struct wal_segment_header *h, uint32_t from, uint32_t to) {
     struct wal *w = r->w;
     uint64_t spare = 0;
+    uint32_t bytes;
     int e;
 
     ASSERT(from <= to);
-    fresh->base_end = WAL_HEADER_BYTES + (to - from);
-    e = wal_files_begin(w, fresh, to - from, &spare, r->reterr);
+    bytes = h ? copy_bytes(r, from, to) : 0;
+    fresh->base_end = WAL_HEADER_BYTES + bytes;
+    e = wal_files_begin(w, fresh, bytes, &spare, r->reterr);
     if (e >= 0 && h)
         e = copy_range(r, h, from, to);
     if (e >= 0)
@@ -466,7 +404,7 @@ static int continue_in_new(struct recovery *r, struct wal_segment_header *fresh,
 static int replay_last(struct recovery *r, const struct wal_segment_header *h) {
     struct wal *w = r->w;
     struct wal_segment_header fresh = {0};
-    struct wal_cursor c = cursor_of(h);
+    struct wal_cursor c = wal_cursor_of(h);
     uint32_t end = 0;
     uint32_t known = 0;
     uint32_t ignored = 0;
@@ -483,7 +421,7 @@ static int replay_last(struct recovery *r, const struct wal_segment_header *h) {
     } else {
         uint32_t at = 0;
 
-        walk(r, h, known, &c, &at, &ignored);
+        wal_scan_walk(&r->image, known, &c, &at, &ignored);
         if (at != known)
             return bad(r, ERR_CORRUPT, h->seq, at, "synced offset is inside a record");
         e = push_segment(r, h);
@@ -513,7 +451,7 @@ static int replay(struct recovery *r) {
     if (!w->segs)
         return failed(r, -ENOMEM, "remember", "segments");
     w->segs_cap = r->headers_count + 1;
-    w->cur = cursor_of(oldest);
+    w->cur = wal_cursor_of(oldest);
     for (size_t i = r->headers_count; i-- > 1;) {
         int e = replay_finished(r, &r->headers[i], &r->headers[i - 1]);
 

@@ -389,7 +389,7 @@ static void test_unknown_spare_is_zeroed(void **state) {
     (void) state;
     world_init(&w);
     assert_int_equal(world_open(&w), 0);
-    while (wal_bytes(w.wal) < 5 * WAL_SEGMENT_BYTES_MIN)
+    while (wal_bytes(w.wal) < 5 * WORLD_SEGMENT_BYTES)
         assert_int_equal(world_append(&w, 1, 10, 500), 0);
     assert_int_equal(wal_release(w.wal, w.written, 0, &w.err), 0);
     for (size_t i = 0; (name = sim_disk_name(w.disk, i)) != NULL; i++) {

@@ -384,7 +384,7 @@ static void test_misplaced(void **state) {
     world_init(&w);
     w.o.spare_segments = 0;
     assert_int_equal(world_open(&w), 0);
-    while (wal_bytes(w.wal) < 8 * WAL_SEGMENT_BYTES_MIN) {
+    while (wal_bytes(w.wal) < 8 * WORLD_SEGMENT_BYTES) {
         assert_int_equal(world_append(&w, 1, 10, 1000), 0);
         assert_int_equal(world_sync(&w), 0);
     }

@@ -248,7 +248,7 @@ static void test_disk_full(void **state) {
         int r = 0;
 
         world_init(&w);
-        sim_disk_set_capacity(w.disk, segments * WAL_SEGMENT_BYTES_MIN + 1000);
+        sim_disk_set_capacity(w.disk, segments * WORLD_SEGMENT_BYTES + 1000);
         assert_int_equal(world_open(&w), 0);
         r = wal_prepare(w.wal, &w.err);
         assert_int_equal(r, segments < 3 ? -ENOSPC : 0);
@@ -260,7 +260,7 @@ static void test_disk_full(void **state) {
                 assert_true(wal_prepare(w.wal, &w.err) <= 0);
         }
         assert_int_equal(r, -ENOSPC);
-        assert_true(w.acked * 540 > (segments - 1) * WAL_SEGMENT_BYTES_MIN);
+        assert_true(w.acked * 540 > (segments - 1) * WORLD_SEGMENT_BYTES);
         assert_int_equal(wal_sync(w.wal, &w.err), -ENOSPC);
         w.wal = wal_close(w.wal);
         sim_disk_kill(w.disk);

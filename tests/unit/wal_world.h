@@ -16,6 +16,7 @@
 #include "storage/wal_format.h"
 
 #define WORLD_MAX 4096U
+#define WORLD_SEGMENT_BYTES (64U * 1024)
 
 /* One record as the ledger sees it: its term decides its content. */
 struct world_rec {
@@ -87,7 +88,7 @@ _unused_ static int world_compare(void *arg, const struct wal_record *rec) {
 _unused_ static void world_init(struct world *w) {
     memset(w, 0, sizeof(*w));
     assert_int_equal(sim_disk_new(&w->disk), 0);
-    w->o.segment_bytes = WAL_SEGMENT_BYTES_MIN;
+    w->o.segment_bytes = WORLD_SEGMENT_BYTES;
     w->o.spare_segments = 2;
     memset(w->o.identity.cluster_id, 7, sizeof(w->o.identity.cluster_id));
     w->o.identity.node_id = 1;
