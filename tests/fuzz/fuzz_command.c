@@ -1,6 +1,7 @@
-/* Fuzzes the state machine with arbitrary commands: the input is a list of entries, each with a
- * two-byte length. What command_check accepts and stamps must apply; nothing may crash, and what is
- * derived must agree with the records. */
+/* Fuzzes the state machine with arbitrary entries: the input is a list of them, each with a
+ * two-byte length, whose highest bit tells a configuration from a command. What command_check
+ * accepts and stamps must apply; nothing may crash, and what is derived must agree with the
+ * records. */
 #include "fsm/command.h"
 #include "fsm/fsm.h"
 #include "storage/kv_mem.h"
@@ -18,17 +19,19 @@ static void apply_all(struct kv *kv, const uint8_t *data, size_t size) {
 
     ASSERT(r == 0);
     while (size >= 2) {
-        size_t len = MIN((size_t) get_le16(data), size - 2);
+        bool is_config = get_le16(data) >> 15;
+        size_t len = MIN((size_t) get_le16(data) & 0x7fff, size - 2);
         struct slice command = slice_of(data + 2, len);
         const struct fsm_output *out;
         struct command_view v;
-        bool accepted = command_check(command, &e) == 0;
+        bool accepted = !is_config && command_check(command, &e) == 0;
         char text[128];
         int64_t now;
 
         fsm_command_describe(command, text, sizeof(text), &now);
         accepted = accepted && command_parse(command, &v, &e) == 0 && v.now_ms >= 0;
-        r = fsm_apply(f, fsm_applied_index(f) + 1, 1, command, &out, &e);
+        r = is_config ? fsm_apply_config(f, fsm_applied_index(f) + 1, 1, command, &out, &e)
+                      : fsm_apply(f, fsm_applied_index(f) + 1, 1, command, &out, &e);
         ASSERT(r == 0 || !accepted);
         if (r < 0)
             return;
