@@ -36,6 +36,7 @@ int meta_create(const struct disk *disk, const struct meta_state *state, struct 
 int meta_save(struct meta *m, uint64_t term, uint64_t vote, uint64_t synced_index,
               struct errtext *reterr) _must_check_;
 struct meta *meta_close(struct meta *m);
+DEFINE_CLEANUP(struct meta *, meta_close);
 
 /* For `chronos inspect`: both slots as they are, changing nothing (meta_open writes one again). */
 struct meta_inspect_slot {
@@ -46,4 +47,3 @@ struct meta_inspect_slot {
 /* 0; META_MISSING; -errno. */
 int meta_inspect(const struct disk *disk, struct meta_inspect_slot ret[2],
                  struct errtext *reterr) _must_check_;
-DEFINE_CLEANUP(struct meta *, meta_close);

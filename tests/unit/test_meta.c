@@ -91,6 +91,45 @@ static void test_before_incarnation(void **state) {
     d = sim_disk_free(d);
 }
 
+/* Goal: inspection tells what each slot holds and writes nothing. */
+static void test_inspect(void **state) {
+    struct meta_inspect_slot slots[2];
+    struct sim_disk *d = NULL;
+    struct meta *m = NULL;
+    struct errtext e;
+    uint64_t len = 0;
+    uint64_t writes;
+
+    (void) state;
+    assert_int_equal(sim_disk_new(&d), 0);
+    assert_int_equal(meta_inspect(sim_disk_interface(d), slots, &e), META_MISSING);
+    assert_int_equal(meta_create(sim_disk_interface(d), &first, &m, &e), 0);
+    assert_int_equal(meta_save(m, 5, 1, 50, &e), 0);
+    m = meta_close(m);
+    writes = sim_disk_count(d, SIM_DISK_PWRITE);
+    assert_int_equal(meta_inspect(sim_disk_interface(d), slots, &e), 0);
+    assert_int_equal(slots[0].rc, 0);
+    assert_int_equal(slots[0].state.term, 0);
+    assert_int_equal(slots[1].rc, 0);
+    assert_int_equal(slots[1].state.term, 5);
+    assert_int_equal(slots[1].generation, slots[0].generation + 1);
+    assert_memory_equal(slots[1].state.incarnation, first.incarnation, 16);
+    sim_disk_bytes(d, "meta", &len)[SLOT_BYTES + 60] ^= 1;
+    assert_int_equal(meta_inspect(sim_disk_interface(d), slots, &e), 0);
+    assert_int_equal(slots[0].rc, 0);
+    assert_int_equal(slots[1].rc, ERR_CORRUPT);
+    assert_true(sim_disk_resize(d, "meta", 100));
+    assert_int_equal(meta_inspect(sim_disk_interface(d), slots, &e), 0);
+    assert_int_equal(slots[0].rc, ERR_CORRUPT);
+    sim_disk_set_fault(d,
+                       (struct sim_disk_fault){
+                           .op = SIM_DISK_PREAD, .nth = 1, .effect = SIM_DISK_FAIL, .err = -EIO});
+    assert_int_equal(meta_inspect(sim_disk_interface(d), slots, &e), -EIO);
+    assert_int_equal(sim_disk_count(d, SIM_DISK_PWRITE), writes);
+    assert_int_equal(sim_disk_open_handles(d), 0);
+    d = sim_disk_free(d);
+}
+
 /* Create and save terms 1..20; *saved is the last one known durable. */
 static int scenario(struct sim_disk *d, struct meta **m, uint64_t *saved, bool *created) {
     struct errtext e;
@@ -290,6 +329,7 @@ int main(void) {
         cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_cut_at_every_call),
         cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_nth_failure), cmocka_unit_test(test_before_incarnation),
+        cmocka_unit_test(test_inspect),
     };
 
     return cmocka_run_group_tests_name("meta", tests, NULL, NULL);

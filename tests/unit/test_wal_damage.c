@@ -15,17 +15,6 @@ static const char *newest_segment(struct world *w) {
     return best;
 }
 
-/* Take over what recovery kept: at least the acknowledged records, at most the written ones, each
- * as it was written. */
-static void accept_recovered(struct world *w) {
-    assert_false(w->bad_content);
-    assert_true(w->got_last >= w->acked);
-    assert_true(w->got_last <= w->written);
-    assert_int_equal(wal_last_index(w->wal), w->got_last);
-    w->written = w->got_last;
-    w->acked = w->got_last;
-}
-
 /* Open, with the power going at a random operation of the recovery itself, up to five times in a
  * row; then open for good, twice, with the same result (W7). */
 static void recover_with_crashes(struct world *w, struct rng *g) {
@@ -43,7 +32,7 @@ static void recover_with_crashes(struct world *w, struct rng *g) {
         r = world_open(w);
         if (r == 0 && !sim_disk_crashed(w->disk)) {
             sim_disk_clear_fault(w->disk);
-            accept_recovered(w);
+            world_accept(w);
         } else if (r != 0) {
             if (r != ERR_CRASHED)
                 fail_msg("during recovery: %s", w->err.s);
@@ -53,7 +42,7 @@ static void recover_with_crashes(struct world *w, struct rng *g) {
     }
     if (world_open(w) != 0)
         fail_msg("%s", w->err.s);
-    accept_recovered(w);
+    world_accept(w);
     first_result = w->got_last;
     w->wal = wal_close(w->wal);
     if (rng_chance(g, 300))
@@ -78,6 +67,7 @@ static void test_power_cuts(void **state) {
         uint64_t term = 1;
 
         world_init(&w);
+        w.use_hint = true;
         w.o.spare_segments = (uint32_t) rng_below(&g, 3);
         assert_int_equal(world_open(&w), 0);
         for (int life = 0; life < 100 && w.written < WORLD_MAX - 300; life++) {
@@ -93,7 +83,14 @@ static void test_power_cuts(void **state) {
                 if (rng_chance(&g, 200))
                     assert_int_equal(wal_prepare(w.wal, &w.err), 0);
                 if (rng_chance(&g, 50) && w.acked > 100)
-                    assert_int_equal(wal_release(w.wal, w.acked - 100, 0, &w.err), 0);
+                    assert_int_equal(
+                        wal_release(w.wal, w.acked - 100, rng_below(&g, 200000), &w.err), 0);
+                if (rng_chance(&g, 50)) {
+                    assert_int_equal(wal_seal(w.wal, &w.err), 0);
+                    w.acked = w.written;
+                }
+                if (rng_chance(&g, 10) && w.written > 100)
+                    assert_int_equal(world_reset(&w, w.written - 50 + rng_below(&g, 60), term), 0);
                 if (wal_synced_index(w.wal) > w.acked)
                     w.acked = wal_synced_index(w.wal);
             }

@@ -38,6 +38,10 @@ struct world {
     uint64_t got_last;
     bool bad_content;
     uint64_t salt;
+    uint64_t resetting; /* a reset to this index was begun and did not return well */
+    uint64_t reset_term;
+    uint64_t hint; /* the highest index ever known durable, as meta would remember */
+    bool use_hint; /* give it to wal_open */
 };
 
 _unused_ static void world_payload(uint8_t *out, uint64_t index, const struct world_rec *r) {
@@ -100,11 +104,64 @@ _unused_ static void world_done(struct world *w) {
 }
 
 _unused_ static int world_open(struct world *w) {
+    int r;
+
     w->got_first = 0;
     w->got_last = 0;
     w->bad_content = false;
     w->err.s[0] = 0;
-    return wal_open(sim_disk_interface(w->disk), &w->o, world_compare, w, &w->wal, &w->err);
+    if (w->use_hint)
+        w->o.synced_hint = w->hint;
+    r = wal_open(sim_disk_interface(w->disk), &w->o, world_compare, w, &w->wal, &w->err);
+    if (r == 0 && w->got_first == 0) /* no record, but not necessarily at the beginning */
+        w->got_last = wal_last_index(w->wal);
+    return r;
+}
+
+/* Take over what recovery kept: at least the acknowledged records, at most the written ones, each
+ * as it was written; of a reset that was interrupted the old log or the new one. */
+_unused_ static void world_accept(struct world *w) {
+    uint64_t base = wal_base_index(w->wal);
+    uint64_t first = wal_first_index(w->wal);
+
+    assert_false(w->bad_content);
+    assert_int_equal(wal_last_index(w->wal), w->got_last);
+    assert_int_equal(first, w->got_first);
+    assert_int_equal(first ? first - 1 : w->got_last, base);
+    if (w->resetting > 0 && base == w->resetting && first == 0) {
+        w->recs[base].term = w->reset_term;
+        w->written = base;
+        w->acked = base;
+    }
+    w->resetting = 0;
+    assert_true(w->got_last >= w->acked);
+    assert_true(w->got_last <= w->written);
+    assert_int_equal(wal_base_term(w->wal), base ? w->recs[base].term : 0);
+    w->written = w->got_last;
+    w->acked = w->got_last;
+    w->hint = MAX(w->hint, w->acked);
+}
+
+_unused_ static int world_reset(struct world *w, uint64_t index, uint64_t term) {
+    int r;
+
+    assert_true(index > 0 && index <= WORLD_MAX);
+    w->resetting = index;
+    w->reset_term = term;
+    r = wal_reset(w->wal, index, term, &w->err);
+    if (r != 0)
+        return r;
+    w->resetting = 0;
+    w->recs[index].term = term;
+    w->written = index;
+    w->acked = index;
+    w->hint = MAX(w->hint, index);
+    assert_int_equal(wal_first_index(w->wal), 0);
+    assert_int_equal(wal_last_index(w->wal), index);
+    assert_int_equal(wal_synced_index(w->wal), index);
+    assert_int_equal(wal_base_index(w->wal), index);
+    assert_int_equal(wal_base_term(w->wal), term);
+    return 0;
 }
 
 /* Append @n records of @len bytes in one batch. */
@@ -135,5 +192,6 @@ _unused_ static int world_sync(struct world *w) {
 
     if (r == 0)
         w->acked = wal_last_index(w->wal);
+    w->hint = MAX(w->hint, w->acked);
     return r;
 }
