@@ -46,6 +46,14 @@ static const struct rpc_method api_methods[] = {
     STREAM("chronos.v1.JobService", "GetJobLogs", logs),
     UNARY("chronos.v1.ClusterService", "GetClusterStatus", cluster_on_status),
     UNARY("chronos.v1.ClusterService", "ListLogEntries", cluster_on_log_entries),
+    UNARY("chronos.v1.ClusterService", "AddNode", cluster_on_add),
+    UNARY("chronos.v1.ClusterService", "RemoveNode", cluster_on_remove),
+    UNARY("chronos.v1.ClusterService", "PromoteNode", cluster_on_promote),
+    UNARY("chronos.v1.ClusterService", "DemoteNode", cluster_on_demote),
+    UNARY("chronos.v1.ClusterService", "ReplaceNode", cluster_on_replace),
+    UNARY("chronos.v1.ClusterService", "TransferLeader", cluster_on_transfer),
+    UNARY("chronos.v1.ClusterService", "SetDrain", cluster_on_drain),
+    STREAM("chronos.v1.ClusterService", "CreateBackup", backup),
     {.path = "/chronos.v1.WorkerService/Session",
      .kind = RPC_BIDI_STREAM,
      .on_call = worker_stream_on_call,
@@ -120,6 +128,10 @@ void api_op_fail(struct api_op *op, enum status_kind kind, int r) {
         api_fail(call, RPC_INVALID_ARGUMENT, "the request is too large for one log entry");
     else if (r == -ENOMEM)
         api_fail_memory(call);
+    else if (r == ERR_VERSION)
+        api_fail(call, RPC_FAILED_PRECONDITION,
+                 "not all members of the cluster know this yet: upgrade them first (feature_level "
+                 "in the cluster's status)");
     else
         api_fail(call, RPC_UNAVAILABLE, "this node has failed: %s", err_name(r));
 }
@@ -275,6 +287,7 @@ void api_options_default(struct api_options *o) {
         .watches_max = 1000,
         .logs_max = 1000,
         .lists_max = 256,
+        .backups_max = 2,
         .sessions_max = 10000,
         .sign_of_life_ms = 5000,
     };
@@ -354,6 +367,7 @@ void api_stop(struct api *a, uint64_t grace_ms, void (*on_stopped)(void *arg), v
     a->on_stopped_arg = arg;
     watch_stop(a);
     logs_stop(a);
+    backup_stop(a);
     health_stop(a);
     worker_stream_stop(a);
     log_info(a->o.log, "api stopping", "pending=%zu", a->ops_live);
@@ -366,7 +380,7 @@ struct api *api_free(struct api *a) {
     ASSERT(a->handles_open == 0);
     ASSERT(a->ops_live == 0);
     ASSERT(a->lists_count == 0);
-    ASSERT(!a->watches && !a->logs && !a->sessions && !a->health_watches);
+    ASSERT(!a->watches && !a->logs && !a->backups && !a->sessions && !a->health_watches);
     (void) rpc_server_free(a->server);
     (void) reflection_free(a->reflection);
     while (a->ops_free) {

@@ -30,6 +30,7 @@ struct api_options {
     size_t watches_max;            /* WatchJobs streams of this node. Default 1,000 */
     size_t logs_max;               /* GetJobLogs streams of this node. Default 1,000 */
     size_t lists_max;              /* ListJobs calls being scanned at once. Default 256 */
+    size_t backups_max;            /* CreateBackup streams of this node. Default 2 */
     size_t sessions_max;           /* worker streams of this node. Default 10,000 */
     uint64_t sign_of_life_ms;      /* an idle watch sends its index this often. Default 5,000 */
 };

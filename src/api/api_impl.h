@@ -22,6 +22,7 @@
 struct api_watch;
 struct api_logs;
 struct api_list;
+struct api_backup;
 struct api_health_watch;
 struct api_session;
 struct reflection;
@@ -39,6 +40,8 @@ struct api {
     size_t watches_count;
     struct api_logs *logs;
     size_t logs_count;
+    struct api_backup *backups;
+    size_t backups_count;
     struct api_list *lists; /* being scanned; the head is next */
     size_t lists_count;     /* from arrival, waiting for the read barrier included */
     struct api_health_watch *health_watches;
@@ -123,6 +126,17 @@ void logs_on_events(struct api *a);
 void logs_stop(struct api *a);
 void cluster_on_status(void *ctx, struct rpc_call *call, struct slice request);
 void cluster_on_log_entries(void *ctx, struct rpc_call *call, struct slice request);
+void cluster_on_add(void *ctx, struct rpc_call *call, struct slice request);
+void cluster_on_remove(void *ctx, struct rpc_call *call, struct slice request);
+void cluster_on_promote(void *ctx, struct rpc_call *call, struct slice request);
+void cluster_on_demote(void *ctx, struct rpc_call *call, struct slice request);
+void cluster_on_replace(void *ctx, struct rpc_call *call, struct slice request);
+void cluster_on_transfer(void *ctx, struct rpc_call *call, struct slice request);
+void cluster_on_drain(void *ctx, struct rpc_call *call, struct slice request);
+void backup_on_call(void *ctx, struct rpc_call *call, struct slice request);
+void backup_on_gone(void *ctx, struct rpc_call *call);
+void backup_on_writable(void *ctx, struct rpc_call *call);
+void backup_stop(struct api *a);
 void worker_stream_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void worker_stream_on_message(void *ctx, struct rpc_call *call, struct slice message, bool end);
 void worker_stream_on_gone(void *ctx, struct rpc_call *call);

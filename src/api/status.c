@@ -15,7 +15,7 @@ struct status_row {
 
 /* The wording is part of the contract: clients tell "outcome unknown" from "not submitted" by it,
  * and only the first needs an idempotency key to be retried (reliability.md J3). */
-static const struct status_row status_rows[2][REPLICA_REFUSED + 1] = {
+static const struct status_row status_rows[2][REPLICA_NO_SPACE + 1] = {
     [STATUS_WRITE] =
         {
             [REPLICA_OK] = {RPC_INTERNAL, STATUS_NONE, "no failure"},
@@ -30,6 +30,9 @@ static const struct status_row status_rows[2][REPLICA_REFUSED + 1] = {
                                   "outcome unknown: this node is stopping; retry at another node "
                                   "with the same idempotency key"},
             [REPLICA_REFUSED] = {RPC_INTERNAL, STATUS_NONE, "the write was refused"},
+            [REPLICA_NO_SPACE] = {RPC_RESOURCE_EXHAUSTED, STATUS_RETRY_AFTER,
+                                  "not submitted: the disk is nearly full and what is free is "
+                                  "reserved for running work; safe to retry once there is room"},
         },
     [STATUS_READ] =
         {
@@ -45,6 +48,7 @@ static const struct status_row status_rows[2][REPLICA_REFUSED + 1] = {
                                   "this node is stopping; retry at another node"},
             [REPLICA_REFUSED] = {RPC_UNAVAILABLE, STATUS_NONE,
                                  "the node that has the answer cannot be reached; safe to retry"},
+            [REPLICA_NO_SPACE] = {RPC_INTERNAL, STATUS_NONE, "reads need no space"},
         },
 };
 

@@ -20,6 +20,10 @@ static void apply_output(struct replica *r, uint64_t index, const struct fsm_out
         sessions_workers_changed(r);
         r->scheduler.dirty = true;
     }
+    if (out->nodes_changed)
+        r->membership.facts_changed = true;
+    if (out->workers_changed || out->nodes_changed)
+        drain_tell_all(r);
 }
 
 static int apply_entry(struct replica *r, const struct raft_entry *e) {
@@ -40,7 +44,10 @@ static int apply_entry(struct replica *r, const struct raft_entry *e) {
         origin = get_le64(data.data + 8);
         command = slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES);
     }
-    rc = fsm_apply(r->fsm, e->index, e->term, command, &out, &why);
+    if (e->type == RAFT_ENTRY_CONFIG)
+        rc = fsm_apply_config(r->fsm, e->index, e->term, bytes_slice(e->data), &out, &why);
+    else
+        rc = fsm_apply(r->fsm, e->index, e->term, command, &out, &why);
     if (rc < 0) {
         replica_fail(r, rc, "applying log entry %llu: %s", (unsigned long long) e->index,
                      why.s[0] ? why.s : err_name(rc));
@@ -56,6 +63,10 @@ static int apply_entry(struct replica *r, const struct raft_entry *e) {
     if (e->type != RAFT_ENTRY_COMMAND || origin >> ORIGIN_COUNTER_BITS != r->o.id ||
         out->kind != CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB)
         r->spread_commit = true;
+    if (e->type == RAFT_ENTRY_CONFIG) {
+        apply_output(r, e->index, out);
+        membership_applied(r, e->index);
+    }
     if (e->type == RAFT_ENTRY_COMMAND) {
         apply_output(r, e->index, out);
         /* Last: the caller's answer may read the state and propose again. */
@@ -69,8 +80,8 @@ void apply_committed(struct replica *r) {
     struct raft_event ev = {.type = RAFT_EV_APPLIED};
     size_t budget = APPLY_ENTRIES_PER_TURN;
 
-    if (applied >= r->apply_target)
-        return;
+    if (applied >= r->apply_target || snapshots_installing(&r->snapshots))
+        return; /* the state is about to be replaced by one further on */
     while (applied < r->apply_target && budget-- > 0) {
         const struct raft_entry *e = raft_entry_at(r->raft, applied + 1);
 

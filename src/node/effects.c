@@ -27,6 +27,14 @@ void replica_fail(struct replica *r, int err, const char *fmt, ...) {
     va_end(ap);
 }
 
+struct log_facts log_facts_of(const struct wal *wal) {
+    return (struct log_facts){
+        .base_index = wal_base_index(wal),
+        .base_term = wal_base_term(wal),
+        .bytes = wal_bytes(wal),
+    };
+}
+
 /* ---- persist --------------------------------------------------------------------------------- */
 
 static void batch_free(struct persist_batch *b) {
@@ -52,6 +60,8 @@ static int persist_add(struct replica *r, const struct raft_effects *eff) {
         return -ENOMEM;
     *b = (struct persist_batch){
         .seq = eff->persist_seq,
+        .install_index = eff->install_index,
+        .install_term = eff->install_term,
         .hard_state_changed = eff->hard_state_changed,
         .hard_state = eff->hard_state,
         .truncate_from = eff->truncate_from,
@@ -101,43 +111,95 @@ static int persist_batch_entries(struct replica *r, const struct persist_batch *
     return 0;
 }
 
+/* Disk thread. */
+static int save_meta(struct replica *r, uint64_t synced_index, struct errtext *e) {
+    const struct raft_hard_state *hs = &r->persist.saved;
+
+    return meta_save(r->meta, hs->term, hs->vote, synced_index, e);
+}
+
+/* Disk thread. Switch to the staged state, then begin the log anew behind it. The meta file tells a
+ * later start how far this came: while its synced index is below @index, the log may still be the
+ * old one (finish_install in replica.c); at @index the switch is complete. Lowering it first loses
+ * nothing: raft installs only over a log that lacks (index, term), so what that log holds above is
+ * not committed. */
+static int persist_install(struct replica *r, uint64_t index, uint64_t term, struct errtext *e) {
+    int rc;
+
+    rc = save_meta(r, MIN(wal_synced_index(r->wal), index - 1), e);
+    if (rc < 0)
+        return rc;
+    rc = r->kv->ops->stage_commit(r->kv);
+    if (rc < 0) {
+        errtext_set(e, "switching to the received state: %s", err_name(rc));
+        return rc;
+    }
+    rc = wal_reset(r->wal, index, term, e);
+    if (rc < 0)
+        return rc;
+    return save_meta(r, index, e);
+}
+
 /* Disk thread. Hard state first: after a cut between the two, the log may lack entries but can
  * never hold entries of a term that the hard state does not know. */
 static int persist_batches(struct replica *r, const struct persist_batch *first,
                            struct errtext *e) {
-    const struct persist_batch *newest_hard = NULL;
-    bool log_changed = false;
-    int rc;
+    bool log_was_empty = wal_last_index(r->wal) == 0;
+    bool hard_changed = false, log_changed = false;
+    int rc = 0;
 
     for (const struct persist_batch *b = first; b; b = b->next) {
         if (b->hard_state_changed)
-            newest_hard = b;
+            r->persist.saved = b->hard_state;
+        hard_changed = hard_changed || b->hard_state_changed;
         log_changed = log_changed || b->truncate_from > 0 || b->count > 0;
     }
-    if (newest_hard) {
-        rc = meta_save(r->meta, newest_hard->hard_state.term, newest_hard->hard_state.vote,
-                       wal_last_index(r->wal), e);
-        if (rc < 0)
-            return rc;
-    }
-    if (!log_changed)
-        return 0;
+    if (first->install_index > 0)
+        rc = persist_install(r, first->install_index, first->install_term, e);
+    else if (hard_changed)
+        rc = save_meta(r, wal_last_index(r->wal), e);
+    if (rc < 0 || !log_changed)
+        return rc;
     for (const struct persist_batch *b = first; b; b = b->next) {
         rc = persist_batch_entries(r, b, e);
         if (rc < 0)
             return rc;
     }
-    return wal_sync(r->wal, e);
+    rc = wal_sync(r->wal, e);
+    /* From the first entry on, an empty log beside this meta file is a lost one (W15). */
+    if (rc == 0 && log_was_empty)
+        rc = save_meta(r, wal_last_index(r->wal), e);
+    return rc;
+}
+
+/* ---- the disk thread's jobs ------------------------------------------------------------------ */
+
+static int run_commit(struct replica *r, struct errtext *e) {
+    return persist_batches(r, r->persist.running, e);
+}
+
+static int run_prepare(struct replica *r, struct errtext *e) {
+    return wal_prepare(r->wal, e);
+}
+
+static int run_release(struct replica *r, struct errtext *e) {
+    return wal_release(r->wal, r->persist.release_to, r->persist.release_keep, e);
 }
 
 static void persist_run(struct disk_job *job) {
+    static int (*const runs[])(struct replica *r, struct errtext *e) = {
+        [PERSIST_COMMIT] = run_commit,
+        [PERSIST_PREPARE] = run_prepare,
+        [PERSIST_RELEASE] = run_release,
+        [PERSIST_SCRUB] = scrub_step_run,
+    };
     struct persist *p = CONTAINER_OF(job, struct persist, job);
     struct wal *wal = p->replica->wal;
 
     p->error.s[0] = '\0';
-    p->result = p->preparing ? wal_prepare(wal, &p->error)
-                             : persist_batches(p->replica, p->running, &p->error);
+    p->result = runs[p->kind](p->replica, &p->error);
     p->wants_prepare = p->result == 0 && wal_wants_prepare(wal);
+    p->job_log = log_facts_of(wal);
 }
 
 static void release_delayed(struct replica *r) {
@@ -154,26 +216,11 @@ static void release_delayed(struct replica *r) {
     }
 }
 
-static void persist_done(struct disk_job *job) {
-    struct persist *p = CONTAINER_OF(job, struct persist, job);
-    struct replica *r = p->replica;
+static void commit_done(struct replica *r) {
+    struct persist *p = &r->persist;
     struct raft_event ev = {.type = RAFT_EV_PERSISTED};
-    bool prepared = p->preparing;
+    bool installed = p->running->install_index > 0;
 
-    p->busy = false;
-    p->preparing = false;
-    r->wants_turn = true;
-    if (prepared && (p->result == -ENOSPC || p->result == -EDQUOT)) {
-        /* The segment in use may still have room; the next commit tries again. */
-        log_warn(r->env.log, "no space for a spare log segment", "reason=\"%s\"", p->error.s);
-        return;
-    }
-    if (p->result < 0) {
-        replica_fail(r, p->result, "disk: %s", p->error.s[0] ? p->error.s : err_name(p->result));
-        return;
-    }
-    if (prepared)
-        return;
     for (struct persist_batch *b = p->running; b; b = b->next) {
         ev.persisted_seq = b->seq;
         for (size_t i = 0; i < b->count; i++)
@@ -183,29 +230,86 @@ static void persist_done(struct disk_job *job) {
     p->running = NULL;
     p->durable_seq = ev.persisted_seq;
     release_delayed(r);
-    r->now = r->env.clock.mono(r->env.clock.ctx);
+    if (installed)
+        snapshots_install_durable(r);
     (void) replica_step(r, &ev, NULL);
 }
 
-/* Hand everything that waits to the disk thread, unless it is busy: then the next job takes it all.
- */
-void persist_start(struct replica *r) {
-    struct persist *p = &r->persist;
+static void persist_done(struct disk_job *job) {
+    struct persist *p = CONTAINER_OF(job, struct persist, job);
+    struct replica *r = p->replica;
 
-    if (p->busy || r->failed)
+    p->busy = false;
+    p->log = p->job_log;
+    r->wants_turn = true;
+    r->now = r->env.clock.mono(r->env.clock.ctx);
+    if (p->kind == PERSIST_PREPARE && (p->result == -ENOSPC || p->result == -EDQUOT)) {
+        /* The segment in use may still have room; the next commit tries again. What a snapshot
+         * releases becomes spare. */
+        log_warn(r->env.log, "no space for a spare log segment", "reason=\"%s\"", p->error.s);
+        snapshots_make_room(r);
         return;
+    }
+    if (p->kind == PERSIST_SCRUB) {
+        scrub_step_done(r, p->result, &p->error);
+        return;
+    }
+    if (p->result < 0) {
+        replica_fail(r, p->result, "disk: %s", p->error.s[0] ? p->error.s : err_name(p->result));
+        return;
+    }
+    if (p->kind == PERSIST_COMMIT)
+        commit_done(r);
+    else if (p->kind == PERSIST_RELEASE)
+        snapshots_released(r);
+}
+
+/* Everything that waits, but an install only at the front: the store is switched before anything
+ * of its batch and after everything of the batches before. */
+static void take_batches(struct persist *p) {
+    struct persist_batch *last = p->head;
+
+    p->running = p->head;
+    while (last->next && last->next->install_index == 0)
+        last = last->next;
+    p->head = last->next;
+    if (!p->head)
+        p->tail = NULL;
+    last->next = NULL;
+}
+
+/* What the disk thread does next; false: nothing. */
+static bool choose_job(struct replica *r) {
+    struct persist *p = &r->persist;
+    bool aside = !p->head || p->kind == PERSIST_COMMIT; /* commits wait for one other job at most */
+
     if (p->wants_prepare && (!p->head || p->prepare_debt >= WAL_PREPARE_STEP_BYTES)) {
         /* Spare segments are made in small steps at the pace at which the log grows, so that no
          * commit ever waits for a whole segment to be written. */
         p->wants_prepare = false;
-        p->preparing = true;
         p->prepare_debt -= MIN(p->prepare_debt, (size_t) WAL_PREPARE_STEP_BYTES);
+        p->kind = PERSIST_PREPARE;
+    } else if (p->release_wanted && aside) {
+        p->release_wanted = false;
+        p->kind = PERSIST_RELEASE;
+    } else if (r->scrub.step_wanted && aside) {
+        r->scrub.step_wanted = false;
+        p->kind = PERSIST_SCRUB;
     } else if (p->head) {
-        p->running = p->head;
-        p->head = p->tail = NULL;
+        take_batches(p);
+        p->kind = PERSIST_COMMIT;
     } else {
-        return;
+        return false;
     }
+    return true;
+}
+
+/* Hand what waits to the disk thread, unless it is busy: then the next job takes it all. */
+void persist_start(struct replica *r) {
+    struct persist *p = &r->persist;
+
+    if (p->busy || r->failed || !choose_job(r))
+        return;
     p->busy = true;
     p->replica = r;
     p->job = (struct disk_job){.run = persist_run, .done = persist_done};
@@ -299,7 +403,9 @@ static void load_run(struct disk_job *job) {
     struct load_job *l = CONTAINER_OF(job, struct load_job, job);
     struct wal *wal = l->replica->wal;
 
-    if (l->load.first_index > 1)
+    if (l->load.first_index - 1 == wal_base_index(wal))
+        l->prev_term = wal_base_term(wal);
+    else if (l->load.first_index > 1)
         l->result = wal_term(wal, l->load.first_index - 1, &l->prev_term, &l->error);
     if (l->result == 0)
         l->result = wal_read(wal, l->load.first_index, l->load.max_bytes, load_each, l, &l->error);
@@ -367,6 +473,8 @@ static int replica_handle_effects(struct replica *r, const struct raft_effects *
         rc = persist_add(r, eff);
         if (rc < 0)
             return rc;
+        if (eff->install_index > 0)
+            snapshots_install_begin(r, eff->install_index, eff->install_term);
     }
     for (size_t i = 0; i < eff->messages_count; i++) {
         const struct raft_message *m = &eff->messages[i];
@@ -385,6 +493,11 @@ static int replica_handle_effects(struct replica *r, const struct raft_effects *
         reads_on_result(r, &eff->reads[i]);
     for (size_t i = 0; i < eff->loads_count; i++) {
         rc = load_start(r, &eff->loads[i]);
+        if (rc < 0)
+            return rc;
+    }
+    for (size_t i = 0; i < eff->snapshots_count; i++) {
+        rc = transfers_wanted(r, &eff->snapshots[i]);
         if (rc < 0)
             return rc;
     }

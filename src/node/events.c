@@ -28,6 +28,13 @@ void events_free(struct replica *r) {
     r->events.tail = NULL;
 }
 
+void events_reset(struct replica *r) {
+    events_free(r);
+    r->events.chunks = 0;
+    r->events.oldest = fsm_applied_index(r->fsm);
+    r->events.added = true;
+}
+
 /* A chunk with room for @n more events; NULL when memory is out. */
 static struct event_chunk *chunk_for(struct events *ev, size_t n) {
     struct event_chunk *c = ev->tail;

@@ -93,6 +93,15 @@ void peer_calls_on_call(struct replica *r, uint64_t from,
     case PEER_CALL_LOGS:
         logs_serve(r, from, call->id, body);
         return;
+    case PEER_CALL_CHANGE:
+        change_serve(r, from, call->id, body);
+        return;
+    case PEER_CALL_TRANSFER:
+        transfer_serve(r, from, call->id, body);
+        return;
+    case PEER_CALL_REMOVED:
+        removed_serve(r, from, call->id, body);
+        return;
     case PEER_CALL_CANCEL:
         cancel = chronos__internal__v1__cancel_call__unpack(NULL, body.len, body.data);
         if (!cancel)

@@ -6,27 +6,17 @@
 #include "node/replica_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PEER_MESSAGE_VERSION 1
 #define OUTBOX_BYTES_MAX (48UL * 1024 * 1024)
 #define FACTS_INTERVAL_MS 1000
 #define FIELD_RAFT 2
 
-int peers_init(struct replica *r, const struct raft_config *config) {
-    r->peers_count = 0;
-    for (size_t i = 0; i < config->count; i++) {
-        struct peer *p;
-
-        if (config->members[i].id == r->o.id)
-            continue;
-        ASSERT(r->peers_count < ARRAY_LEN(r->peers));
-        p = &r->peers[r->peers_count++];
-        *p = (struct peer){.id = config->members[i].id};
-        buf_init(&p->outbox, OUTBOX_BYTES_MAX);
-    }
-    return 0;
+void peer_init(struct peer *p, uint64_t id) {
+    *p = (struct peer){.id = id, .keep_till = MONO_NEVER};
+    buf_init(&p->outbox, OUTBOX_BYTES_MAX);
 }
 
 void peers_free(struct replica *r) {
@@ -170,6 +160,7 @@ void peers_queue_field(struct replica *r, uint64_t to, uint32_t field,
 
 static void send_facts_to(struct replica *r, struct peer *p) {
     Chronos__Internal__V1__NodeFacts f = CHRONOS__INTERNAL__V1__NODE_FACTS__INIT;
+    const char *alarms[ALARMS_MAX];
     uint8_t digest[16];
 
     fsm_digest(r->fsm, digest);
@@ -181,6 +172,14 @@ static void send_facts_to(struct replica *r, struct peer *p) {
     memcpy(&f.digest_low, digest, 8);
     memcpy(&f.digest_high, digest + 8, 8);
     f.incarnation = r->incarnation;
+    f.disk.data = r->disk;
+    f.disk.len = sizeof(r->disk);
+    f.peer_address = r->peer_address;
+    f.n_alarms = alarms_own(r, alarms);
+    f.alarms = (char **) (uintptr_t) alarms; /* packing reads only */
+    f.disk_free_bytes = r->disk_space.free_bytes;
+    f.feature_max = FSM_FEATURE_LEVEL_MAX;
+    f.wall_ms = (uint64_t) r->env.clock.wall(r->env.clock.ctx).ms;
     peers_queue_field(r, p->id, 9, &f.base);
     p->send_facts = false;
 }
@@ -286,16 +285,44 @@ static void on_raft(struct replica *r, uint64_t from,
         bytes_unref(m.entries[i].data);
 }
 
-static void on_facts(struct peer *p, const Chronos__Internal__V1__NodeFacts *f) {
+/* One a line; what does not fit is left out, whole. */
+static void take_alarms(struct peer *p, const Chronos__Internal__V1__NodeFacts *f) {
+    size_t used = 0;
+
+    p->alarms[0] = '\0';
+    for (size_t i = 0; i < f->n_alarms; i++) {
+        size_t len = strlen(f->alarms[i]);
+
+        if (used + len + 2 > sizeof(p->alarms))
+            break;
+        memcpy(p->alarms + used, f->alarms[i], len);
+        p->alarms[used + len] = '\n';
+        p->alarms[used + len + 1] = '\0';
+        used += len + 1;
+    }
+}
+
+static void on_facts(struct replica *r, struct peer *p, const Chronos__Internal__V1__NodeFacts *f) {
+    int64_t wall_ms = r->env.clock.wall(r->env.clock.ctx).ms;
+
     if (f->node_id != p->id)
         return;
     p->facts_known = true;
-    (void) strncpy(p->version, f->version, sizeof(p->version) - 1);
-    (void) strncpy(p->client_address, f->client_address, sizeof(p->client_address) - 1);
+    (void) snprintf(p->version, sizeof(p->version), "%s", f->version);
+    (void) snprintf(p->client_address, sizeof(p->client_address), "%s", f->client_address);
+    (void) snprintf(p->peer_address, sizeof(p->peer_address), "%s", f->peer_address);
     p->applied_index = f->applied_index;
     p->digest_index = f->digest_index;
     p->digest_low = f->digest_low;
     p->digest_high = f->digest_high;
+    if (f->disk.len == sizeof(p->disk))
+        memcpy(p->disk, f->disk.data, sizeof(p->disk));
+    p->feature_max = f->feature_max;
+    p->clock_offset_ms =
+        f->wall_ms > 0 && f->wall_ms <= INT64_MAX ? (int64_t) f->wall_ms - wall_ms : 0;
+    p->disk_free_bytes = f->disk_free_bytes;
+    take_alarms(p, f);
+    r->membership.facts_changed = true;
 }
 
 static void on_beat(struct replica *r, uint64_t from, Chronos__Internal__V1__WorkerBeat *beat) {
@@ -311,6 +338,7 @@ void replica_on_peer_message(struct replica *r, uint64_t from, struct slice payl
         return;
     r->now = r->env.clock.mono(r->env.clock.ctx);
     r->wants_turn = true;
+    peers_heard(r, p);
     arena_clear(&r->rx_arena);
     m = chronos__internal__v1__peer_message__unpack(arena_pb(&r->rx_arena), payload.len,
                                                     payload.data);
@@ -333,7 +361,11 @@ void replica_on_peer_message(struct replica *r, uint64_t from, struct slice payl
     for (size_t i = 0; i < m->n_replies; i++)
         peer_calls_on_reply(r, from, m->replies[i]);
     if (m->facts)
-        on_facts(p, m->facts);
+        on_facts(r, p, m->facts);
+    if (m->snapshot)
+        receive_on_blocks(r, from, m->snapshot);
+    if (m->snapshot_ack)
+        transfers_on_ack(r, from, m->snapshot_ack);
 }
 
 void replica_on_peer_link(struct replica *r, uint64_t node_id, bool up) {
@@ -347,6 +379,7 @@ void replica_on_peer_link(struct replica *r, uint64_t node_id, bool up) {
     p->up = up;
     if (up) {
         p->send_facts = true;
+        transfers_on_link(r, node_id);
         return;
     }
     buf_clear(&p->outbox);
@@ -357,10 +390,13 @@ void replica_on_peer_link(struct replica *r, uint64_t node_id, bool up) {
 }
 
 const char *replica_client_address(const struct replica *r, uint64_t node_id) {
+    const struct fsm_node *n;
+
     if (node_id == r->o.id)
         return r->client_address;
     for (size_t i = 0; i < r->peers_count; i++)
         if (r->peers[i].id == node_id && r->peers[i].facts_known)
             return r->peers[i].client_address;
-    return NULL;
+    n = fsm_node_find(r->fsm, node_id);
+    return n && n->client_address[0] ? n->client_address : NULL;
 }

@@ -198,6 +198,15 @@ int replica_propose(struct replica *r, struct bytes *command, unsigned flags, st
         bytes_unref(command);
         return ERR_LIMIT;
     }
+    rc = features_check(r, bytes_slice(command));
+    if (rc < 0) {
+        bytes_unref(command);
+        return rc;
+    }
+    if (!(flags & REPLICA_INTERNAL) && disk_space_refuses(r, bytes_slice(command))) {
+        bytes_unref(command);
+        return REPLICA_NO_SPACE;
+    }
     if (!(flags & REPLICA_INTERNAL) && r->proposals.client.count >= r->o.pending_proposals_max) {
         /* A burst within one turn is no backlog: offer it to raft before refusing. */
         r->now = r->env.clock.mono(r->env.clock.ctx);
@@ -298,12 +307,35 @@ static void answer_forward(struct replica *r, const struct forwarded_in *f,
     peers_queue_field(r, f->from, 4, &m.base);
 }
 
+/* Submits of other nodes' clients, when there is no room for them here. */
+static void refuse_inbox(struct replica *r) {
+    struct proposals *ps = &r->proposals;
+    size_t kept = 0;
+
+    for (size_t i = 0; i < ps->inbox_count; i++) {
+        struct forwarded_in *f = &ps->inbox[i];
+        struct slice data = bytes_slice(f->data);
+
+        if (!disk_space_refuses(r, slice_of(data.data + ENTRY_HEADER_BYTES,
+                                            data.len - ENTRY_HEADER_BYTES))) {
+            ps->inbox[kept++] = *f;
+            continue;
+        }
+        answer_forward(r, f, CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_NO_SPACE, 0,
+                       0);
+        bytes_unref(f->data);
+    }
+    ps->inbox_count = kept;
+}
+
 /* Followers' proposals of this turn. Refused ones are answered at once: their own node keeps them.
  */
 static void drain_inbox(struct replica *r) {
     struct proposals *ps = &r->proposals;
     struct wall wall = r->env.clock.wall(r->env.clock.ctx);
 
+    if (r->disk_space.low)
+        refuse_inbox(r);
     for (size_t i = 0; i < ps->inbox_count && !r->failed;) {
         struct raft_entry entries[PROPOSE_BATCH];
         enum raft_propose_result result = RAFT_PROPOSE_NOT_LEADER;
@@ -398,6 +430,35 @@ void proposals_term_applied(struct replica *r, uint64_t term, uint64_t index) {
     }
 }
 
+/* Whether @p was among entries that a snapshot replaced, and with what result, cannot be known any
+ * more: again where that does no harm, else the truth (reliability.md J3, R25). */
+static void proposal_lost_sight(struct replica *r, struct proposal *p) {
+    const struct replica_proposed unknown = {.status = REPLICA_UNKNOWN};
+
+    if (p->flags & REPLICA_RETRY_SAFE) {
+        p->maybe_taken = true;
+        requeue(r, p);
+    } else {
+        proposal_answer(r, p, &unknown);
+    }
+}
+
+void proposals_skipped(struct replica *r, uint64_t index, uint64_t term) {
+    struct proposal *p = r->proposals.in_flight.head;
+
+    r->proposals.raft_full = false;
+    while (p) {
+        struct proposal *next = p->next;
+
+        if (p->state == PROPOSAL_APPENDED && p->index <= index)
+            proposal_lost_sight(r, p);
+        else if (p->state == PROPOSAL_FORWARDED) /* nothing says where it was appended, if it was */
+            proposal_lost_sight(r, p);
+        p = next;
+    }
+    proposals_term_applied(r, term, index + 1);
+}
+
 void proposals_leader_changed(struct replica *r) {
     struct proposal *p = r->proposals.in_flight.head;
 
@@ -469,9 +530,14 @@ void proposals_on_forward_result(struct replica *r,
         proposal_set_state(r, p, PROPOSAL_APPENDED);
         p->index = res->index;
         p->term = res->term;
-        if (r->applied_term > p->term && fsm_applied_index(r->fsm) < p->index)
+        if (p->index <= r->snapshots.skipped_to)
+            proposal_lost_sight(r, p); /* a snapshot had it */
+        else if (r->applied_term > p->term && fsm_applied_index(r->fsm) < p->index)
             requeue(r, p); /* a newer term already committed in front of it */
-    } else if (res->outcome == CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_FULL) {
+    } else if (res->outcome == CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_FULL ||
+               res->outcome == CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_NO_SPACE) {
+        if (res->outcome == CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_NO_SPACE)
+            full.status = REPLICA_NO_SPACE;
         if (p->maybe_taken)
             full.status = REPLICA_UNKNOWN;
         proposal_answer(r, p, &full);

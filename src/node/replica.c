@@ -23,6 +23,15 @@ void replica_options_default(struct replica_options *o, uint64_t id, uint64_t se
         .wal = {.segment_bytes = 16U * 1024 * 1024, .spare_segments = 2},
         .version = CHRONOS_VERSION,
         .client_address = "",
+        .peer_address = "",
+        .drain_timeout_ns = 30 * NS_PER_S,
+        .snapshot_interval_ns = 30 * NS_PER_S,
+        .snapshot_entries = 1000,
+        .log_bytes_max = 256UL * 1024 * 1024,
+        .log_bytes_kept = 64UL * 1024 * 1024,
+        .snapshot_chunk_bytes = SNAPSHOT_CHUNK_BYTES,
+        .disk_reserve_bytes = 256UL * 1024 * 1024,
+        .scrub_interval_ns = 24 * 3600 * NS_PER_S,
     };
     raft_options_default(&o->raft, id, seed);
     o->raft.lazy_commit = true;
@@ -77,7 +86,7 @@ static int replay_each(void *arg, const struct wal_record *rec) {
         return replay_keep(p, rec);
     p->prev_index = rec->index;
     p->prev_term = rec->term;
-    if (rec->type != RAFT_ENTRY_CONFIG)
+    if (rec->type != RAFT_ENTRY_CONFIG || rec->index <= p->config_index)
         return 0;
     p->config_index = rec->index;
     return raft_config_decode(rec->data, &p->config, p->reterr);
@@ -87,6 +96,65 @@ static void replay_done(struct replay *p) {
     for (size_t i = 0; i < p->count; i++)
         bytes_unref(p->tail[i].data);
     free(p->tail);
+    p->tail = NULL;
+    p->count = p->cap = 0;
+}
+
+/* The state knows the configuration in force at its applied index, also when the log does not reach
+ * back to it any more. Entries up to that one then stay out of memory: raft could not tell which
+ * configuration stood in front of them. */
+static int replay_begin(struct replay *p) {
+    const struct replica *r = p->r;
+    uint64_t applied = fsm_applied_index(r->fsm), kept = r->o.raft.applied_entries_kept;
+    struct slice config = fsm_config(r->fsm, &p->config_index);
+
+    p->keep_from = MAX(applied > kept ? applied + 1 - kept : 1, p->config_index + 1);
+    return p->config_index > 0 ? raft_config_decode(config, &p->config, p->reterr) : 0;
+}
+
+/* After the log was read. What is gone from it stands in front of what is left. */
+static void replay_end(struct replay *p) {
+    const struct wal *wal = p->r->wal;
+
+    p->last_index = wal_last_index(wal);
+    if (p->last_index == wal_base_index(wal))
+        p->last_term = wal_base_term(wal);
+    if (p->prev_index == 0) {
+        p->prev_index = wal_base_index(wal);
+        p->prev_term = wal_base_term(wal);
+    }
+}
+
+/* An install that was cut off between the switch of the state and the new log (persist_install in
+ * effects.c) is finished here. It is one exactly when all of these hold for the entry I that the
+ * state was installed at:
+ *  - the state has applied I and nothing behind it: entries behind I are written only to the new
+ *    log, in the same job or a later one;
+ *  - the meta file's synced index is below I. The job lowers it before the switch and sets it to I
+ *    once the new log is durable; from then on the log's last index, never below I, is written. So
+ *    a log that was lost or rolled back after a finished install is no unfinished one, and an empty
+ *    log directory beside such a meta file stays refused (W15);
+ *  - the log's base is below I (else the new log is there, and only the meta file is behind).
+ * What the old log holds then is of no use: up to I the state has it, and behind I it contradicts
+ * what the cluster has committed, or raft would not have asked for the snapshot. */
+static int finish_install(struct replica *r, struct meta_state *st, struct replay *p) {
+    uint64_t index = 0, term = 0;
+    int rc = 0;
+
+    fsm_installed(r->fsm, &index, &term);
+    if (index == 0 || fsm_applied_index(r->fsm) != index || st->synced_index >= index)
+        return 0;
+    if (wal_base_index(r->wal) < index) {
+        log_warn(r->env.log, "finishing an interrupted snapshot install", "index=%llu",
+                 (unsigned long long) index);
+        replay_done(p);
+        p->prev_index = p->prev_term = 0;
+        rc = wal_reset(r->wal, index, term, p->reterr);
+    }
+    if (rc == 0)
+        rc = meta_save(r->meta, st->term, st->vote, index, p->reterr);
+    st->synced_index = index;
+    return rc;
 }
 
 /* Entry 1 of every log: the first configuration, in term 1, the same on each bootstrapped node, so
@@ -109,25 +177,39 @@ static int bootstrap_log(struct replica *r, struct replay *p) {
     return rc;
 }
 
+/* A node that waits to be added begins at term 0, so that it is not taken for one whose log is
+ * lost: nobody else's meta file says that. */
+static int create_meta(struct replica *r, struct meta_state *st, struct errtext *reterr) {
+    bool bootstrap = r->o.bootstrap && r->o.bootstrap->count > 0;
+
+    if (!r->o.join && !bootstrap) {
+        errtext_set(reterr, "the data directory is empty and no members are configured");
+        return ERR_CONFIG;
+    }
+    if (!r->o.join && !raft_config_find(r->o.bootstrap, r->o.id)) {
+        errtext_set(reterr, "node %llu is not among the configured members",
+                    (unsigned long long) r->o.id);
+        return ERR_CONFIG;
+    }
+    *st = (struct meta_state){.node_id = r->o.id, .term = r->o.join ? 0 : BOOTSTRAP_TERM};
+    memcpy(st->cluster_id, r->o.cluster_id, sizeof(st->cluster_id));
+    for (size_t i = 0; i < sizeof(st->incarnation); i += sizeof(uint64_t)) {
+        /* Never all zero: that is no incarnation. */
+        uint64_t random = r->env.random.next(r->env.random.ctx) | 1;
+
+        memcpy(st->incarnation + i, &random, sizeof(random));
+    }
+    return meta_create(&r->env.disk, st, &r->meta, reterr);
+}
+
 static int open_meta(struct replica *r, struct meta_state *st, struct errtext *reterr) {
     int rc = meta_open(&r->env.disk, &r->meta, st, reterr);
 
+    if (rc == META_MISSING)
+        rc = create_meta(r, st, reterr);
     if (rc < 0)
         return rc;
-    if (rc == META_MISSING) {
-        if (!r->o.bootstrap || r->o.bootstrap->count == 0) {
-            errtext_set(reterr, "the data directory is empty and no members are configured");
-            return ERR_CONFIG;
-        }
-        if (!raft_config_find(r->o.bootstrap, r->o.id)) {
-            errtext_set(reterr, "node %llu is not among the configured members",
-                        (unsigned long long) r->o.id);
-            return ERR_CONFIG;
-        }
-        *st = (struct meta_state){.node_id = r->o.id, .term = BOOTSTRAP_TERM};
-        memcpy(st->cluster_id, r->o.cluster_id, sizeof(st->cluster_id));
-        return meta_create(&r->env.disk, st, &r->meta, reterr);
-    }
+    memcpy(r->disk, st->incarnation, sizeof(r->disk));
     if (st->node_id != r->o.id) {
         errtext_set(reterr, "the data directory belongs to node %llu, not to node %llu",
                     (unsigned long long) st->node_id, (unsigned long long) r->o.id);
@@ -145,6 +227,13 @@ static int open_meta(struct replica *r, struct meta_state *st, struct errtext *r
 static int check_log(struct replica *r, const struct meta_state *st, const struct replay *p) {
     uint64_t applied = fsm_applied_index(r->fsm);
 
+    if (wal_base_index(r->wal) > applied) {
+        errtext_set(p->reterr,
+                    "the log begins behind entry %llu but the state has applied only %llu: files "
+                    "of the state are missing or old",
+                    (unsigned long long) wal_base_index(r->wal), (unsigned long long) applied);
+        return ERR_CORRUPT;
+    }
     if (p->last_index < applied) {
         errtext_set(p->reterr,
                     "the log ends at %llu but the state has applied %llu: log files are missing",
@@ -159,7 +248,7 @@ static int check_log(struct replica *r, const struct meta_state *st, const struc
     return 0;
 }
 
-static int recover_log(struct replica *r, const struct meta_state *st, struct replay *p) {
+static int recover_log(struct replica *r, struct meta_state *st, struct replay *p) {
     struct wal_options wo = r->o.wal;
     int rc;
 
@@ -167,8 +256,13 @@ static int recover_log(struct replica *r, const struct meta_state *st, struct re
     wo.identity.node_id = r->o.id;
     wo.synced_hint = st->synced_index;
     rc = wal_open(&r->env.disk, &wo, replay_each, p, &r->wal, p->reterr);
+    if (rc == 0)
+        rc = finish_install(r, st, p);
     if (rc < 0)
         return rc;
+    replay_end(p);
+    if (p->last_index == 0 && r->o.join && st->synced_index == 0)
+        return check_log(r, st, p); /* it was never sent anything */
     if (p->last_index == 0) {
         if (st->term != BOOTSTRAP_TERM || st->vote != 0 || !r->o.bootstrap) {
             errtext_set(p->reterr,
@@ -192,6 +286,8 @@ static int start_raft(struct replica *r, const struct meta_state *st, const stru
         .config_index = p->config_index,
         .prev_index = p->prev_index,
         .prev_term = p->prev_term,
+        .compacted_index = wal_base_index(r->wal),
+        .compacted_term = wal_base_term(r->wal),
         .tail = p->tail,
         .tail_count = p->count,
     };
@@ -202,22 +298,27 @@ static int start_raft(struct replica *r, const struct meta_state *st, const stru
         return rc;
     r->apply_target = start.applied_index;
     r->applied_term = fsm_applied_term(r->fsm);
-    return peers_init(r, raft_config_latest(r->raft));
+    r->persist.saved = start.hard_state;
+    snapshots_init(r);
+    scrub_init(r);
+    peers_sync(r);
+    return 0;
 }
 
 static int recover(struct replica *r, struct errtext *reterr) {
     struct replay p = {.r = r, .reterr = reterr};
     struct meta_state st = {0};
-    uint64_t applied;
     int rc;
 
     rc = fsm_open(r->kv, &r->o.fsm, &r->fsm, reterr);
     if (rc < 0)
         return rc;
-    applied = fsm_applied_index(r->fsm);
-    p.keep_from =
-        applied > r->o.raft.applied_entries_kept ? applied + 1 - r->o.raft.applied_entries_kept : 1;
-    rc = open_meta(r, &st, reterr);
+    rc = identity_check_self(r, reterr);
+    if (rc < 0)
+        return rc;
+    rc = replay_begin(&p);
+    if (rc >= 0)
+        rc = open_meta(r, &st, reterr);
     if (rc >= 0)
         rc = recover_log(r, &st, &p);
     if (rc >= 0)
@@ -241,10 +342,15 @@ int replica_open(const struct replica_options *o, const struct env *env, struct 
     r->incarnation = env->random.next(env->random.ctx);
     r->version = strdup(o->version);
     r->client_address = strdup(o->client_address);
+    r->peer_address = strdup(o->peer_address ? o->peer_address : "");
+    if (o->hints)
+        r->hints = *o->hints;
+    r->o.hints = NULL; /* borrowed for this call */
+    r->membership.drain_at = MONO_NEVER;
     r->leases.check_at = MONO_NEVER;
     arena_init(&r->arena, ARENA_BYTES_MAX);
     arena_init(&r->rx_arena, 2 * ARENA_BYTES_MAX);
-    rc = r->version && r->client_address ? 0 : -ENOMEM;
+    rc = r->version && r->client_address && r->peer_address ? 0 : -ENOMEM;
     if (rc == 0)
         rc = sched_new(&r->scheduler.sched);
     if (rc == 0)
@@ -268,11 +374,14 @@ struct replica *replica_free(struct replica *r) {
     ASSERT(replica_idle(r));
     logs_free(r);
     peer_calls_free(r);
+    change_ops_free(r);
     reads_free(r);
     proposals_free(r);
     ASSERT(!r->sessions); /* api closes its streams first */
     leases_free(r);
     events_free(r);
+    transfers_free(r);
+    receive_free(r);
     persist_free(r);
     peers_free(r);
     (void) raft_free(r->raft);
@@ -284,6 +393,7 @@ struct replica *replica_free(struct replica *r) {
     arena_done(&r->rx_arena);
     free(r->version);
     free(r->client_address);
+    free(r->peer_address);
     free(r);
     return NULL;
 }
@@ -299,6 +409,8 @@ static void fire_timeouts(struct replica *r) {
 
     if (mono_reached(r->now, raft_deadline(r->raft)))
         (void) replica_step(r, &ev, NULL);
+    disk_space_turn(r);
+    scrub_turn(r);
     proposals_expire(r);
     reads_expire(r);
     peer_calls_expire(r);
@@ -312,6 +424,8 @@ void replica_turn(struct replica *r) {
     if (r->failed)
         return;
     fire_timeouts(r);
+    snapshots_turn(r);
+    receive_turn(r);
     /* Each round may give the next one work: an apply frees a slot, the scheduler proposes, raft
      * appends. A few rounds settle it; what is left waits for the next turn. */
     for (int round = 0; round < TURN_ROUNDS_MAX; round++) {
@@ -319,6 +433,7 @@ void replica_turn(struct replica *r) {
         reads_drain(r);
         apply_committed(r);
         reads_answer(r);
+        membership_turn(r);
         scheduler_run(r);
         sessions_flush(r);
         logs_serve_ready(r);
@@ -327,6 +442,7 @@ void replica_turn(struct replica *r) {
         if (!r->proposals.internal.head && r->proposals.inbox_count == 0)
             break;
     }
+    transfers_turn(r);
     events_notify(r);
     peers_flush(r);
     persist_start(r);
@@ -345,11 +461,15 @@ struct mono replica_deadline(const struct replica *r) {
     d = mono_min(d, timer_heap_deadline(&r->reads.deadlines));
     d = mono_min(d, timer_heap_deadline(&r->peer_call_deadlines));
     d = mono_min(d, r->facts_at);
+    d = mono_min(d, r->disk_space.at);
+    d = mono_min(d, snapshots_deadline(r));
+    d = mono_min(d, transfers_deadline(r));
+    d = mono_min(d, scrub_deadline(r));
     if (r->reads.unasked > 0 && raft_leader(r->raft) != 0)
         d = mono_min(d, r->reads.retry_at);
     if (replica_leads(r))
         d = mono_min(d, r->leases.check_at);
-    return d;
+    return mono_min(d, membership_deadline(r));
 }
 
 int replica_failed(const struct replica *r, struct errtext *reterr) {

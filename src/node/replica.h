@@ -47,6 +47,7 @@ struct replica_options {
     uint64_t snapshot_entries;     /* 1,000: after at least so many entries, */
     uint64_t log_bytes_max;        /* 256 MiB: or when the log on disk is larger */
     uint64_t log_bytes_kept;       /* 64 MiB behind a snapshot, for slow followers */
+    size_t snapshot_chunk_bytes;   /* 256 KiB: of a state in transit; 1..SNAPSHOT_CHUNK_BYTES */
     uint64_t disk_reserve_bytes;   /* 256 MiB: with less free, writes of clients are refused (W5) */
     uint64_t scrub_interval_ns;    /* 24 h: a whole round of verifying (W14); 0 = off */
     uint64_t drain_timeout_ns;     /* 30 s */
@@ -79,6 +80,8 @@ int replica_failed(const struct replica *r, struct errtext *reterr);
 /* From the network. @payload borrowed for the call; malformed bytes are counted and dropped. */
 void replica_on_peer_message(struct replica *r, uint64_t from, struct slice payload);
 void replica_on_peer_link(struct replica *r, uint64_t node_id, bool up);
+/* Bulk messages for the node are taken again after send_bulk had refused one. */
+void replica_on_peer_bulk_ready(struct replica *r, uint64_t node_id);
 
 /* ---- writes ---------------------------------------------------------------------------------- */
 
@@ -89,6 +92,7 @@ enum replica_status {
     REPLICA_UNKNOWN,   /* deadline passed after a leader took it: the outcome is unknown */
     REPLICA_STOPPING,  /* the node is stopping; outcome unknown if a leader had taken it */
     REPLICA_REFUSED,   /* read only: the answer could not be had (no such worker, peer gone ...) */
+    REPLICA_NO_SPACE,  /* the disk is nearly full: nothing was submitted; RESOURCE_EXHAUSTED */
 };
 
 struct replica_proposed {
@@ -112,8 +116,8 @@ enum replica_propose_flags {
  * of
  * @command, whose last bytes get stamped: it must not be shared. @deadline: answer by then at the
  * latest; the commit timeout applies as well.
- * 0: @done will be called once, later. REPLICA_FULL (positive): nothing queued, @done never called.
- * -ENOMEM. */
+ * 0: @done will be called once, later. REPLICA_FULL, REPLICA_NO_SPACE (positive): nothing queued,
+ * @done never called. -ENOMEM. */
 int replica_propose(struct replica *r, struct bytes *command, unsigned flags, struct mono deadline,
                     replica_propose_fn done, void *arg) _must_check_;
 
@@ -155,6 +159,8 @@ int replica_check_hello(struct replica *r, const struct replica_hello *h, bool *
                         struct errtext *reterr);
 /* A peer refused this node for good: it stops (replica_failed says ERR_FOREIGN and the reason). */
 void replica_on_refused(struct replica *r, uint64_t by, const char *reason);
+/* 16 bytes, borrowed. */
+const uint8_t *replica_cluster_id(const struct replica *r);
 /* This node's own data directory. 16 bytes, borrowed. */
 const uint8_t *replica_disk(const struct replica *r);
 

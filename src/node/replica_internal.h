@@ -4,7 +4,9 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "base/timer_heap.h"
+#include "node/membership_internal.h"
 #include "node/replica.h"
+#include "node/snapshot_internal.h"
 #include "node/worker_session.h"
 #include "sched/sched.h"
 #include "storage/meta.h"
@@ -20,6 +22,7 @@
 #define ORIGIN_COUNTER_BITS 48 /* of an origin: node id above, counter below */
 #define COMMAND_BYTES_MAX (WAL_RECORD_BYTES_MAX - 64U)
 
+#define PEER_MESSAGE_VERSION 1
 #define ARENA_BYTES_MAX (64UL * 1024 * 1024)
 #define APPLY_ENTRIES_PER_TURN 4096
 #define FORWARD_SEEN_MAX 16384
@@ -87,6 +90,8 @@ struct proposals {
 struct persist_batch {
     struct persist_batch *next;
     uint64_t seq;
+    uint64_t install_index; /* not 0: begins with the staged snapshot of this entry */
+    uint64_t install_term;
     bool hard_state_changed;
     struct raft_hard_state hard_state;
     uint64_t truncate_from;
@@ -102,16 +107,24 @@ struct delayed_message {
     uint8_t data[]; /* packed RaftMessage */
 };
 
+/* What a job on the disk thread does. Everything but a commit goes between commits. */
+enum persist_kind { PERSIST_COMMIT, PERSIST_PREPARE, PERSIST_RELEASE, PERSIST_SCRUB };
+
 struct persist {
     struct disk_job job; /* in flight when busy */
     struct replica *replica;
     bool busy;
-    bool preparing;                    /* the job in flight only prepares spare segments */
+    enum persist_kind kind;            /* of the job in flight, or of the last one */
     bool wants_prepare;                /* as wal_wants_prepare() said at the end of the last job */
     size_t prepare_debt;               /* log bytes written since the last step of preparing */
     struct persist_batch *head, *tail; /* waiting for the next job */
     struct persist_batch *running;     /* of the job in flight */
     uint64_t durable_seq;
+    bool release_wanted; /* of segments up to release_to, but for release_keep bytes */
+    uint64_t release_to, release_keep;
+    struct raft_hard_state saved; /* in the meta file; the disk thread's while busy */
+    struct log_facts job_log;     /* the disk thread's */
+    struct log_facts log;         /* after the last job */
     struct delayed_message *delayed_head, *delayed_tail;
     int result;
     struct errtext error;
@@ -129,7 +142,19 @@ struct peer {
     uint64_t applied_index;
     uint64_t digest_index;
     uint64_t digest_low, digest_high;
+    uint8_t disk[16];
+    char peer_address[RAFT_ADDRESS_BYTES_MAX]; /* as it says itself */
+    uint32_t feature_max;
+    int64_t clock_offset_ms; /* its wall clock minus this node's, when it last told */
+    char alarms[512];        /* as it last told, one a line */
+    uint64_t disk_free_bytes;
     bool send_facts;
+    /* Where it is looked for (peer_set.c). */
+    char address[RAFT_ADDRESS_BYTES_MAX], other_address[RAFT_ADDRESS_BYTES_MAX];
+    char hello_address[RAFT_ADDRESS_BYTES_MAX]; /* as its last hello said */
+    bool member;           /* of the configuration in force */
+    bool told_removed;     /* it answered that it knows */
+    struct mono keep_till; /* no member: dropped then */
 };
 
 struct peer_call { /* a call to another node, waiting for replies */
@@ -141,7 +166,14 @@ struct peer_call { /* a call to another node, waiting for replies */
     void *arg;
 };
 
-enum peer_call_kind { PEER_CALL_STATUS = 1, PEER_CALL_LOGS = 2, PEER_CALL_CANCEL = 3 };
+enum peer_call_kind {
+    PEER_CALL_STATUS = 1,
+    PEER_CALL_LOGS = 2,
+    PEER_CALL_CANCEL = 3,
+    PEER_CALL_CHANGE = 4,   /* body ChangeCall, reply ChangeReply */
+    PEER_CALL_TRANSFER = 5, /* body TransferCall, reply ChangeReply */
+    PEER_CALL_REMOVED = 6   /* body RemovedCall */
+};
 
 struct served_logs { /* a LOGS call of a peer that this node serves */
     struct served_logs *next;
@@ -231,6 +263,11 @@ struct replica {
     uint64_t incarnation;
 
     struct persist persist;
+    struct snapshots snapshots;
+    struct transfers transfers;
+    struct receive receive;
+    struct disk_space disk_space;
+    struct scrub scrub;
     struct proposals proposals;
     struct reads reads;
     struct events events;
@@ -238,8 +275,12 @@ struct replica {
     struct scheduler scheduler;
     size_t disk_jobs; /* in flight beside persist: loads, log listings */
 
-    struct peer peers[RAFT_NODES_MAX];
+    struct peer peers[PEERS_MAX];
     size_t peers_count;
+    struct membership membership;
+    struct raft_config hints; /* copied */
+    uint8_t disk[16];         /* incarnation of the data directory */
+    char *peer_address;
     struct u64map peer_calls;
     struct timer_heap peer_call_deadlines;
     uint64_t next_peer_call;
@@ -278,6 +319,9 @@ void proposals_applied(struct replica *r, uint64_t origin, uint64_t index,
 /* Entries of @term are being applied: what was appended in older terms beyond is lost. */
 void proposals_term_applied(struct replica *r, uint64_t term, uint64_t index);
 void proposals_leader_changed(struct replica *r);
+/* A snapshot replaced the entries up to @index, the last one of @term: what was in them is unknown.
+ */
+void proposals_skipped(struct replica *r, uint64_t index, uint64_t term);
 void proposals_on_forward(struct replica *r, uint64_t from,
                           const Chronos__Internal__V1__ForwardProposal *m);
 void proposals_on_forward_result(struct replica *r,
@@ -294,13 +338,15 @@ void reads_free(struct replica *r);
 int events_init(struct replica *r, size_t max) _must_check_;
 void events_add(struct replica *r, uint64_t index, const struct fsm_output *out);
 void events_notify(struct replica *r);
+/* Forget all: the transitions up to the applied index were never seen. Readers are told. */
+void events_reset(struct replica *r);
 void events_free(struct replica *r);
 
 /* apply.c */
 void apply_committed(struct replica *r);
 
 /* peers.c */
-int peers_init(struct replica *r, const struct raft_config *config) _must_check_;
+void peer_init(struct peer *p, uint64_t id);
 void peers_free(struct replica *r);
 struct peer *peer_find(struct replica *r, uint64_t id);
 void peers_queue_raft(struct replica *r, const struct raft_message *m);
@@ -350,6 +396,8 @@ void sessions_on_event(struct replica *r, const struct fsm_event *e);
 void sessions_flush(struct replica *r);
 void sessions_beat_acked(struct replica *r, const Chronos__Internal__V1__WorkerBeat *beat);
 void sessions_workers_changed(struct replica *r);
+/* The state jumped: workers say hello again and are told what is theirs. */
+void sessions_restart(struct replica *r);
 struct worker_session *sessions_find(struct replica *r, const char *worker_id);
 int worker_session_log_request(struct worker_session *s, uint64_t request_id, uint64_t job_seq,
                                uint32_t attempt, uint64_t fencing_token, uint64_t offset,

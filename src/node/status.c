@@ -30,6 +30,72 @@ static char *unconst(const char *s) {
     return (char *) (uintptr_t) s; /* packing reads only */
 }
 
+/* @n's alarms from @lines, one a line. */
+static void fill_peer_alarms(struct arena *a, const char *lines, Chronos__V1__NodeStatus *n) {
+    char *copy = arena_strdup(a, lines), *save = NULL;
+
+    for (char *s = copy ? strtok_r(copy, "\n", &save) : NULL; s && n->n_alarms < ALARMS_MAX;
+         s = strtok_r(NULL, "\n", &save))
+        n->alarms[n->n_alarms++] = s;
+}
+
+static void fill_alarms(struct replica *r, struct arena *a, const struct peer *p,
+                        Chronos__V1__NodeStatus *n) {
+    const char *own[ALARMS_MAX];
+    size_t count;
+
+    n->alarms = arena_alloc(a, ALARMS_MAX * sizeof(*n->alarms));
+    if (!n->alarms)
+        return;
+    if (n->id != r->o.id) {
+        n->disk_free_bytes = p ? p->disk_free_bytes : 0;
+        if (p)
+            fill_peer_alarms(a, p->alarms, n);
+        return;
+    }
+    n->disk_free_bytes = r->disk_space.free_bytes;
+    count = alarms_own(r, own);
+    for (size_t i = 0; i < count; i++)
+        n->alarms[n->n_alarms++] = unconst(own[i]);
+}
+
+/* What the node is in the cluster, and whether its clock is like the others'. */
+static void fill_membership(struct replica *r, struct arena *a, const struct raft_member *m,
+                            Chronos__V1__NodeStatus *n) {
+    const struct fsm_node *rec = fsm_node_find(r->fsm, m->id);
+    const char *address = rec && rec->peer_address[0] ? rec->peer_address : m->address;
+    int64_t off_ms = 0;
+
+    n->peer_address = arena_strdup(a, address);
+    n->membership = unconst(membership_of(raft_config_latest(r->raft), m));
+    n->draining = rec && rec->draining;
+    if (clock_is_off(r, m->id, &off_ms) && n->alarms && n->n_alarms < ALARMS_MAX) {
+        n->alarms[n->n_alarms] =
+            arena_printf(a, "clock: %lld ms off the median of the nodes", (long long) off_ms);
+        if (n->alarms[n->n_alarms])
+            n->n_alarms++;
+    }
+}
+
+/* All nodes' alarms, each with its node. False: no memory. */
+static bool fill_all_alarms(struct arena *a, Chronos__V1__GetClusterStatusResponse *s) {
+    size_t count = 0;
+
+    for (size_t i = 0; i < s->n_nodes; i++)
+        count += s->nodes[i]->n_alarms;
+    s->alarms = arena_alloc(a, (count + 1) * sizeof(*s->alarms));
+    for (size_t i = 0; s->alarms && i < s->n_nodes; i++)
+        for (size_t k = 0; k < s->nodes[i]->n_alarms; k++) {
+            char *text = arena_printf(a, "node %llu: %s", (unsigned long long) s->nodes[i]->id,
+                                      s->nodes[i]->alarms[k]);
+
+            if (!text)
+                return false;
+            s->alarms[s->n_alarms++] = text;
+        }
+    return s->alarms;
+}
+
 static void fill_node(struct replica *r, struct arena *a, const struct raft_member *m,
                       Chronos__V1__NodeStatus *n) {
     struct peer *p = peer_find(r, m->id);
@@ -38,9 +104,11 @@ static void fill_node(struct replica *r, struct arena *a, const struct raft_memb
     bool self = m->id == r->o.id;
 
     n->id = m->id;
-    n->peer_address = arena_strdup(a, m->address);
     n->client_address = unconst(or_empty(replica_client_address(r, m->id)));
     n->last_contact_ms = -1;
+    n->snapshot_percent = transfers_percent(r, m->id);
+    fill_alarms(r, a, p, n);
+    fill_membership(r, a, m, n);
     n->role = unconst(m->flags & RAFT_MEMBER_LEARNER  ? "learner"
                       : self                          ? raft_role_to_string(raft_role(r->raft))
                       : raft_leader(r->raft) == m->id ? "leader"
@@ -94,10 +162,12 @@ static bool fill_nodes(struct replica *r, struct arena *a,
     return s->nodes;
 }
 
-/* Who drains is known to the leader only. */
+/* Who drains by itself is known to the leader only. */
 static const char *worker_state(struct replica *r, const struct fsm_worker *w) {
     if (w->lost)
         return "lost";
+    if (w->draining)
+        return "draining";
     return r->was_leader && leases_draining(r, w) ? "draining" : "live";
 }
 
@@ -150,6 +220,7 @@ static bool fill_workers(struct replica *r, struct arena *a,
 static struct bytes *status_pack(struct replica *r) {
     Chronos__V1__GetClusterStatusResponse s = CHRONOS__V1__GET_CLUSTER_STATUS_RESPONSE__INIT;
     struct bytes *packed = NULL;
+    char open_change[300];
     uint8_t digest[16];
     struct arena a;
 
@@ -161,10 +232,15 @@ static struct bytes *status_pack(struct replica *r) {
     s.commit_index = raft_commit(r->raft);
     s.applied_index = fsm_applied_index(r->fsm);
     s.digest = hex(&a, digest, sizeof(digest));
-    s.log_first_index = 1;
+    s.log_first_index = r->persist.log.base_index + 1;
+    s.snapshot_index = r->snapshots.durable_index;
+    s.state_bytes = r->kv->ops->disk_bytes(r->kv);
+    s.feature_level = fsm_feature_level(r->fsm);
+    membership_open_change(r, open_change, sizeof(open_change));
+    s.open_change = open_change;
     s.log_last_index = raft_last_index(r->raft);
     s.log_entries_in_memory = raft_last_index(r->raft) + 1 - raft_first_in_memory(r->raft);
-    s.log_bytes = wal_bytes(r->wal);
+    s.log_bytes = r->persist.log.bytes;
     s.answered_by = r->o.id;
     s.index = s.applied_index;
     s.version = r->version;
@@ -173,7 +249,8 @@ static struct bytes *status_pack(struct replica *r) {
     s.jobs_completed = fsm_jobs_count(r->fsm, CHRONOS__V1__JOB_STATE__JOB_STATE_COMPLETED);
     s.jobs_failed = fsm_jobs_count(r->fsm, CHRONOS__V1__JOB_STATE__JOB_STATE_FAILED);
     s.jobs_cancelled = fsm_jobs_count(r->fsm, CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED);
-    if (s.cluster_id && s.digest && fill_nodes(r, &a, &s) && fill_workers(r, &a, &s))
+    if (s.cluster_id && s.digest && fill_nodes(r, &a, &s) && fill_workers(r, &a, &s) &&
+        fill_all_alarms(&a, &s))
         packed = bytes_new(chronos__v1__get_cluster_status_response__get_packed_size(&s));
     if (packed)
         (void) chronos__v1__get_cluster_status_response__pack(&s, packed->data);
@@ -306,6 +383,7 @@ static void entries_run(struct disk_job *job) {
 
     if (j->first == 0)
         j->first = last >= j->limit ? last - j->limit + 1 : 1;
+    j->first = MAX(j->first, wal_base_index(j->replica->wal) + 1); /* the older ones are gone */
     if (last == 0 || j->first > last)
         return;
     j->result =

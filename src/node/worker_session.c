@@ -196,6 +196,7 @@ static void hello_done(void *arg, const struct replica_proposed *res) {
              w->slots, s->hello_held_count);
     collect_stale(s);
     send_welcome(s);
+    drain_tell(s);
     send_assignments_held(s);
     arena_clear(&s->arena);
     s->hello_held = s->hello_kill = NULL;
@@ -453,6 +454,13 @@ void sessions_workers_changed(struct replica *r) {
         if (!w || w->lost || w->incarnation != s->incarnation || w->node_id != r->o.id)
             session_end_moved(s, w);
     }
+}
+
+void sessions_restart(struct replica *r) {
+    for (struct worker_session *s = r->sessions; s; s = s->next)
+        if (s->state == SESSION_REGISTERING || s->state == SESSION_ACTIVE)
+            session_end(s, CODE_UNAVAILABLE,
+                        "this node took over a snapshot of the state; say hello again");
 }
 
 void worker_session_flush(struct worker_session *s) {

@@ -83,6 +83,7 @@ static struct world *world_new(size_t members, size_t watch_events, size_t propo
     w->env.clock = clock_env();
     w->env.random = (struct env_random){.next = next_random, .ctx = &w->rng};
     w->env.disk_queue = disk_queue_env(w->queue);
+    w->env.bulk_queue = disk_queue_env(w->queue);
     w->env.peers = (struct env_peers){.send = drop_peer_message};
     for (size_t i = 0; i < members; i++)
         w->members.members[i] =

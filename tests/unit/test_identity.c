@@ -1,0 +1,401 @@
+/* Whose id is whose, where nodes are, drains and feature levels, through real replicas. */
+#include "cluster_world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fsm/command.h"
+#include "node/replica_internal.h"
+#include "node/worker_session.h"
+
+#include "chronos/v1/cluster_service.pb-c.h"
+
+static struct cluster *world(unsigned count) {
+    struct cluster *c = malloc(sizeof(*c));
+
+    assert_non_null(c);
+    cluster_init(c);
+    cluster_bootstrap(c, count);
+    (void) cluster_lead(c);
+    cluster_run(c, 2500); /* facts have gone round: disks are bound */
+    return c;
+}
+
+static void end(struct cluster *c) {
+    cluster_close(c);
+    free(c);
+}
+
+static const struct fsm_node *record(struct cluster *c, unsigned at, uint64_t id) {
+    return fsm_node_find(replica_fsm(c->nodes[at].replica), id);
+}
+
+/* Goal: an id belongs to the disk it was first heard of with; a wiped node is refused with the
+ * command that puts it right, and stops (W15). Method: bootstrap 3, wipe one, bootstrap it anew, as
+ * somebody would who does not know better. */
+static void test_wiped_disk(void **state) {
+    struct cluster *c = world(3);
+    unsigned victim = (cluster_lead(c) + 1) % 3;
+    struct raft_config bootstrap = *cluster_config(c, victim);
+    uint8_t before[16];
+
+    (void) state;
+    memcpy(before, replica_disk(c->nodes[victim].replica), sizeof(before));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(record(c, i, victim + 1)->bound);
+        assert_memory_equal(record(c, i, victim + 1)->disk, before, sizeof(before));
+    }
+    /* The same disk again is no question. */
+    cluster_stop(c, victim);
+    cluster_restart(c, victim);
+    cluster_run(c, 1000);
+    assert_non_null(c->nodes[victim].replica);
+    assert_memory_equal(replica_disk(c->nodes[victim].replica), before, sizeof(before));
+    assert_int_equal(c->nodes[victim].refusals, 0);
+    cluster_stop(c, victim);
+    cluster_wipe(c, victim);
+    assert_int_equal(bootstrap.count, 3);
+    cluster_join(c, victim); /* --join under the old id: no better */
+    assert_memory_not_equal(replica_disk(c->nodes[victim].replica), before, sizeof(before));
+    cluster_run(c, 1000);
+    assert_null(c->nodes[victim].replica);
+    assert_int_equal(c->nodes[victim].failed, ERR_FOREIGN);
+    assert_non_null(strstr(c->nodes[victim].failure.s, "is known with another disk"));
+    assert_non_null(strstr(c->nodes[victim].failure.s, "chronos cluster replace"));
+    end(c);
+}
+
+/* Goal: before anything is agreed, the first disk of this life keeps the id. */
+static void test_first_heard(void **state) {
+    struct cluster *c = world(1);
+    struct replica *r = c->nodes[0].replica;
+    struct replica_hello h = {.node_id = 7, .disk = {1}, .peer_address = "n7:7"};
+    struct errtext why = {0};
+    bool final = true;
+
+    (void) state;
+    assert_int_equal(replica_check_hello(r, &h, &final, &why), 0);
+    assert_int_equal(replica_check_hello(r, &h, &final, &why), 0);
+    h.disk[0] = 2;
+    assert_int_equal(replica_check_hello(r, &h, &final, &why), ERR_FOREIGN);
+    assert_false(final); /* nobody has agreed yet whose it is */
+    assert_non_null(strstr(why.s, "another disk"));
+    h.node_id = 1;
+    assert_int_equal(replica_check_hello(r, &h, &final, &why), ERR_FOREIGN);
+    assert_non_null(strstr(why.s, "own"));
+    h.node_id = 0;
+    assert_int_equal(replica_check_hello(r, &h, &final, &why), ERR_FOREIGN);
+    end(c);
+}
+
+/* Goal: the disk named with an addition is the only one that may come with the id. */
+static void test_disk_named(void **state) {
+    struct cluster *c = world(1);
+    uint8_t disk[16] = {9};
+    struct replica_change change = {
+        .kind = REPLICA_CHANGE_ADD, .id = 2, .peer_address = cluster_address(c, 1), .disk = disk};
+
+    (void) state;
+    assert_int_equal(cluster_change(c, 0, &change).code, 0);
+    cluster_run(c, 100);
+    assert_true(record(c, 0, 2)->bound);
+    assert_memory_equal(record(c, 0, 2)->disk, disk, sizeof(disk));
+    cluster_join(c, 1);
+    cluster_run(c, 1000);
+    assert_int_equal(c->nodes[1].failed, ERR_FOREIGN);
+    end(c);
+}
+
+static bool all_agree(struct cluster *c, void *arg) {
+    (void) arg;
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned k = 0; k < 3; k++) {
+            const struct fsm_node *n = record(c, i, k + 1);
+
+            if (!n || strcmp(n->peer_address, c->nodes[k].address) != 0)
+                return false;
+        }
+    return cluster_has(c, 3, 0);
+}
+
+/* Goal: a node that comes back at another address makes it known by itself; so do two of three at
+ * once. Method: stop, move, start; nobody's files are edited. */
+static void test_moved(void **state) {
+    struct cluster *c = world(3);
+    unsigned a = (cluster_lead(c) + 1) % 3, b = (a + 1) % 3;
+
+    (void) state;
+    cluster_stop(c, a);
+    cluster_move(c, a, "elsewhere:1");
+    cluster_restart(c, a);
+    assert_true(cluster_until(c, all_agree, NULL, 10000));
+    cluster_stop(c, a);
+    cluster_stop(c, b);
+    cluster_move(c, a, "third:1");
+    cluster_move(c, b, "third:2");
+    cluster_restart(c, a);
+    cluster_restart(c, b);
+    assert_true(cluster_until(c, all_agree, NULL, 10000));
+    end(c);
+}
+
+/* ---- drains ------------------------------------------------------------------------------------
+ */
+
+struct drained {
+    bool done;
+    enum replica_status status;
+    int code;
+};
+
+static void on_drained(void *arg, const struct replica_proposed *res) {
+    struct drained *d = arg;
+
+    d->done = true;
+    d->status = res->status;
+    d->code = res->status == REPLICA_OK ? (int) res->output->results[0].code : -1;
+}
+
+static int drain(struct cluster *c, unsigned at, uint64_t node_id, const char *worker, bool on) {
+    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__Drain body = CHRONOS__INTERNAL__V1__DRAIN__INIT;
+    struct bytes *command = NULL;
+    struct drained d = {0};
+
+    body.node_id = node_id;
+    body.worker_id = (char *) (uintptr_t) worker;
+    body.on = on;
+    body.timeout_ms = on ? 30000 : 0;
+    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_DRAIN;
+    cmd.drain = &body;
+    assert_int_equal(command_encode(&cmd, &command), 0);
+    assert_int_equal(replica_propose(c->nodes[at].replica, command, 0, MONO_NEVER, on_drained, &d),
+                     0);
+    for (int i = 0; i < 100 && !d.done; i++)
+        cluster_run(c, 20);
+    assert_true(d.done);
+    assert_int_equal(d.status, REPLICA_OK);
+    return d.code;
+}
+
+static bool leads_elsewhere(struct cluster *c, void *arg) {
+    const unsigned *slot = arg;
+
+    return raft_role(replica_raft(c->nodes[*slot].replica)) != RAFT_LEADER &&
+           replica_leader(c->nodes[*slot].replica) != 0;
+}
+
+/* Goal: a drained node does not lead while another one can: it hands over when it is drained, when
+ * it is elected, and keeps leading when all are drained. */
+static void test_drain_leader(void **state) {
+    struct cluster *c = world(3);
+    unsigned first = cluster_lead(c), second, third;
+
+    (void) state;
+    assert_int_equal(drain(c, first, 9, "", true), FSM_NOT_FOUND);
+    assert_int_equal(drain(c, first, first + 1, "", true), FSM_OK);
+    assert_true(cluster_until(c, leads_elsewhere, &first, 3000));
+    second = cluster_lead(c);
+    third = 3 - first - second;
+    assert_int_equal(drain(c, second, second + 1, "", true), FSM_OK);
+    assert_true(cluster_until(c, leads_elsewhere, &second, 3000));
+    assert_int_equal(cluster_lead(c), third);
+    /* An operator may still say so; it comes back. */
+    (void) cluster_transfer(c, third, first + 1);
+    assert_true(cluster_until(c, leads_elsewhere, &first, 5000));
+    cluster_run(c, 2000);
+    assert_int_equal(cluster_lead(c), third);
+    /* All: somebody must. */
+    assert_int_equal(drain(c, third, third + 1, "", true), FSM_OK);
+    cluster_run(c, 3000);
+    assert_int_equal(cluster_lead(c), third);
+    assert_int_equal(drain(c, third, first + 1, "", false), FSM_OK);
+    assert_true(cluster_until(c, leads_elsewhere, &third, 3000));
+    assert_int_equal(cluster_lead(c), first);
+    end(c);
+}
+
+struct stream {
+    struct worker_session *session;
+    unsigned drains, lifts, assigned;
+    int64_t timeout_ms;
+    int end_code;
+};
+
+static int take(void *arg, struct bytes *message) {
+    struct stream *s = arg;
+    Chronos__V1__NodeMessage *m =
+        chronos__v1__node_message__unpack(NULL, message->len, message->data);
+
+    assert_non_null(m);
+    if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_DRAIN) {
+        s->drains += m->drain->on ? 1 : 0;
+        s->lifts += m->drain->on ? 0 : 1;
+        s->timeout_ms = m->drain->timeout_ms;
+    }
+    if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_ASSIGN)
+        s->assigned += (unsigned) m->assign->n_assignments;
+    chronos__v1__node_message__free_unpacked(m, NULL);
+    (void) bytes_unref(message);
+    return 0;
+}
+
+static void ended(void *arg, int code, const char *message) {
+    (void) message;
+    ((struct stream *) arg)->end_code = code;
+}
+
+static const struct worker_session_ops ops = {.send = take, .end = ended};
+
+static void send(struct stream *s, const Chronos__V1__WorkerMessage *m) {
+    struct bytes *b = bytes_new(chronos__v1__worker_message__get_packed_size(m));
+
+    assert_non_null(b);
+    (void) chronos__v1__worker_message__pack(m, b->data);
+    worker_session_message(s->session, bytes_slice(b));
+    (void) bytes_unref(b);
+}
+
+static void hello(struct stream *s, struct replica *r) {
+    Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
+    Chronos__V1__WorkerHello h = CHRONOS__V1__WORKER_HELLO__INIT;
+    char id[] = "w";
+
+    memset(s, 0, sizeof(*s));
+    assert_int_equal(worker_session_new(r, &ops, s, &s->session), 0);
+    h.worker_id = id;
+    h.incarnation = 77;
+    h.slots = 8;
+    m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HELLO;
+    m.hello = &h;
+    send(s, &m);
+}
+
+/* Goal: a drained worker gets no work and is told once, with what is left of the time; a new stream
+ * of it is told again; lifted, it is told and works again. Both by its name and through its node.
+ */
+static void test_drain_worker(void **state) {
+    struct cluster *c = world(1);
+    struct cluster_load load = {0};
+    struct stream s;
+
+    (void) state;
+    hello(&s, c->nodes[0].replica);
+    cluster_run(c, 100);
+    cluster_submit(c, 0, &load);
+    cluster_run(c, 100);
+    assert_int_equal(s.assigned, 1);
+    for (int through_node = 0; through_node < 2; through_node++) {
+        unsigned assigned = s.assigned;
+        uint64_t node = through_node ? 1 : 0;
+        const char *worker = through_node ? "" : "w";
+
+        assert_int_equal(drain(c, 0, node, worker, true), FSM_OK);
+        assert_int_equal(s.drains, (unsigned) through_node + 1);
+        assert_true(s.timeout_ms > 29000 && s.timeout_ms <= 30000);
+        cluster_submit(c, 0, &load);
+        cluster_run(c, 1000);
+        assert_int_equal(s.assigned, assigned);
+        assert_int_equal(drain(c, 0, node, worker, false), FSM_OK);
+        cluster_run(c, 100);
+        assert_int_equal(s.lifts, (unsigned) through_node + 1);
+        assert_int_equal(s.assigned, assigned + 1);
+    }
+    assert_int_equal(s.drains, 2);
+    assert_int_equal(drain(c, 0, 0, "w", true), FSM_OK);
+    s.session = worker_session_free(s.session);
+    cluster_run(c, 4000);
+    hello(&s, c->nodes[0].replica);
+    cluster_run(c, 100);
+    assert_int_equal(s.drains, 1);
+    assert_true(s.timeout_ms > 20000 && s.timeout_ms < 27000);
+    assert_int_equal(drain(c, 0, 0, "nobody", true), FSM_NOT_FOUND);
+    s.session = worker_session_free(s.session);
+    end(c);
+}
+
+/* ---- the rest ----------------------------------------------------------------------------------
+ */
+
+/* Goal: every command has a level that this program knows, and what nobody knows is above all. */
+static void test_feature_table(void **state) {
+    (void) state;
+    for (unsigned kind = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB;
+         kind <= COMMAND_BODY_MAX; kind++) {
+        uint32_t level = features_level_of((Chronos__Internal__V1__LogCommand__BodyCase) kind);
+
+        assert_true(level >= 1);
+        assert_true(level <= FSM_FEATURE_LEVEL_MAX);
+    }
+    assert_int_equal(features_level_of(CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__NOT_SET),
+                     UINT32_MAX);
+}
+
+static void take_status(void *arg, enum replica_status status, struct slice bytes) {
+    assert_int_equal(status, REPLICA_OK);
+    *(Chronos__V1__GetClusterStatusResponse **) arg =
+        chronos__v1__get_cluster_status_response__unpack(NULL, bytes.len, bytes.data);
+}
+
+static Chronos__V1__GetClusterStatusResponse *status_of(struct cluster *c, unsigned slot) {
+    Chronos__V1__GetClusterStatusResponse *s = NULL;
+
+    assert_int_equal(
+        replica_cluster_status(c->nodes[slot].replica, false, MONO_NEVER, take_status, &s), 0);
+    for (int i = 0; i < 100 && !s; i++)
+        cluster_run(c, 10);
+    assert_non_null(s);
+    return s;
+}
+
+/* Goal: the status says who is what, what is open, what drains, and whose clock is off. */
+static void test_status(void **state) {
+    struct cluster *c = world(3);
+    unsigned leader = cluster_lead(c), other = (leader + 1) % 3;
+    struct replica_change change = {
+        .kind = REPLICA_CHANGE_ADD, .id = 4, .peer_address = cluster_address(c, 3)};
+    Chronos__V1__GetClusterStatusResponse *s = status_of(c, other);
+
+    (void) state;
+    assert_int_equal(s->n_nodes, 3);
+    assert_string_equal(s->open_change, "");
+    assert_int_equal(s->feature_level, FSM_FEATURE_LEVEL_MAX);
+    assert_int_equal(s->n_alarms, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_string_equal(s->nodes[i]->membership, "voter");
+        assert_string_equal(s->nodes[i]->peer_address, cluster_address(c, i));
+        assert_false(s->nodes[i]->draining);
+    }
+    chronos__v1__get_cluster_status_response__free_unpacked(s, NULL);
+    c->nodes[other].clock_off_ms = -1500;
+    assert_int_equal(drain(c, leader, other + 1, "", true), FSM_OK);
+    assert_int_equal(cluster_change(c, leader, &change).code, 0);
+    cluster_run(c, 2500);
+    s = status_of(c, other);
+    assert_int_equal(s->n_nodes, 4);
+    assert_string_equal(s->nodes[3]->membership, "catching_up");
+    assert_true(s->nodes[other]->draining);
+    assert_non_null(strstr(s->open_change, "node 4 at n4:7 is catching up"));
+    assert_int_equal(s->n_alarms, 1);
+    assert_non_null(strstr(s->alarms[0], "clock: -1500 ms off"));
+    assert_int_equal(s->nodes[other]->n_alarms, 1);
+    chronos__v1__get_cluster_status_response__free_unpacked(s, NULL);
+    end(c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wiped_disk),    cmocka_unit_test(test_first_heard),
+        cmocka_unit_test(test_disk_named),    cmocka_unit_test(test_moved),
+        cmocka_unit_test(test_drain_leader),  cmocka_unit_test(test_drain_worker),
+        cmocka_unit_test(test_feature_table), cmocka_unit_test(test_status),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
