@@ -210,6 +210,15 @@ const struct raft_config *raft_config_current(const struct raft *r) {
     return &r->configs[r->configs_count - 1].config;
 }
 
+bool raft_config_may_campaign(const struct raft *r) {
+    ASSERT(r->configs_count > 0);
+    /* The first is committed, those behind it are not. */
+    for (size_t i = 0; i < r->configs_count; i++)
+        if (raft_config_is_voter(&r->configs[i].config, r->options.id))
+            return true;
+    return false;
+}
+
 void raft_config_push(struct raft *r, uint64_t index, const struct raft_config *c) {
     ASSERT(c);
     ASSERT(r->configs_count == 0 || index > r->configs[r->configs_count - 1].index);

@@ -133,7 +133,7 @@ static void request_votes(struct raft *r, struct raft_message m) {
 
 static void start_round(struct raft *r, enum raft_role role) {
     ASSERT(r->role != RAFT_LEADER);
-    ASSERT(raft_config_is_voter(raft_config_current(r), r->options.id));
+    ASSERT(raft_config_may_campaign(r));
 
     raft_read_index_fail_all(r);
     r->role = role;
@@ -181,7 +181,7 @@ void raft_election_timeout(struct raft *r) {
         raft_election_reset_timer(r);
         return;
     }
-    if (raft_config_is_voter(raft_config_current(r), r->options.id)) {
+    if (raft_config_may_campaign(r)) {
         /* A leader whose disk hangs would only have to hand over again (W17). */
         if (raft_disk_stalled(r))
             raft_become_follower(r, r->term, 0);

@@ -172,7 +172,7 @@ int raft_new(const struct raft_options *o, const struct raft_start *start, struc
     rc = start_load(r, start, reterr);
     if (rc < 0)
         return rc;
-    if (raft_config_is_voter(raft_config_current(r), o->id))
+    if (raft_config_may_campaign(r))
         raft_election_reset_timer(r);
     else
         r->election_deadline = MONO_NEVER;

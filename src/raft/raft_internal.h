@@ -203,6 +203,10 @@ static inline bool raft_member_votes(const struct raft_member *m) {
 }
 /* A voter of either half of the configuration in force. */
 bool raft_config_is_voter(const struct raft_config *c, uint64_t id);
+/* Dissertation 4.2.2: "a server that is not part of its own latest configuration should still start
+ * new elections, as it might still be needed until the Cnew entry is committed": its log may be the
+ * only one that has it, and then nobody else can win. */
+bool raft_config_may_campaign(const struct raft *r);
 /* The largest value that a quorum has reached; both majorities when joint. @values is parallel to
  * the members; learners' are ignored. UINT64_MAX for a configuration without voters. */
 uint64_t raft_config_quorum_value(const struct raft_config *c, const uint64_t *values);

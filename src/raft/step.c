@@ -33,8 +33,7 @@ static void on_applied(struct raft *r, uint64_t index) {
 
 static void on_campaign(struct raft *r) {
     ASSERT(r->failed == 0);
-    if (r->role != RAFT_LEADER && raft_config_is_voter(raft_config_current(r), r->options.id) &&
-        !raft_election_vote_blocked(r))
+    if (r->role != RAFT_LEADER && raft_config_may_campaign(r) && !raft_election_vote_blocked(r))
         raft_election_campaign(r, false);
 }
 
