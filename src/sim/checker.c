@@ -20,11 +20,14 @@ void checker_init(struct checker *c) {
 void checker_done(struct checker *c) {
     struct u64map *maps[] = {&c->leader_of_term, &c->votes,     &c->digests,     &c->entry_content,
                              &c->entry_chain,    &c->contested, &c->events_hash, &c->started,
-                             &c->candidates,     &c->job_state, &c->voters};
+                             &c->candidates,     &c->job_state, &c->voters,      &c->configs};
     struct u64map_slot *s;
     size_t pos = 0;
 
     while ((s = u64map_next(&c->job_state, &pos)))
+        free(s->value);
+    pos = 0;
+    while ((s = u64map_next(&c->configs, &pos)))
         free(s->value);
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         u64map_done(maps[i]);
@@ -103,6 +106,11 @@ static bool log_entry(struct world *w, struct sim_node *n, const struct raft_ent
     struct ghost_entry *g = &n->chain[e->index];
 
     *g = (struct ghost_entry){.term = e->term, .hash = XXH3_64bits(h, sizeof(h)) | 1};
+    g->config_index = e->index > 1 ? n->chain[e->index - 1].config_index : 0;
+    if (e->type == RAFT_ENTRY_CONFIG) {
+        checker_config_entry(w, n, e);
+        g->config_index = e->index;
+    }
     if (h[1] == 0) { /* the first in memory after a restart: what is before it cannot be seen */
         uint64_t known = (uint64_t) (uintptr_t) u64map_get(&c->entry_chain, key);
 
@@ -116,6 +124,37 @@ static bool log_entry(struct world *w, struct sim_node *n, const struct raft_ent
     return false;
 }
 
+/* R19: the log has begun anew after @index, which is where a snapshot ends; its state follows. What
+ * the node acknowledged may only go when it was on another path than what is committed. */
+static void log_was_reset(struct world *w, struct sim_node *n, uint64_t index) {
+    const struct checker *c = &w->checker;
+    const struct ghost_entry *g = &c->committed[index];
+
+    sim_trace(w, "node %u: log begins anew after %llu, it had %llu", n->slot + 1,
+              (unsigned long long) index, (unsigned long long) n->chain_last);
+    if (index > c->committed_count || g->term == 0) {
+        sim_fail(w, "node %u takes over a state at %llu, committed is %llu", n->slot + 1,
+                 (unsigned long long) index, (unsigned long long) c->committed_count);
+        return;
+    }
+    if (n->chain_last > index) {
+        sim_count(w, SIM_STAT_LOG_RESETS_TAIL);
+        if (n->acked_index > index && n->chain[index].hash == g->hash)
+            sim_fail(w,
+                     "node %u drops entry %llu, which it had acknowledged, for a snapshot at "
+                     "%llu that its log contained",
+                     n->slot + 1, (unsigned long long) n->acked_index, (unsigned long long) index);
+    }
+    if (n->acked_index > index) {
+        n->acked_index = index;
+        n->acked_term = g->term;
+    }
+    for (uint64_t i = 1; i <= index; i++)
+        n->chain[i] = c->committed[i];
+    n->chain_last = index;
+    n->installing = index;
+}
+
 static void check_log(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
     uint64_t last = raft_last_index(r), top = MIN(n->chain_last, last);
@@ -123,6 +162,15 @@ static void check_log(struct world *w, struct sim_node *n) {
 
     if (!ghost_reserve(w, &n->chain, &n->chain_cap, last + 1))
         return;
+    if (first > replica_applied(n->replica) + 1 && n->installing != first - 1) {
+        if (!ghost_reserve(w, &w->checker.committed, &w->checker.committed_cap, first))
+            return;
+        log_was_reset(w, n, first - 1);
+        top = MIN(n->chain_last, last);
+    }
+    /* What a restarted node no longer has in memory is applied, so it is what is committed. */
+    if (first > 1 && n->chain[first - 1].term == 0 && first - 1 < w->checker.committed_cap)
+        n->chain[first - 1] = w->checker.committed[first - 1];
     for (; top >= first && top > 0; top--)
         if (raft_entry_at(r, top)->term == n->chain[top].term)
             break;
@@ -138,7 +186,7 @@ static void check_log(struct world *w, struct sim_node *n) {
  * node k has on disk is what it ever acknowledged: R13 holds it to that. */
 static void check_commit_rule(struct world *w, struct sim_node *n, uint64_t commit) {
     const struct raft *r = replica_raft(n->replica);
-    unsigned have = 0;
+    uint64_t have = 0;
 
     if (n->chain[commit].term != raft_term(r))
         sim_fail(w, "leader %u of term %llu commits entry %llu of term %llu by counting",
@@ -147,11 +195,12 @@ static void check_commit_rule(struct world *w, struct sim_node *n, uint64_t comm
     for (unsigned i = 0; i < w->nodes_count; i++) {
         const struct sim_node *k = &w->nodes[i];
 
-        have += (k == n ? raft_durable_index(r) : k->acked_index) >= commit;
+        if ((k == n ? raft_durable_index(r) : k->acked_index) >= commit)
+            have |= 1ULL << (i + 1);
     }
-    if (have <= w->nodes_count / 2)
-        sim_fail(w, "leader %u commits %llu that %u of %u nodes have on disk", n->slot + 1,
-                 (unsigned long long) commit, have, w->nodes_count);
+    if (!checker_quorum_of(n, have))
+        sim_fail(w, "leader %u commits %llu that no majority has on disk (only nodes %llx)",
+                 n->slot + 1, (unsigned long long) commit, (unsigned long long) have);
 }
 
 /* R5: what is committed at an index never changes, whoever says so. */
@@ -170,6 +219,8 @@ static void check_committed(struct world *w, struct sim_node *n) {
         if (c->committed[i].term == 0) {
             c->committed[i] = n->chain[i];
             c->committed[i].committed_in = raft_term(r);
+            if (n->chain[i].config_index == i)
+                checker_config_committed(w, n, i);
         } else if (c->committed[i].term != n->chain[i].term ||
                    c->committed[i].hash != n->chain[i].hash)
             sim_fail(w,
@@ -209,17 +260,18 @@ static void check_completeness(struct world *w, struct sim_node *n) {
 
 /* CheckQuorum: who has not heard from a majority for some election timeouts does not lead. */
 static void check_quorum(struct world *w, struct sim_node *n) {
-    unsigned heard = 1;
+    uint64_t heard = 1ULL << (n->slot + 1);
 
     for (unsigned i = 0; i < w->nodes_count; i++) {
         struct raft_peer_status st;
 
-        if (i != n->slot && raft_peer_status(replica_raft(n->replica), i + 1, &st) == 0)
-            heard += w->now_ns - st.last_contact.ns < LEADS_ALONE_NS;
+        if (i != n->slot && raft_peer_status(replica_raft(n->replica), i + 1, &st) == 0 &&
+            w->now_ns - st.last_contact.ns < LEADS_ALONE_NS)
+            heard |= 1ULL << (i + 1);
     }
-    if (heard <= w->nodes_count / 2)
-        sim_fail(w, "node %u leads although it hears from %u of %u only", n->slot + 1, heard,
-                 w->nodes_count);
+    if (!checker_quorum_of(n, heard) && w->now_ns - n->seen_config_at >= LEADS_ALONE_NS)
+        sim_fail(w, "node %u leads although it hears from nodes %llx only", n->slot + 1,
+                 (unsigned long long) heard);
 }
 
 /* R12: a leader believes of its peers no more than what they have. */
@@ -230,7 +282,7 @@ static void check_progress(struct world *w, struct sim_node *n) {
         const struct sim_node *k = &w->nodes[i];
         struct raft_peer_status st;
 
-        if (k == n || !k->up || raft_term(replica_raft(k->replica)) != raft_term(r) ||
+        if (k == n || !k->up || k->wiped || raft_term(replica_raft(k->replica)) != raft_term(r) ||
             raft_peer_status(r, i + 1, &st) != 0)
             continue;
         if (st.match > raft_durable_index(replica_raft(k->replica)) || st.next <= st.match)
@@ -244,13 +296,12 @@ static void check_progress(struct world *w, struct sim_node *n) {
 static void check_votes(struct world *w, struct sim_node *n) {
     uint64_t key = raft_term(replica_raft(n->replica)) << 8 | (n->slot + 1);
     uint64_t bits = (uint64_t) (uintptr_t) u64map_get(&w->checker.voters, key);
-    unsigned votes = 1;
 
-    for (unsigned i = 0; i < w->nodes_count; i++)
-        votes += (bits & 1ULL << (i + 1)) != 0;
-    if (votes <= w->nodes_count / 2)
-        sim_fail(w, "node %u leads term %llu with %u of %u votes", n->slot + 1,
-                 (unsigned long long) raft_term(replica_raft(n->replica)), votes, w->nodes_count);
+    bits |= 1ULL << (n->slot + 1);
+    if (!checker_quorum_of(n, bits))
+        sim_fail(w, "node %u leads term %llu with the votes of nodes %llx only", n->slot + 1,
+                 (unsigned long long) raft_term(replica_raft(n->replica)),
+                 (unsigned long long) bits);
 }
 
 /* R1: at most one leader a term, over all history. */
@@ -302,6 +353,28 @@ static void check_digest(struct world *w, struct sim_node *n) {
                  (unsigned long long) replica_applied(n->replica));
 }
 
+/* The state of a snapshot is there once nothing is missing between it and the log. Its digest is
+ * compared as any other (R19, R22). */
+static void check_install(struct world *w, struct sim_node *n, uint64_t applied) {
+    uint64_t flushes = sim_kv_flushes(n->kv);
+
+    if (n->installing != 0 && applied >= n->installing) {
+        sim_count(w, SIM_STAT_INSTALLS_FINISHED);
+        n->installs++;
+        n->installing = 0;
+        n->receiving = 0;
+    }
+    if (flushes != n->seen_flushes)
+        sim_count(w, SIM_STAT_SNAPSHOTS);
+    n->seen_flushes = flushes;
+}
+
+void checker_crashed(struct world *w, struct sim_node *n) {
+    if (n->receiving != 0)
+        sim_count(w, SIM_STAT_INSTALLS_INTERRUPTED);
+    n->receiving = 0;
+}
+
 void checker_node(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
     uint64_t applied = replica_applied(n->replica);
@@ -314,6 +387,8 @@ void checker_node(struct world *w, struct sim_node *n) {
         return;
     check_committed(w, n);
     check_leader(w, n);
+    checker_members(w, n);
+    check_install(w, n, applied);
     if (applied != n->seen_applied) {
         check_digest(w, n);
         checker_jobs(w, n);
@@ -329,10 +404,10 @@ void checker_restarted(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
     const struct raft_entry *e = raft_entry_at(r, n->acked_index);
 
-    if (raft_term(r) < n->sent_term)
+    if (raft_term(r) < n->sent_term && !n->wiped)
         sim_fail(w, "node %u comes back in term %llu after it had spoken in %llu", n->slot + 1,
                  (unsigned long long) raft_term(r), (unsigned long long) n->sent_term);
-    if (raft_last_index(r) < n->acked_index || (e && e->term != n->acked_term))
+    if (!n->wiped && (raft_last_index(r) < n->acked_index || (e && e->term != n->acked_term)))
         sim_fail(w,
                  "node %u comes back with %llu entries after it had acknowledged %llu of term "
                  "%llu",
@@ -344,6 +419,9 @@ void checker_restarted(struct world *w, struct sim_node *n) {
     n->seen_commit = 0;
     n->seen_applied = 0;
     n->seen_leader = false;
+    n->seen_config_index = 0;
+    n->seen_config_at = w->now_ns;
+    n->installing = 0;
     n->chain_last = 0;
     if (n->chain)
         memset(n->chain, 0, n->chain_cap * sizeof(*n->chain));

@@ -131,7 +131,7 @@ static void check_events(struct world *w, struct sim_node *n) {
 }
 
 static unsigned worker_slot(const char *id) {
-    return (unsigned) (id[strlen("worker")] - '1') % SIM_NODES_MAX;
+    return (unsigned) (id[strlen("worker")] - '1') % SIM_WORKERS_MAX;
 }
 
 /* J13: a lease lasts from the registration on, whichever it is. */
@@ -297,15 +297,20 @@ static void check_jobs_on(struct world *w, struct sim_node *n) {
 }
 
 void checker_final(struct world *w) {
+    const struct sim_node *first = NULL;
+
     for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
-        const struct sim_node *first = &w->nodes[0];
         uint8_t a[16], b[16];
 
+        if (!sim_world_counts(w, &w->nodes[i]))
+            continue;
+        first = first ? first : &w->nodes[i];
         fsm_digest(replica_fsm(first->replica), a);
         fsm_digest(replica_fsm(w->nodes[i].replica), b);
         if (replica_applied(w->nodes[i].replica) != replica_applied(first->replica) ||
             memcmp(a, b, sizeof(a)) != 0)
-            sim_fail(w, "node %u did not come to the state of node 1", i + 1);
+            sim_fail(w, "node %u did not come to the state of node %u", i + 1, first->slot + 1);
         check_jobs_on(w, &w->nodes[i]);
     }
+    checker_members_final(w);
 }

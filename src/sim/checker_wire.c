@@ -5,7 +5,7 @@
 
 #include "chronos/internal/v1/peer.pb-c.h"
 
-#define CANDIDATE_SELF_BITS 4
+#define CANDIDATE_SELF_BITS 5
 
 typedef Chronos__Internal__V1__RaftMessage wire_message;
 
@@ -135,6 +135,44 @@ static void sent_timeout_now(struct world *w, struct sim_node *n, const wire_mes
                  (unsigned long long) n->chain_last);
 }
 
+/* W1: a snapshot is acknowledged once it would survive; like an entry it binds the node (R13). */
+static void sent_snapshot_answer(struct world *w, struct sim_node *n, const wire_message *m) {
+    const struct raft *r = replica_raft(n->replica);
+
+    n->receiving = 0;
+    if (m->reject) {
+        sim_count(w, SIM_STAT_INSTALLS_STALE);
+        return;
+    }
+    if (m->match > raft_durable_index(r) && m->term == raft_term(r))
+        sim_fail(w, "node %u acknowledges a snapshot at %llu with %llu durable", n->slot + 1,
+                 (unsigned long long) m->match, (unsigned long long) raft_durable_index(r));
+    if (m->match > n->acked_index && m->match <= n->chain_last) {
+        n->acked_index = m->match;
+        n->acked_term = n->chain[m->match].term;
+    }
+}
+
+static void sent_snapshot(struct world *w, struct sim_node *n,
+                          const Chronos__Internal__V1__SnapshotBlocks *b) {
+    if (b->transfer != n->sent_transfer && b->sequence == 0)
+        sim_count(w, SIM_STAT_INSTALLS_BEGUN);
+    else if (b->transfer == n->sent_transfer && b->sequence <= n->sent_sequence)
+        sim_count(w, SIM_STAT_INSTALLS_RESUMED);
+    n->sent_transfer = b->transfer;
+    n->sent_sequence = b->sequence;
+}
+
+static void sent_snapshot_ack(struct world *w, struct sim_node *n,
+                              const Chronos__Internal__V1__SnapshotAck *a) {
+    n->receiving = a->code == 0 ? a->transfer : 0;
+    if (a->code != 0) {
+        sim_count(w, SIM_STAT_INSTALLS_REFUSED);
+        sim_trace(w, "node %u: ends transfer %llu: code %u %s", n->slot + 1,
+                  (unsigned long long) a->transfer, a->code, a->message);
+    }
+}
+
 static void sent_raft(struct world *w, struct sim_node *n, const wire_message *m) {
     if (m->type != RAFT_MSG_PRE_VOTE_REQ && m->type != RAFT_MSG_PRE_VOTE_RESP)
         n->sent_term = MAX(n->sent_term, m->term);
@@ -152,6 +190,8 @@ static void sent_raft(struct world *w, struct sim_node *n, const wire_message *m
         sent_append_answer(w, n, m);
     else if (m->type == RAFT_MSG_TIMEOUT_NOW)
         sent_timeout_now(w, n, m);
+    else if (m->type == RAFT_MSG_SNAPSHOT_RESP)
+        sent_snapshot_answer(w, n, m);
 }
 
 bool checker_sent(struct world *w, struct sim_node *n, struct slice payload) {
@@ -173,5 +213,9 @@ bool checker_sent(struct world *w, struct sim_node *n, struct slice payload) {
     for (size_t i = 0; i < m->n_results; i++)
         if (m->results[i]->outcome == CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_FULL)
             sim_count(w, SIM_STAT_FORWARDS_FULL);
+    if (m->snapshot)
+        sent_snapshot(w, n, m->snapshot);
+    if (m->snapshot_ack)
+        sent_snapshot_ack(w, n, m->snapshot_ack);
     return appends;
 }

@@ -2,6 +2,8 @@
  * crashes, some only bad links, some a little of all (swarm testing). Thread: one. */
 #include "sim/sim_internal.h"
 
+#include <errno.h>
+
 enum fault {
     FAULT_CRASH,
     FAULT_CRASH_LEADER,
@@ -17,13 +19,17 @@ enum fault {
     FAULT_WORKER_KILL,
     FAULT_WORKER_SILENT,
     FAULT_TRANSFER,
+    FAULT_BULK_BREAK,
+    FAULT_BULK_SLOW,
+    FAULT_STAGE,
+    FAULT_DISK_FULL,
     FAULTS
 };
 
 #define WEIGHT_BITS 2 /* of each fault in world.menu */
 #define WEIGHT_HEAL 4
 
-STATIC_ASSERT(FAULTS *WEIGHT_BITS <= 32, "the menu has room for every fault");
+STATIC_ASSERT(FAULTS *WEIGHT_BITS <= 64, "the menu has room for every fault");
 
 /* ---- network --------------------------------------------------------------------------------- */
 
@@ -41,7 +47,7 @@ void faults_heal_network(struct world *w) {
     for (unsigned i = 0; i < w->nodes_count; i++) {
         check_isolated(w, &w->nodes[i]);
         for (unsigned k = 0; k < w->nodes_count; k++)
-            w->blocked[i][k] = false;
+            w->links[i][k].blocked = false;
     }
 }
 
@@ -49,7 +55,7 @@ static void isolate(struct world *w, unsigned a) {
     struct sim_node *n = &w->nodes[a];
 
     for (unsigned i = 0; i < w->nodes_count; i++)
-        w->blocked[i][a] = w->blocked[a][i] = i != a;
+        w->links[i][a].blocked = w->links[a][i].blocked = i != a;
     if (n->up && w->nodes_count > 1) {
         n->isolated_term = raft_term(replica_raft(n->replica));
         n->isolated_life = n->life;
@@ -73,11 +79,11 @@ static void partition(struct world *w) {
             if (i == k)
                 continue;
             if (kind == 1) /* one direction of one node */
-                w->blocked[i][k] = i == a;
+                w->links[i][k].blocked = i == a;
             else if (kind == 2) /* two halves */
-                w->blocked[i][k] = (i <= a) != (k <= a);
+                w->links[i][k].blocked = (i <= a) != (k <= a);
             else /* one link, one way */
-                w->blocked[i][k] = i == a && k == b;
+                w->links[i][k].blocked = i == a && k == b;
         }
     }
 }
@@ -113,9 +119,9 @@ static void cut_leader(struct world *w) {
         if (i == n->slot)
             continue;
         if (kind == 1)
-            w->blocked[n->slot][i] = true;
+            w->links[n->slot][i].blocked = true;
         else
-            w->blocked[i][n->slot] = true;
+            w->links[i][n->slot].blocked = true;
     }
 }
 
@@ -126,7 +132,7 @@ static void partial_links(struct world *w) {
     sim_trace(w, "partial links");
     for (unsigned i = 0; i < w->nodes_count; i++)
         for (unsigned k = 0; k < i; k++)
-            w->blocked[i][k] = w->blocked[k][i] = rng_chance(&w->rng, 400);
+            w->links[i][k].blocked = w->links[k][i].blocked = rng_chance(&w->rng, 400);
 }
 
 static void flap_link(struct world *w) {
@@ -136,11 +142,7 @@ static void flap_link(struct world *w) {
     if (a == b || !w->nodes[a].up)
         return;
     sim_trace(w, "link %u->%u breaks", a + 1, b + 1);
-    w->link_gen[a][b]++; /* what is under way is lost */
-    replica_on_peer_link(w->nodes[a].replica, b + 1, false);
-    sim_push(w, rng_range(&w->rng, NS_PER_MS, 500 * NS_PER_MS), SIM_LINK, a, b, w->nodes[a].life,
-             NULL);
-    sim_node_turn(&w->nodes[a]);
+    sim_net_break(&w->nodes[a], b);
 }
 
 /* ---- nodes and disks ------------------------------------------------------------------------- */
@@ -158,7 +160,7 @@ static void crash_some(struct world *w) {
     bool all = rng_chance(&w->rng, 60), power = rng_chance(&w->rng, 700);
 
     /* Rather one that is writing just now. */
-    for (unsigned i = 0; i < w->nodes_count && w->nodes[a].job_head == NULL; i++)
+    for (unsigned i = 0; i < w->nodes_count && w->nodes[a].disk_jobs.head == NULL; i++)
         a = (a + 1) % w->nodes_count;
     for (unsigned i = 0; i < w->nodes_count; i++)
         if (all || i == a)
@@ -198,19 +200,41 @@ static void arm_disk_error(struct world *w, struct sim_node *n) {
     sim_disk_set_fault(n->disk, f);
 }
 
+/* The power goes in the middle of an install or a flush, or the stage finds no room. */
+static void arm_stage_fault(struct world *w, struct sim_node *n) {
+    bool full = rng_chance(&w->rng, 300);
+
+    sim_trace(w, "node %u: its state store %s soon", n->slot + 1, full ? "is full" : "dies");
+    sim_kv_set_fault(n->kv, rng_range(&w->rng, 1, 5), full ? -ENOSPC : ERR_CRASHED);
+}
+
+static void break_bulk(struct world *w) {
+    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
+    unsigned b = (unsigned) rng_below(&w->rng, w->nodes_count);
+
+    for (unsigned i = 0; i < w->nodes_count; i++) /* rather one that is busy */
+        for (unsigned k = 0; k < w->nodes_count; k++)
+            if (w->links[i][k].bulk_queued > 0) {
+                a = i;
+                b = k;
+            }
+    if (a != b)
+        sim_net_break_bulk(w, a, b);
+}
+
 /* ---- the menu -------------------------------------------------------------------------------- */
 
 void faults_draw(struct world *w, bool swarm) {
     static const unsigned short_ms[] = {20, 60, 200};
 
-    w->menu = (unsigned) rng_next(&w->rng);
+    w->menu = rng_next(&w->rng);
     w->fault_interval_ns = rng_range(
         &w->rng, (swarm ? 20 : 100) * NS_PER_MS,
         rng_chance(&w->rng, 300) ? 3 * NS_PER_S : short_ms[rng_below(&w->rng, 3)] * 10 * NS_PER_MS);
 }
 
 static unsigned weight(const struct world *w, enum fault f) {
-    unsigned drawn = w->menu >> (f * WEIGHT_BITS) & ((1U << WEIGHT_BITS) - 1);
+    unsigned drawn = (unsigned) (w->menu >> (f * WEIGHT_BITS)) & ((1U << WEIGHT_BITS) - 1);
 
     return f == FAULT_HEAL ? WEIGHT_HEAL + drawn : drawn;
 }
@@ -243,7 +267,7 @@ static void silence_worker(struct world *w, struct sim_worker *wk) {
     if (n && w->lease_ns < 2 * NS_PER_S && w->commit_timeout_ns < 2 * NS_PER_S &&
         rng_chance(&w->rng, 200)) {
         wk->silent_until = w->now_ns + w->lease_ns + 2 * w->commit_timeout_ns;
-        n->disk_slow_until = wk->silent_until - rng_below(&w->rng, w->commit_timeout_ns);
+        n->disk_jobs.slow_until = wk->silent_until - rng_below(&w->rng, w->commit_timeout_ns);
     }
 }
 
@@ -285,7 +309,21 @@ static void strike(struct world *w, enum fault f) {
     case FAULT_DISK_SLOW:
         if (rng_chance(&w->rng, 400) && a_leader(w))
             n = a_leader(w);
-        n->disk_slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+        n->disk_jobs.slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+        break;
+    case FAULT_BULK_BREAK:
+        break_bulk(w);
+        break;
+    case FAULT_BULK_SLOW:
+        n->bulk_jobs.slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+        break;
+    case FAULT_STAGE:
+        if (n->up)
+            arm_stage_fault(w, n);
+        break;
+    case FAULT_DISK_FULL:
+        sim_count(w, SIM_STAT_DISKS_FULL);
+        sim_disk_set_free(n->disk, rng_chance(&w->rng, 500) ? UINT64_MAX : 4096);
         break;
     case FAULT_CLOCK:
         n->wall_offset_ms = (int64_t) rng_below(&w->rng, 524000) - 262000;

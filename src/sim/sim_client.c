@@ -27,6 +27,7 @@ static struct sim_call *call_begin(struct sim_client *cl, const struct sim_node 
     *c = (struct sim_call){.world = w,
                            .client = cl->slot,
                            .node = n->slot,
+                           .installs = n->installs,
                            .begun_at = w->now_ns,
                            .answer_by = w->now_ns + within,
                            .committed = MAX(w->checker.committed_count, w->checker.acked_index),
@@ -103,7 +104,16 @@ static int encode_submit(const struct sim_op *op, bool clash, struct bytes **ret
     return command_encode(&cmd, ret);
 }
 
-static void submit_acked(struct world *w, struct sim_op *op, const struct replica_proposed *res) {
+/* A node whose state came as a snapshot has not seen what became of a proposal and asks again. */
+static bool may_find_itself(const struct sim_call *c) {
+    const struct sim_node *n = &c->world->nodes[c->node];
+
+    return c->op->tries > 1 || n->installs != c->installs || n->installing != 0;
+}
+
+static void submit_acked(struct sim_call *c, const struct replica_proposed *res) {
+    struct world *w = c->world;
+    struct sim_op *op = c->op;
     const struct fsm_result *r;
 
     if (res->output->results_count != 1) {
@@ -115,7 +125,7 @@ static void submit_acked(struct world *w, struct sim_op *op, const struct replic
         sim_fail(w, "op %u: submit answered code %d", op->number, (int) r->code);
         return;
     }
-    if (r->code == FSM_EXISTING && op->tries == 1)
+    if (r->code == FSM_EXISTING && !may_find_itself(c))
         sim_fail(w, "op %u: a first try found its key taken", op->number);
     if (op->job_seq != 0 && op->job_seq != r->job_seq)
         sim_fail(w, "op %u: job %llu before, job %llu now", op->number,
@@ -155,7 +165,7 @@ static void submit_done(void *arg, const struct replica_proposed *res) {
     if (c->clash) {
         clash_answered(c, res);
     } else if (res->status == REPLICA_OK) {
-        submit_acked(w, op, res);
+        submit_acked(c, res);
     } else if (res->status == REPLICA_UNKNOWN || res->status == REPLICA_STOPPING) {
         if (op->state == OP_PENDING)
             op->state = OP_UNKNOWN;

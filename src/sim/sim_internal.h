@@ -4,6 +4,7 @@
 #include "sim/world.h"
 
 #include "base/timer_heap.h"
+#include "sim/sim_kv.h"
 
 #include "chronos/v1/worker_service.pb-c.h"
 
@@ -15,8 +16,12 @@ enum sim_event_type {
     SIM_DELIVER,
     SIM_LINK,
     SIM_LINK_DOWN,
+    SIM_BULK,
     SIM_DISK_RUN,
     SIM_DISK_DONE,
+    SIM_BULK_RUN,
+    SIM_BULK_DONE,
+    SIM_OPERATOR,
     SIM_CLIENT,
     SIM_WORKER_WAKE,
     SIM_TO_WORKER,
@@ -24,6 +29,7 @@ enum sim_event_type {
     SIM_FAULT
 };
 
+#define SIM_ADDRESS_BYTES 24
 #define SIM_FAULT_LEADER 1 /* b of a SIM_FAULT: this one, not a drawn one */
 
 struct sim_event {
@@ -36,6 +42,32 @@ struct sim_event {
     struct bytes *payload;
 };
 
+/* Disk jobs of one thread of a node: one at a time, in order. */
+struct sim_queue {
+    struct disk_job *head, *tail; /* submitted, not yet done */
+    bool running;                 /* a RUN or DONE event is on its way */
+    unsigned gen;                 /* an older RUN event is void */
+    bool ran;                     /* RUN happened, DONE not yet */
+    uint64_t slow_until;
+    bool bulk;
+};
+
+/* What one node has towards another: its ordinary connection and its bulk connection. */
+struct sim_link {
+    bool peer; /* the node was told of the other by set_peer */
+    char address[SIM_ADDRESS_BYTES], other_address[SIM_ADDRESS_BYTES];
+    bool up, told_up; /* what is, and what the node has been told */
+    bool trying;      /* a connect is on its way */
+    bool blocked;     /* nothing gets through */
+    uint64_t gen;     /* of the connection: messages of older ones are lost */
+    uint64_t last_at; /* arrival of the newest message, for order */
+    uint64_t append_sent, append_got;
+    uint64_t bulk_gen;
+    uint64_t bulk_at;
+    uint64_t bulk_down_until;
+    unsigned bulk_queued;
+};
+
 struct sim_node {
     struct world *world;
     unsigned slot; /* id - 1 */
@@ -43,16 +75,17 @@ struct sim_node {
     uint64_t life; /* grows with each start */
     struct replica *replica;
     struct sim_disk *disk;
-    struct kv *kv;
+    struct sim_kv *kv;
     struct logger log;
     int64_t wall_offset_ms;
     uint64_t wake_at; /* ns of the wake-up that is armed */
     uint64_t wake_gen;
-    struct disk_job *job_head, *job_tail; /* submitted, not yet done */
-    bool job_running;                     /* a RUN or DONE event is on its way */
-    unsigned job_gen;                     /* an older RUN event is void */
-    bool job_ran;                         /* RUN happened, DONE not yet */
-    uint64_t disk_slow_until;
+    struct sim_queue disk_jobs, bulk_jobs;
+    bool fresh;             /* not of the first configuration: starts with join */
+    bool wiped;             /* its disk was erased: what it was is forgotten */
+    bool gone;              /* stopped for good */
+    bool joined;            /* some configuration was seen that has it */
+    unsigned address;       /* number of moves */
     uint64_t isolated_term; /* when it was cut off from all others, 0 = it is not */
     uint64_t isolated_life;
     /* what the checkers remember */
@@ -60,10 +93,17 @@ struct sim_node {
     uint64_t acked_index, acked_term; /* newest entry it acknowledged; survives crashes */
     uint64_t last_in_memory;          /* at the crash */
     uint64_t seen_term, seen_commit, seen_applied;
+    struct raft_config seen_config; /* when seen_config_index != 0 */
+    uint64_t seen_config_index, seen_config_at;
+    uint64_t seen_flushes;
+    unsigned installs;   /* finished, in all lives */
+    uint64_t installing; /* raft has begun anew after this entry, the state is not there yet */
+    uint64_t receiving;  /* number of the transfer that is coming in, 0 = none */
+    uint64_t sent_transfer, sent_sequence; /* newest block sent */
     uint64_t events_cursor;
     int64_t events_at_ms;
     bool seen_leader;
-    uint64_t registered_index[SIM_NODES_MAX], registered_at[SIM_NODES_MAX]; /* by worker */
+    uint64_t registered_index[SIM_WORKERS_MAX], registered_at[SIM_WORKERS_MAX]; /* by worker */
     struct ghost_entry *chain; /* owned: its log as last looked at, by index */
     size_t chain_cap;
     uint64_t chain_last;
@@ -72,6 +112,7 @@ struct sim_node {
 struct ghost_entry {
     uint64_t term;
     uint64_t hash;         /* of this entry and all before it */
+    uint64_t config_index; /* of the newest configuration up to here; 0 = not known */
     uint64_t committed_in; /* the ghost's: a term in which it was committed, perhaps a later one */
 };
 
@@ -140,6 +181,11 @@ struct checker {
     struct u64map started;       /* job and token -> worker and incarnation that runs it */
     struct u64map job_state;     /* job -> struct job_ghost */
     uint64_t acked_index;        /* highest index acknowledged to any client */
+    struct u64map configs;       /* index and term -> struct raft_config, owned */
+    /* Bit sets of node ids: of the newest committed configuration, gone from one, and what
+     * operators were told or asked for. */
+    uint64_t ids_members, ids_removed;
+    uint64_t ids_told_added, ids_told_removed, ids_asked_to_leave;
 };
 
 struct job_ghost {
@@ -163,6 +209,7 @@ struct sim_call {
     uint64_t begun_at, answer_by;
     uint64_t committed; /* reads: what was known committed anywhere when it began */
     uint64_t job_seq;   /* reads: a job that must be there; cancels: the job */
+    unsigned installs;  /* submits: of the node when it began */
     bool clash;         /* a submit with a key that belongs to another request */
 };
 
@@ -174,34 +221,36 @@ struct world {
     struct timer_heap heap;
     uint64_t next_seq;
     unsigned same_instant; /* events since time last moved */
-    unsigned nodes_count;
-    struct sim_node nodes[SIM_NODES_MAX];
+    unsigned first_count;  /* members of the first configuration: slots 0 .. first_count - 1 */
+    unsigned nodes_count;  /* slots in use */
+    struct sim_node nodes[SIM_SLOTS_MAX];
+    struct sim_link links[SIM_SLOTS_MAX][SIM_SLOTS_MAX]; /* from, to */
     unsigned workers_count;
-    struct sim_worker workers[SIM_NODES_MAX];
+    struct sim_worker workers[SIM_WORKERS_MAX];
     unsigned clients_count;
     struct sim_client clients[SIM_CLIENTS_MAX];
     struct sim_op ops[SIM_OPS_MAX];
     unsigned ops_count;
     unsigned ops_pending;
+    unsigned changes_pending; /* of them those of the operator */
+    uint64_t operator_gap_ns; /* 0 = there is none */
     struct sim_call *calls_first, *calls_last;
     /* faults */
-    bool healing;                               /* the liveness phase: no new faults */
-    bool blocked[SIM_NODES_MAX][SIM_NODES_MAX]; /* from, to: nothing gets through */
-    uint64_t link_gen[SIM_NODES_MAX][SIM_NODES_MAX];
+    bool healing; /* the liveness phase: no new faults */
     uint32_t loss_permille, dup_permille, slow_permille;
     uint64_t delay_max_ns, disk_max_ns;
     uint64_t fault_interval_ns;
-    uint64_t append_sent[SIM_NODES_MAX][SIM_NODES_MAX], append_got[SIM_NODES_MAX][SIM_NODES_MAX];
+    uint64_t bulk_delay_max_ns, bulk_disk_max_ns;
+    unsigned bulk_queue_max; /* messages */
     /* drawn settings of the nodes */
     struct replica_options node_options;
     uint64_t lease_ns, beat_ns, commit_timeout_ns;
     uint64_t client_gap_ns;
-    uint64_t slow_ns;       /* at most, of a message that is slow */
-    uint32_t long_permille; /* of attempts that may outlive a lease */
-    bool in_order;          /* links keep their order, as TCP does; else messages overtake */
-    uint64_t link_at[SIM_NODES_MAX][SIM_NODES_MAX];
+    uint64_t slow_ns;        /* at most, of a message that is slow */
+    uint32_t long_permille;  /* of attempts that may outlive a lease */
+    bool in_order;           /* links keep their order, as TCP does; else messages overtake */
     uint32_t burst_permille; /* clients that submit many at once */
-    unsigned menu;           /* which faults are likely, see faults.c */
+    uint64_t menu;           /* which faults are likely, see faults.c */
     struct checker checker;
     bool failed;
     bool no_memory;
@@ -219,6 +268,9 @@ void sim_trace(struct world *w, const char *fmt, ...) _printf_(2, 3);
 struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsigned a,
                            unsigned b, uint64_t generation, struct bytes *payload);
 
+/* A member with the disk it came with: what the end is judged by. */
+bool sim_world_counts(const struct world *w, const struct sim_node *n);
+
 /* faults.c */
 void faults_draw(struct world *w, bool swarm);
 void faults_next(struct world *w);
@@ -229,11 +281,33 @@ void faults_heal_network(struct world *w);
 bool sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n, bool power_cut);
 void sim_node_turn(struct sim_node *n);
-void sim_node_disk_hurry(struct sim_node *n);
-void sim_node_disk_run(struct sim_node *n);
-void sim_node_disk_done(struct sim_node *n);
+/* A slot with an empty disk. False: memory. */
+bool sim_node_make(struct world *w, unsigned slot);
 void sim_node_deliver(struct sim_node *n, unsigned from, struct bytes *payload);
 void sim_node_free(struct sim_node *n);
+
+/* sim_jobs.c */
+void sim_jobs_env(struct sim_node *n, struct env *env);
+void sim_jobs_run(struct sim_node *n, struct sim_queue *q);
+void sim_jobs_done(struct sim_node *n, struct sim_queue *q);
+/* The disk is fast again, also for the job that has begun. */
+void sim_jobs_hurry(struct sim_node *n, struct sim_queue *q);
+/* Jobs in flight end against a dead disk, so that their memory comes back. */
+void sim_jobs_abandon(struct sim_queue *q);
+
+/* sim_net.c */
+void sim_net_env(struct sim_node *n, struct env *env);
+/* Connects of and to a node that has just started. */
+void sim_net_started(struct sim_node *n);
+/* All its connections break: it died, or (@to >= 0) the one to @to alone. */
+void sim_net_died(struct sim_node *n);
+void sim_net_break(struct sim_node *n, unsigned to);
+void sim_net_break_bulk(struct world *w, unsigned from, unsigned to);
+void sim_net_address(const struct sim_node *n, char ret[SIM_ADDRESS_BYTES]);
+void sim_net_on_connect(struct world *w, const struct sim_event *e);
+void sim_net_on_down(struct world *w, const struct sim_event *e);
+void sim_net_on_deliver(struct world *w, struct sim_event *e);
+void sim_net_on_bulk(struct world *w, struct sim_event *e);
 
 /* sim_worker.c */
 void sim_worker_start(struct sim_worker *wk);
@@ -252,10 +326,29 @@ void checker_init(struct checker *c);
 void checker_done(struct checker *c);
 void checker_node(struct world *w, struct sim_node *n);
 void checker_restarted(struct world *w, struct sim_node *n);
+void checker_crashed(struct world *w, struct sim_node *n);
 /* Remember @value under @key, or compare with what was remembered. False on difference. */
 bool checker_remember(struct world *w, struct u64map *m, uint64_t key, uint64_t value);
 uint64_t checker_entry_key(uint64_t index, uint64_t term);
 uint64_t checker_content_hash(uint32_t type, struct slice data);
+
+/* checker_members.c */
+bool checker_quorum(const struct raft_config *c, uint64_t bits); /* bit of a node: 1 << id */
+bool checker_quorum_of(const struct sim_node *n, uint64_t bits);
+void checker_config_entry(struct world *w, struct sim_node *n, const struct raft_entry *e);
+void checker_config_committed(struct world *w, struct sim_node *n, uint64_t index);
+void checker_members(struct world *w, struct sim_node *n);
+void checker_hello(struct world *w, struct sim_node *n, const struct sim_node *other,
+                   const struct replica_hello *h, int rc, bool final);
+void checker_stopped(struct world *w, struct sim_node *n, const char *why);
+const struct raft_config *checker_config(const struct world *w);
+void checker_members_final(struct world *w);
+
+/* sim_operator.c */
+void sim_operator_start(struct world *w);
+void sim_operator_act(struct world *w);
+/* Too few disks are left for some configuration a node goes by: nothing can be promised. */
+bool sim_operator_quorum_lost(const struct world *w);
 
 /* checker_wire.c */
 /* True when an AppendEntries is inside. */

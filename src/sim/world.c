@@ -1,8 +1,6 @@
 /* The world's clock, event queue, faults and phases. */
 #include "sim/sim_internal.h"
 
-#include "storage/kv_mem.h"
-
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -70,30 +68,6 @@ struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_ty
 
 /* ---- dispatch -------------------------------------------------------------------------------- */
 
-static void on_link(struct world *w, const struct sim_event *e, bool up) {
-    struct sim_node *n = &w->nodes[e->a];
-
-    if (!n->up || n->life != e->generation)
-        return;
-    replica_on_peer_link(n->replica, e->b + 1, up);
-    sim_node_turn(n);
-}
-
-static void on_deliver(struct world *w, struct sim_event *e) {
-    uint64_t *got = &w->append_got[e->a][e->b];
-
-    if (w->link_gen[e->a][e->b] != e->generation)
-        return;
-    if (e->append != 0) {
-        if (e->append == *got)
-            sim_count(w, SIM_STAT_APPENDS_DOUBLE);
-        else if (e->append < *got)
-            sim_count(w, SIM_STAT_APPENDS_LATE);
-        *got = MAX(*got, e->append);
-    }
-    sim_node_deliver(&w->nodes[e->b], e->a, e->payload);
-}
-
 static void on_from_worker(struct world *w, struct sim_event *e) {
     struct sim_worker *wk = &w->workers[e->a];
 
@@ -103,8 +77,12 @@ static void on_from_worker(struct world *w, struct sim_event *e) {
     sim_node_turn(&w->nodes[wk->node]);
 }
 
+static struct sim_queue *jobs_of(struct sim_node *n, const struct sim_event *e) {
+    return e->type == SIM_DISK_RUN || e->type == SIM_DISK_DONE ? &n->disk_jobs : &n->bulk_jobs;
+}
+
 static void dispatch(struct world *w, struct sim_event *e) {
-    struct sim_node *n = &w->nodes[e->a % SIM_NODES_MAX];
+    struct sim_node *n = &w->nodes[e->a % SIM_SLOTS_MAX];
 
     switch (e->type) {
     case SIM_NODE_WAKE:
@@ -118,21 +96,29 @@ static void dispatch(struct world *w, struct sim_event *e) {
             (void) sim_node_start(n);
         break;
     case SIM_DELIVER:
-        on_deliver(w, e);
+        sim_net_on_deliver(w, e);
         break;
     case SIM_LINK:
-        on_link(w, e, true);
+        sim_net_on_connect(w, e);
         break;
     case SIM_LINK_DOWN:
-        on_link(w, e, false);
+        sim_net_on_down(w, e);
+        break;
+    case SIM_BULK:
+        sim_net_on_bulk(w, e);
         break;
     case SIM_DISK_RUN:
-        if (n->up && n->life == e->generation && n->job_gen == e->b)
-            sim_node_disk_run(n);
+    case SIM_BULK_RUN:
+        if (n->up && n->life == e->generation && jobs_of(n, e)->gen == e->b)
+            sim_jobs_run(n, jobs_of(n, e));
         break;
     case SIM_DISK_DONE:
+    case SIM_BULK_DONE:
         if (n->up && n->life == e->generation)
-            sim_node_disk_done(n);
+            sim_jobs_done(n, jobs_of(n, e));
+        break;
+    case SIM_OPERATOR:
+        sim_operator_act(w);
         break;
     case SIM_CLIENT:
         sim_client_act(&w->clients[e->a]);
@@ -165,7 +151,8 @@ static void mix(struct world *w, uint64_t value) {
 
 /* Where the node of the event stands now. */
 static void mix_nodes(struct world *w, const struct sim_event *e) {
-    const struct sim_node *n = &w->nodes[(e->type == SIM_DELIVER ? e->b : e->a) % SIM_NODES_MAX];
+    const struct sim_node *n =
+        &w->nodes[(e->type == SIM_DELIVER || e->type == SIM_BULK ? e->b : e->a) % SIM_SLOTS_MAX];
 
     if (!n->up)
         return;
@@ -181,7 +168,8 @@ static void step(struct world *w) {
     ASSERT((t->at.ns >> 10) >= w->now_ns);
     w->same_instant = (t->at.ns >> 10) == w->now_ns ? w->same_instant + 1 : 0;
     if (w->same_instant > SAME_INSTANT_MAX)
-        sim_fail(w, "time stands still: somebody asks to be woken at once again and again");
+        sim_fail(w, "time stands still: event %d of %u asks to be woken at once again and again",
+                 (int) e->type, e->a + 1);
     w->now_ns = t->at.ns >> 10;
     w->result->events++;
     mix(w, w->now_ns);
@@ -197,14 +185,28 @@ static void step(struct world *w) {
 
 /* ---- phases ---------------------------------------------------------------------------------- */
 
+/* Rarely as in production; mostly a few entries, so that followers fall behind the log. */
+static void draw_snapshots(struct world *w, struct replica_options *o) {
+    static const uint32_t segment_kib[] = {8, 8, 16, 64};
+
+    o->wal.segment_bytes = segment_kib[rng_below(&w->rng, ARRAY_LEN(segment_kib))] * 1024;
+    o->log_bytes_kept = rng_chance(&w->rng, 600) ? 0 : rng_below(&w->rng, 32 * 1024);
+    o->scrub_interval_ns = rng_chance(&w->rng, 300) ? rng_range(&w->rng, 1, 20) * NS_PER_S : 0;
+    if (rng_chance(&w->rng, 150))
+        return;
+    o->snapshot_interval_ns = rng_range(&w->rng, 10, 2000) * NS_PER_MS;
+    o->snapshot_entries = rng_range(&w->rng, 2, 64);
+    o->snapshot_chunk_bytes = rng_range(&w->rng, 64, 4096);
+    o->log_bytes_max = rng_chance(&w->rng, 300) ? rng_range(&w->rng, 16, 256) * 1024 : 1UL << 20;
+}
+
 /* Settings of the nodes: small limits, so that every limit is met. */
 static void draw_node_options(struct world *w, bool swarm) {
     struct replica_options *o = &w->node_options;
     bool small = rng_chance(&w->rng, 500);
 
     replica_options_default(o, 1, 0);
-    o->client_address = "sim";
-    o->wal.segment_bytes = WAL_SEGMENT_BYTES_MIN;
+    memset(o->cluster_id, 0x51, sizeof(o->cluster_id));
     o->wal.spare_segments = 1;
     o->watch_events_max = 8192;
     o->raft.applied_entries_kept =
@@ -226,11 +228,14 @@ static void draw_node_options(struct world *w, bool swarm) {
     o->commit_timeout_ns = w->commit_timeout_ns;
     o->worker_lease_ns = w->lease_ns;
     o->worker_heartbeat_ns = w->beat_ns;
+    o->disk_reserve_bytes = 1UL << 20;
+    o->drain_timeout_ns = rng_range(&w->rng, 50, 3000) * NS_PER_MS;
+    draw_snapshots(w, o);
 }
 
 /* Mostly three and five nodes; the others now and then. */
 static unsigned draw_nodes(struct world *w) {
-    static const unsigned rare[] = {1, 2, 4, 7};
+    static const unsigned rare[] = {1, 1, 2, 4, 6, 7};
     uint64_t dice = rng_below(&w->rng, 100);
 
     if (dice < 85)
@@ -242,7 +247,7 @@ static void draw_options(struct world *w) {
     bool swarm = rng_chance(&w->rng, 300); /* very high rates, small logs */
     unsigned nodes = draw_nodes(w);
 
-    w->nodes_count = w->o.nodes ? w->o.nodes : nodes;
+    w->nodes_count = w->first_count = w->o.nodes ? w->o.nodes : nodes;
     w->workers_count = (unsigned) rng_range(&w->rng, 1, w->nodes_count);
     w->clients_count = (unsigned) rng_range(&w->rng, 1, SIM_CLIENTS_MAX);
     w->loss_permille = (uint32_t) rng_below(&w->rng, swarm ? 200 : 20);
@@ -251,6 +256,9 @@ static void draw_options(struct world *w) {
     w->slow_ns = rng_range(&w->rng, 10, 1000) * NS_PER_MS;
     w->delay_max_ns = rng_range(&w->rng, 200 * NS_PER_US, (swarm ? 60 : 10) * NS_PER_MS);
     w->disk_max_ns = rng_range(&w->rng, 100 * NS_PER_US, (swarm ? 40 : 5) * NS_PER_MS);
+    w->bulk_delay_max_ns = rng_range(&w->rng, NS_PER_MS, (swarm ? 2000 : 200) * NS_PER_MS);
+    w->bulk_disk_max_ns = rng_range(&w->rng, NS_PER_MS, (swarm ? 1000 : 100) * NS_PER_MS);
+    w->bulk_queue_max = (unsigned) rng_range(&w->rng, 1, 8);
     w->burst_permille = rng_chance(&w->rng, 200) ? 40 : 2;
     w->client_gap_ns = rng_range(&w->rng, 10, 300) * NS_PER_MS;
     w->long_permille = (uint32_t) rng_below(&w->rng, 300);
@@ -258,25 +266,18 @@ static void draw_options(struct world *w) {
     draw_node_options(w, swarm);
     faults_draw(w, swarm);
     sim_trace(w,
-              "seed=%llu nodes=%u workers=%u clients=%u loss=%u dup=%u swarm=%d menu=%u kept=%zu",
+              "seed=%llu nodes=%u workers=%u clients=%u loss=%u dup=%u swarm=%d menu=%llx kept=%zu",
               (unsigned long long) w->o.seed, w->nodes_count, w->workers_count, w->clients_count,
-              w->loss_permille, w->dup_permille, (int) swarm, w->menu,
+              w->loss_permille, w->dup_permille, (int) swarm, (unsigned long long) w->menu,
               w->node_options.raft.applied_entries_kept);
 }
 
 static void build(struct world *w) {
-    for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
-        struct sim_node *n = &w->nodes[i];
-
-        n->world = w;
-        n->slot = i;
-        if (sim_disk_new(&n->disk) < 0 ||
-            kv_mem_new(rng_chance(&w->rng, 500) ? rng_range(&w->rng, 1, 50) : 0, &n->kv) < 0) {
-            w->no_memory = true;
+    for (unsigned i = 0; i < w->nodes_count; i++)
+        if (!sim_node_make(w, i))
             return;
-        }
-        (void) sim_node_start(n);
-    }
+    for (unsigned i = 0; i < w->nodes_count && !w->failed; i++)
+        (void) sim_node_start(&w->nodes[i]);
     for (unsigned i = 0; i < w->workers_count; i++) {
         struct sim_worker *wk = &w->workers[i];
 
@@ -289,6 +290,7 @@ static void build(struct world *w) {
         sim_push(w, rng_below(&w->rng, 500 * NS_PER_MS), SIM_CLIENT, i, 0, 0, NULL);
     }
     sim_push(w, w->fault_interval_ns, SIM_FAULT, 0, 0, 0, NULL);
+    sim_operator_start(w);
 }
 
 /* All faults end; every node and worker is up. From here on progress is required. */
@@ -301,30 +303,66 @@ static void heal(struct world *w) {
         w->workers[i].silent_until = 0;
     w->delay_max_ns = MIN(w->delay_max_ns, 2 * NS_PER_MS);
     w->disk_max_ns = MIN(w->disk_max_ns, 2 * NS_PER_MS);
+    w->bulk_delay_max_ns = MIN(w->bulk_delay_max_ns, 20 * NS_PER_MS);
+    w->bulk_disk_max_ns = MIN(w->bulk_disk_max_ns, 20 * NS_PER_MS);
     for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
-        sim_disk_clear_fault(w->nodes[i].disk);
-        sim_node_disk_hurry(&w->nodes[i]);
-        if (!w->nodes[i].up)
-            (void) sim_node_start(&w->nodes[i]);
+        struct sim_node *n = &w->nodes[i];
+
+        sim_disk_clear_fault(n->disk);
+        sim_disk_set_free(n->disk, UINT64_MAX);
+        sim_kv_clear_fault(n->kv);
+        sim_jobs_hurry(n, &n->disk_jobs);
+        sim_jobs_hurry(n, &n->bulk_jobs);
+        if (!n->up)
+            (void) sim_node_start(n);
     }
 }
 
+bool sim_world_counts(const struct world *w, const struct sim_node *n) {
+    const struct raft_config *c = checker_config(w);
+
+    return c && !n->gone && !n->wiped && raft_config_find(c, n->slot + 1);
+}
+
+/* No change is open, and who is to be promoted was. */
+static bool config_settled(const struct world *w, const struct raft_config *c) {
+    for (size_t i = 0; i < c->count; i++)
+        if (c->members[i].flags & RAFT_MEMBER_PROMOTE &&
+            sim_world_counts(w, &w->nodes[c->members[i].id - 1]))
+            return false;
+    return !c->joint;
+}
+
+/* Its configuration is committed and has it. */
+static bool leader_stays(const struct world *w, const struct raft_config *c) {
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        const struct raft *r = w->nodes[i].up ? replica_raft(w->nodes[i].replica) : NULL;
+
+        if (r && raft_config_latest(r) == c)
+            return raft_config_latest_index(r) <= raft_commit(r) && raft_config_find(c, i + 1);
+    }
+    return false;
+}
+
 static bool settled(const struct world *w) {
+    const struct raft_config *c = checker_config(w);
     uint64_t applied = 0;
 
-    if (w->ops_pending > 0)
+    if (w->ops_pending > 0 || !c || !config_settled(w, c) || !leader_stays(w, c))
         return false;
     for (unsigned i = 0; i < w->nodes_count; i++) {
         const struct sim_node *n = &w->nodes[i];
         struct fsm *f;
 
+        if (!sim_world_counts(w, n))
+            continue;
         if (!n->up)
             return false;
         f = replica_fsm(n->replica);
         if (fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING) > 0 ||
             fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING) > 0)
             return false;
-        if (i > 0 && replica_applied(n->replica) != applied)
+        if (applied != 0 && replica_applied(n->replica) != applied)
             return false;
         applied = replica_applied(n->replica);
     }
@@ -424,6 +462,7 @@ static void teardown(struct world *w) {
 
 int sim_run(const struct sim_options *o, struct sim_result *ret) {
     struct world *w = calloc(1, sizeof(*w));
+    bool alive = true;
     int rc = 0;
 
     *ret = (struct sim_result){0};
@@ -440,9 +479,13 @@ int sim_run(const struct sim_options *o, struct sim_result *ret) {
         step(w);
     if (!w->failed && !w->no_memory) {
         heal(w);
-        liveness(w);
+        alive = !sim_operator_quorum_lost(w);
+        if (alive)
+            liveness(w);
+        else
+            sim_count(w, SIM_STAT_QUORUMS_LOST);
     }
-    if (!w->failed && !w->no_memory)
+    if (!w->failed && !w->no_memory && alive)
         checker_final(w);
     ret->ok = !w->failed;
     if (w->no_memory)

@@ -14,7 +14,9 @@
 
 #include <stdio.h>
 
-#define SIM_NODES_MAX 7
+#define SIM_NODES_MAX 7  /* at the start, and voters at any time */
+#define SIM_SLOTS_MAX 16 /* nodes that ever existed in one world: ids 1 to 16 */
+#define SIM_WORKERS_MAX 7
 #define SIM_CLIENTS_MAX 8
 #define SIM_OPS_MAX 4096
 
@@ -61,6 +63,36 @@ enum sim_stat {
     SIM_STAT_APPENDS_DOUBLE,
     SIM_STAT_APPENDS_LATE, /* overtaken by a newer one */
     SIM_STAT_VOTES_REFUSED,
+    SIM_STAT_SNAPSHOTS,            /* states flushed so that the log could be released */
+    SIM_STAT_LOG_RELEASED,         /* a node's log begins later than before */
+    SIM_STAT_INSTALLS_BEGUN,       /* transfers whose first block arrived */
+    SIM_STAT_INSTALLS_FINISHED,    /* a follower's state is the one it was sent */
+    SIM_STAT_INSTALLS_INTERRUPTED, /* a receiver died in the middle of a transfer */
+    SIM_STAT_INSTALLS_RESUMED,     /* blocks sent again after others */
+    SIM_STAT_INSTALLS_REFUSED,     /* acknowledgements that end a transfer without success */
+    SIM_STAT_INSTALLS_STALE,       /* answers that a snapshot was not needed any more */
+    SIM_STAT_LOG_RESETS_TAIL,      /* installs that dropped entries of the log */
+    SIM_STAT_STAGE_FAULTS,         /* the staged store failed or lost its power */
+    SIM_STAT_BULK_FULL,
+    SIM_STAT_BULK_BROKEN,
+    SIM_STAT_CHANGES_ASKED,
+    SIM_STAT_CHANGES_DONE,
+    SIM_STAT_CHANGES_REFUSED,
+    SIM_STAT_CHANGES_UNKNOWN,
+    SIM_STAT_JOINT_ENTERED,
+    SIM_STAT_JOINT_LEFT,
+    SIM_STAT_CONFIG_ROLLED_BACK, /* a configuration entry was cut off again */
+    SIM_STAT_LEARNERS_PROMOTED,
+    SIM_STAT_NODES_ADDED,
+    SIM_STAT_NODES_REMOVED,
+    SIM_STAT_NODES_STOPPED, /* removed or refused, and ended because of it */
+    SIM_STAT_NODES_WIPED,
+    SIM_STAT_NODES_MOVED, /* restarted at another address */
+    SIM_STAT_HELLOS_REFUSED,
+    SIM_STAT_HELLOS_REFUSED_FINAL,
+    SIM_STAT_DRAINS,
+    SIM_STAT_DISKS_FULL,
+    SIM_STAT_QUORUMS_LOST, /* worlds that cannot come back: too many disks were erased */
     SIM_STATS
 };
 
