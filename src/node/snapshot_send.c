@@ -224,8 +224,10 @@ void transfers_on_ack(struct replica *r, uint64_t from,
         r->bad_messages++; /* of blocks that were never read */
     } else if (ack->next_sequence > t->acked) {
         acknowledged(t, ack->next_sequence);
-    } else if (ack->next_sequence < t->acked) {
+    } else if (ack->next_sequence == 0 && t->acked > 0) {
         t->failed = true; /* it has lost its stage: nothing here can bring that back */
+    } else if (ack->next_sequence < t->acked) {
+        return; /* an older acknowledgement that was overtaken */
     } else if (mono_reached(r->now, t->back_at)) {
         go_back(t); /* the same again: it misses what comes next */
     }
