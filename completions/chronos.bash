@@ -8,25 +8,26 @@ _chronos() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $word == -* ]] && break
         case "${path:+$path }$word" in
-        'server' | 'worker' | 'dev' | 'job' | 'job submit' | 'job get' | 'job list' | 'job cancel' | 'job logs' | 'job watch' | 'cluster' | 'cluster status' | 'cluster log' | 'bench' | 'version' | 'completion')
+        'server' | 'worker' | 'dev' | 'job' | 'job submit' | 'job get' | 'job list' | 'job cancel' | 'job logs' | 'job watch' | 'cluster' | 'cluster status' | 'cluster log' | 'cluster add' | 'cluster remove' | 'cluster promote' | 'cluster demote' | 'cluster replace' | 'cluster transfer-leader' | 'cluster drain' | 'cluster undrain' | 'backup' | 'backup create' | 'backup verify' | 'backup inspect' | 'restore' | 'recover' | 'inspect' | 'inspect wal' | 'inspect state' | 'inspect meta' | 'bench' | 'version' | 'completion')
             path="${path:+$path }$word" ;;
         *) break ;;
         esac
     done
     case "$path" in
     '')
-        words='server worker dev job cluster bench version completion --help'
+        words='server worker dev job cluster backup restore recover inspect bench version completion --help'
         case "$prev" in
         esac
         ;;
     'server')
-        words='--node.id --node.data_dir --node.listen --node.peer_listen --node.advertise --cluster.name --cluster.raft.profile --cluster.raft.heartbeat_timeout --cluster.raft.election_timeout --cluster.raft.snapshot_interval --cluster.raft.snapshot_threshold --cluster.raft.liveness_window --limits.pending_proposals --limits.commit_timeout --limits.uncommitted_bytes --limits.uncommitted_entries --limits.message_bytes --limits.jobs_per_call --limits.watch_events --wal.segment_bytes --worker.enabled --worker.slots --worker.heartbeat_interval --worker.lease --worker.data_dir --security.insecure_bind --log.level --log.format --member --worker.labels --config --print-config --die-with-parent --help'
+        words='--node.id --node.data_dir --node.listen --node.peer_listen --node.advertise --node.advertise_peer --cluster.name --cluster.raft.profile --cluster.raft.heartbeat_timeout --cluster.raft.election_timeout --cluster.raft.snapshot_interval --cluster.raft.snapshot_threshold --cluster.raft.liveness_window --cluster.raft.log_bytes_max --cluster.raft.log_bytes_kept --cluster.raft.lease_reads --cluster.raft.lease_drift_ppm --limits.pending_proposals --limits.commit_timeout --limits.uncommitted_bytes --limits.uncommitted_entries --limits.message_bytes --limits.jobs_per_call --limits.watch_events --limits.watches --limits.log_streams --limits.lists --limits.worker_streams --limits.peer_connections --wal.segment_bytes --storage.reserve_bytes --storage.scrub_interval --worker.enabled --worker.slots --worker.heartbeat_interval --worker.lease --worker.drain_timeout --worker.data_dir --security.insecure_bind --log.level --log.format --member --worker.labels --bootstrap --join --config --print-config --die-with-parent --help'
         case "$prev" in
         --node.id) words='' files=1 ;;
         --node.data_dir) words='' files=1 ;;
         --node.listen) words='' files=1 ;;
         --node.peer_listen) words='' files=1 ;;
         --node.advertise) words='' files=1 ;;
+        --node.advertise_peer) words='' files=1 ;;
         --cluster.name) words='' files=1 ;;
         --cluster.raft.profile) words='lan wan' ;;
         --cluster.raft.heartbeat_timeout) words='' files=1 ;;
@@ -34,6 +35,9 @@ _chronos() {
         --cluster.raft.snapshot_interval) words='' files=1 ;;
         --cluster.raft.snapshot_threshold) words='' files=1 ;;
         --cluster.raft.liveness_window) words='' files=1 ;;
+        --cluster.raft.log_bytes_max) words='' files=1 ;;
+        --cluster.raft.log_bytes_kept) words='' files=1 ;;
+        --cluster.raft.lease_drift_ppm) words='' files=1 ;;
         --limits.pending_proposals) words='' files=1 ;;
         --limits.commit_timeout) words='' files=1 ;;
         --limits.uncommitted_bytes) words='' files=1 ;;
@@ -41,15 +45,24 @@ _chronos() {
         --limits.message_bytes) words='' files=1 ;;
         --limits.jobs_per_call) words='' files=1 ;;
         --limits.watch_events) words='' files=1 ;;
+        --limits.watches) words='' files=1 ;;
+        --limits.log_streams) words='' files=1 ;;
+        --limits.lists) words='' files=1 ;;
+        --limits.worker_streams) words='' files=1 ;;
+        --limits.peer_connections) words='' files=1 ;;
         --wal.segment_bytes) words='' files=1 ;;
+        --storage.reserve_bytes) words='' files=1 ;;
+        --storage.scrub_interval) words='' files=1 ;;
         --worker.slots) words='' files=1 ;;
         --worker.heartbeat_interval) words='' files=1 ;;
         --worker.lease) words='' files=1 ;;
+        --worker.drain_timeout) words='' files=1 ;;
         --worker.data_dir) words='' files=1 ;;
         --log.level) words='debug info warn error' ;;
         --log.format) words='text json' ;;
         --member) words='' files=1 ;;
         --worker.labels) words='' files=1 ;;
+        --join) words='' files=1 ;;
         -c | --config) words='' files=1 ;;
         esac
         ;;
@@ -143,7 +156,7 @@ _chronos() {
         esac
         ;;
     'cluster')
-        words='status log --help'
+        words='status log add remove promote demote replace transfer-leader drain undrain --help'
         case "$prev" in
         esac
         ;;
@@ -162,6 +175,143 @@ _chronos() {
         -n | --limit) words='' files=1 ;;
         -a | --address) words='' files=1 ;;
         --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster add')
+        words='--client --learner --address --timeout --output --help'
+        case "$prev" in
+        --client) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster remove')
+        words='--address --timeout --output --help'
+        case "$prev" in
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster promote')
+        words='--address --timeout --output --help'
+        case "$prev" in
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster demote')
+        words='--address --timeout --output --help'
+        case "$prev" in
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster replace')
+        words='--client --address --timeout --output --help'
+        case "$prev" in
+        --client) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster transfer-leader')
+        words='--to --address --timeout --output --help'
+        case "$prev" in
+        --to) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster drain')
+        words='--worker --timeout --wait --address --call-timeout --output --help'
+        case "$prev" in
+        --worker) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --call-timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'cluster undrain')
+        words='--worker --address --timeout --output --help'
+        case "$prev" in
+        --worker) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'backup')
+        words='create verify inspect --help'
+        case "$prev" in
+        esac
+        ;;
+    'backup create')
+        words='--force --address --timeout --output --help'
+        case "$prev" in
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'backup verify')
+        words='--output --help'
+        case "$prev" in
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'backup inspect')
+        words='--output --help'
+        case "$prev" in
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'restore')
+        words='--data-dir --node-id --peer-address --client-address --output --help'
+        case "$prev" in
+        --data-dir) words='' files=1 ;;
+        --node-id) words='' files=1 ;;
+        --peer-address) words='' files=1 ;;
+        --client-address) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'recover')
+        words='--force-new-cluster --data-dir --peer-address --yes --help'
+        case "$prev" in
+        --data-dir) words='' files=1 ;;
+        --peer-address) words='' files=1 ;;
+        esac
+        ;;
+    'inspect')
+        words='wal state meta --help'
+        case "$prev" in
+        esac
+        ;;
+    'inspect wal')
+        words='--first --limit --output --help'
+        case "$prev" in
+        --first) words='' files=1 ;;
+        -n | --limit) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'inspect state')
+        words='--output --help'
+        case "$prev" in
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'inspect meta')
+        words='--output --help'
+        case "$prev" in
         -o | --output) words='table json' ;;
         esac
         ;;

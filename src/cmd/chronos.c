@@ -2,6 +2,7 @@
 #include "bench/bench_main.h"
 #include "cli/args.h"
 #include "cli/args_help.h"
+#include "cli/cmd_backup.h"
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cmd/cmd_server.h"
@@ -55,6 +56,10 @@ static int dispatch(int argc, char **argv) {
                                                   &cmd_dev,
                                                   &cmd_job,
                                                   &cmd_cluster,
+                                                  &cmd_backup,
+                                                  &cmd_restore,
+                                                  &cmd_recover,
+                                                  &cmd_inspect,
                                                   &bench_command,
                                                   &cmd_version,
                                                   &completion_command,
