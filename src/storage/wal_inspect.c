@@ -176,19 +176,16 @@ static int report_record(struct inspection *x, const struct found *f, uint32_t o
     return x->v->record(x->v->arg, &r);
 }
 
-/* Is there a trace of a record that was begun at @at, where none is intact? A recycled file is full
- * of records of other uses; they do not count. */
+/* Is there a trace of a record that was begun at @at, where none is intact nor behind? A recycled
+ * file is full of records of other uses; they do not count. */
 static bool begun_at(const struct wal_image *s, uint32_t at) {
     const struct wal_place place = wal_place_at(&s->h, at);
     struct wal_frame f;
-    uint32_t later = 0;
 
     if (s->len - at >= WAL_RECORD_HEADER_BYTES &&
         wal_format_record_parse(s->bytes + at, WAL_RECORD_HEADER_BYTES, &place, &f) !=
             WAL_PARSE_BAD)
         return true; /* its header is there, its data is not */
-    if (wal_scan_next(s, at, &later, &f))
-        return true;
     for (size_t i = at; s->h.use == 1 && i < s->len; i++)
         if (s->bytes[i] != 0)
             return true; /* of a new file, zero until then */
@@ -198,24 +195,62 @@ static bool begun_at(const struct wal_image *s, uint32_t at) {
 /* No record at @at, where one could be. *ret_next: where to go on; 0 = the end. */
 static int report_gap(struct inspection *x, const struct found *f, const struct wal_image *s,
                       uint32_t at, uint32_t known, uint32_t *ret_next) {
+    bool damage = at < known || at < f->end;
     struct wal_frame frame;
     uint32_t next = 0;
-    bool damage = at < known || at < f->end || wal_scan_vouched(s, at);
+    bool more = wal_scan_next(s, at, &next, &frame);
 
-    *ret_next = 0;
-    if (!damage && !begun_at(s, at))
+    *ret_next = more ? next : 0;
+    if (!damage && !more && !begun_at(s, at))
         return 0;
-    if (at + 8U <= s->len && wal_scan_next(s, at + 8, &next, &frame))
-        *ret_next = next;
     return report_bad(x, f->name, at, !damage,
                       damage ? "damaged record: what follows was synced later"
                              : "torn or damaged end: nothing says it was ever durable");
 }
 
+/* All before this offset is vouched for by the header or by some record. (A record speaks only of
+ * what is before itself, so one number does for the whole segment.) */
+static uint32_t vouched_end(const struct wal_image *s) {
+    uint32_t known = s->h.base_end;
+    uint32_t at = WAL_HEADER_BYTES;
+    struct wal_frame f;
+
+    while (wal_scan_next(s, at, &at, &f)) {
+        known = MAX(known, f.synced);
+        at += wal_format_record_bytes(f.len);
+    }
+    return known;
+}
+
+/* Go on behind a gap: take over where the log is from @f itself. False when it does not say. */
+static bool resume(struct wal_cursor *c, const struct wal_frame *f) {
+    if (f->kind == WAL_KIND_RELEASE)
+        return false;
+    c->crc = f->crc;
+    c->last_index = f->kind == WAL_KIND_TRUNCATE ? f->index - 1 : f->index;
+    c->last_term = f->term;
+    return true;
+}
+
+/* One intact record; *lost while a gap before it hides where the log is. */
+static int show_record(struct inspection *x, const struct found *f, uint32_t at,
+                       const struct wal_frame *frame, struct wal_cursor *c, bool *lost) {
+    int r = 0;
+
+    if (!*lost && !wal_cursor_follow(c, frame)) {
+        *lost = true;
+        r = report_bad(x, f->name, at, false, "record does not continue the one before it");
+    }
+    if (*lost)
+        *lost = !resume(c, frame);
+    return r != 0 ? r : report_record(x, f, at, frame);
+}
+
 static int show_records(struct inspection *x, const struct found *f, const struct wal_image *s) {
     uint32_t limit = (uint32_t) MIN(s->len, (size_t) (f->end ? f->end : s->h.segment_bytes));
     struct wal_cursor c = wal_cursor_of(&s->h);
-    uint32_t known = s->h.base_end;
+    uint32_t known = vouched_end(s);
+    bool lost = false;
 
     for (uint32_t at = WAL_HEADER_BYTES; at < limit;) {
         struct wal_frame frame;
@@ -225,19 +260,10 @@ static int show_records(struct inspection *x, const struct found *f, const struc
             r = report_gap(x, f, s, at, known, &at);
             if (r != 0 || at == 0)
                 return r;
-            c.crc = 0; /* the chain is broken here, and reported */
+            lost = true;
             continue;
         }
-        if (c.crc == 0)
-            c = (struct wal_cursor){.crc = frame.prev_crc, .last_index = frame.index};
-        else if (!wal_cursor_follow(&c, &frame)) {
-            r = report_bad(x, f->name, at, false, "record does not continue the one before it");
-            if (r != 0)
-                return r;
-        }
-        c.crc = frame.crc;
-        known = MAX(known, frame.synced);
-        r = report_record(x, f, at, &frame);
+        r = show_record(x, f, at, &frame, &c, &lost);
         if (r != 0)
             return r;
         at += wal_format_record_bytes(frame.len);
