@@ -113,8 +113,8 @@ static int register_item(struct fsm *f, struct apply *a, const struct item_regis
     w->slots = s->slots; /* may be fewer than are running: then it gets nothing until they end */
     w->lost = false;
     w->registered_index = a->index;
-    workers_refresh_drain(f,
-                          w); /* its own draining outlives its process; its node may be another */
+    /* Its own draining outlives its process; its node may be another one now. */
+    workers_refresh_drain(f, w);
     f->output.workers_changed = true;
     res->code = FSM_OK;
     return workers_put(f, a, w, raw);

@@ -112,6 +112,31 @@ static void test_config_in_digest(void **state) {
     fixture_done(&x);
 }
 
+/* Goal: two configurations of the same members at the same index have different digests when a role
+ * differs: the bytes count, not only what the node records take from them. */
+static void test_config_bytes_in_digest(void **state) {
+    struct bytes *voters = config_of(three, ARRAY_LEN(three));
+    struct bytes *learner = bytes_copy(voters->data, voters->len);
+    uint8_t a[16], b[16];
+    struct fixture x;
+    size_t i = 0;
+
+    (void) state;
+    assert_non_null(learner);
+    while (memcmp(learner->data + i, "\x10\x01", 2) != 0) /* the first member's flags */
+        assert_true(++i < learner->len - 2);
+    learner->data[i + 1] = 4;
+    fixture_init(&x, NULL);
+    fixture_config(&x, voters);
+    digest_of(&x, a);
+    fixture_done(&x);
+    fixture_init(&x, NULL);
+    fixture_config(&x, learner);
+    digest_of(&x, b);
+    fixture_done(&x);
+    assert_memory_not_equal(a, b, 16);
+}
+
 /* Goal: an address comes with the member, changes with SetNode, is not undone by a configuration
  * that only repeats what the one before said, and changes again with one that says something new.
  */
@@ -465,12 +490,19 @@ static void test_open_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),         cmocka_unit_test(test_config_in_digest),
-        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_set_node_refused),
-        cmocka_unit_test(test_drain),          cmocka_unit_test(test_drain_and_loss),
-        cmocka_unit_test(test_drain_assign),   cmocka_unit_test(test_drain_refused),
-        cmocka_unit_test(test_feature_level),  cmocka_unit_test(test_feature_level_unknown),
-        cmocka_unit_test(test_config_refused), cmocka_unit_test(test_installed),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_config_in_digest),
+        cmocka_unit_test(test_config_bytes_in_digest),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_set_node_refused),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain_and_loss),
+        cmocka_unit_test(test_drain_assign),
+        cmocka_unit_test(test_drain_refused),
+        cmocka_unit_test(test_feature_level),
+        cmocka_unit_test(test_feature_level_unknown),
+        cmocka_unit_test(test_config_refused),
+        cmocka_unit_test(test_installed),
         cmocka_unit_test(test_open_refuses),
     };
 
