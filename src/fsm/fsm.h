@@ -113,8 +113,8 @@ enum fsm_code {
     FSM_WORKER_GONE,  /* assign: worker unknown, lost, of another incarnation, or full */
     FSM_STALE,        /* update: the fencing token is not the live one; nothing changed */
     FSM_REFUSED,      /* a value no validated request has; nothing changed. Register: bad id, slots,
-                         too many live workers. Submit: too long. Update: no outcome. SetNode, Drain,
-                         SetFeatureLevel: result.reason says why */
+                         too many live workers. Submit: too long. Update: no outcome. SetNode,
+                         Drain, SetFeatureLevel: result.reason says why */
     FSM_WORKER_DRAINING, /* assign: the worker, or its node, is draining */
 };
 
