@@ -14,7 +14,6 @@
 
 #define NODE_ID_MAX 65535
 #define DISK_BYTES 16
-#define DRAIN_MS_DEFAULT 30000
 #define DRAIN_MS_MAX (7LL * 24 * 3600 * 1000)
 
 static bool id_ok(struct rpc_call *call, const char *field, uint64_t id) {
@@ -257,7 +256,8 @@ static int drain_propose(struct api_op *op, Chronos__V1__SetDrainRequest *req) {
     body.worker_id = req->worker_id;
     body.on = req->on;
     if (req->on)
-        body.timeout_ms = req->timeout_ms > 0 ? req->timeout_ms : DRAIN_MS_DEFAULT;
+        body.timeout_ms =
+            req->timeout_ms > 0 ? req->timeout_ms : replica_drain_timeout_ms(op->api->replica);
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_DRAIN;
     cmd.drain = &body;
     r = command_encode(&cmd, &command);

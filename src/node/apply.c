@@ -65,7 +65,7 @@ static int apply_entry(struct replica *r, const struct raft_entry *e) {
         r->spread_commit = true;
     if (e->type == RAFT_ENTRY_CONFIG) {
         apply_output(r, e->index, out);
-        membership_applied(r, e->index);
+        membership_applied(r);
     }
     if (e->type == RAFT_ENTRY_COMMAND) {
         apply_output(r, e->index, out);

@@ -20,6 +20,8 @@
 #define CODE_UNIMPLEMENTED 12
 #define CODE_UNAVAILABLE 14
 
+#define ASK_AGAIN_MS 50
+
 /* An election, and the way of its news back here. */
 #define TRANSFER_ELECTIONS 3
 
@@ -171,8 +173,9 @@ int replica_request_transfer(struct replica *r, uint64_t to, struct mono deadlin
 }
 
 static void take_reply(struct change_op *op, const Chronos__Internal__V1__ChangeReply *m) {
-    if (m->not_leader) {
-        op_set_state(op, CHANGE_NEW); /* nothing happened there */
+    if (m->not_leader) { /* nothing happened there; news of the leader may be on the way */
+        op_set_state(op, CHANGE_NEW);
+        op->ask_at = mono_add_ms(op->replica->now, ASK_AGAIN_MS);
         return;
     }
     if (op->transfer && m->code == 0) {
@@ -418,7 +421,7 @@ static void op_run(struct change_op *op) {
             reply_to_peer(op, 0, "", 0, false, true);
             op_unlink(r, op);
             op_free(op);
-        } else if (leader != 0)
+        } else if (leader != 0 && mono_reached(r->now, op->ask_at))
             ask_leader(op, leader);
         break;
     case CHANGE_ASKED:
@@ -482,7 +485,7 @@ struct mono change_ops_deadline(const struct replica *r) {
 
     for (const struct change_op *op = r->membership.ops; op; op = op->next)
         if (op->state != CHANGE_ASKED)
-            d = mono_min(d, op->deadline);
+            d = mono_min(d, op->ask_at.ns > r->now.ns ? op->ask_at : op->deadline);
     return d;
 }
 

@@ -9,6 +9,10 @@
 
 #define DRAIN_RETRY_MS 500
 
+int64_t replica_drain_timeout_ms(const struct replica *r) {
+    return (int64_t) (r->o.drain_timeout_ns / NS_PER_MS);
+}
+
 static bool node_drains(struct replica *r, uint64_t id) {
     const struct fsm_node *n = fsm_node_find(r->fsm, id);
 

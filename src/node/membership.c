@@ -504,8 +504,9 @@ static bool caught_up(struct replica *r, uint64_t id) {
 
 /* What the configuration in force asks the leader to do next. */
 static void go_on(struct replica *r) {
-    struct raft_config c = *raft_config_latest(r->raft);
-    const struct raft_member *learner = promoted_of(&c);
+    const struct raft_config *now = raft_config_latest(r->raft);
+    const struct raft_member *learner = promoted_of(now);
+    struct raft_config next;
     uint64_t index = 0, term = 0;
     struct errtext why = {0};
     int rc;
@@ -514,30 +515,41 @@ static void go_on(struct replica *r) {
         return; /* one step at a time */
     if (!learner)
         r->membership.round_of = 0;
-    if (c.joint)
-        rc = raft_config_leave_joint(&c, &c, &why);
-    else if (learner && caught_up(r, learner->id))
-        rc = promote_now(&c, learner->id, &why);
-    else
+    if (!now->joint && !(learner && caught_up(r, learner->id)))
         return;
+    next = *now;
+    if (now->joint)
+        rc = raft_config_leave_joint(now, &next, &why);
+    else
+        rc = promote_now(&next, learner->id, &why);
     if (rc == 0) /* refused (raft is full): the next turn tries again */
-        (void) membership_propose(r, &c, &index, &term);
+        (void) membership_propose(r, &next, &index, &term);
     else
         log_error(r->env.log, "the membership change cannot go on", "reason=\"%s\"", why.s);
 }
 
-void membership_applied(struct replica *r, uint64_t index) {
-    const struct fsm_node *self = fsm_node_find(r->fsm, r->o.id);
-
+void membership_applied(struct replica *r) {
     r->membership.facts_changed = true;
     r->wants_turn = true;
-    if (self && self->removed)
-        replica_fail(r, ERR_FOREIGN, "node %llu was removed from the cluster at index %llu",
-                     ull(r->o.id), ull(index));
+}
+
+/* From the log or with a snapshot: what is applied is committed, so this is for good. */
+static void check_self(struct replica *r) {
+    const struct fsm_node *self = fsm_node_find(r->fsm, r->o.id);
+    uint64_t index = 0;
+
+    if (!self || !self->removed)
+        return;
+    (void) fsm_config(r->fsm, &index);
+    replica_fail(r, ERR_FOREIGN, "node %llu was removed from the cluster at index %llu",
+                 ull(r->o.id), ull(index));
 }
 
 void membership_turn(struct replica *r) {
     peers_sync(r);
+    check_self(r);
+    if (r->failed)
+        return;
     if (replica_leads(r))
         go_on(r);
     identity_run(r);

@@ -57,6 +57,7 @@ struct change_op {
     uint64_t index;   /* APPENDED */
     bool as_asked;    /* APPENDED by an earlier request */
     uint64_t call_id; /* ASKED */
+    struct mono ask_at; /* NEW: not before */
     uint64_t from;    /* the peer that asked; 0 = this node */
     uint64_t from_call;
     replica_change_fn done; /* from == 0 */
@@ -101,7 +102,7 @@ const char *membership_of(const struct raft_config *config, const struct raft_me
 int membership_propose(struct replica *r, const struct raft_config *config, uint64_t *ret_index,
                        uint64_t *ret_term);
 /* After a CONFIG entry was applied. */
-void membership_applied(struct replica *r, uint64_t index);
+void membership_applied(struct replica *r);
 /* The member is this node, or has answered within the liveness window. Leader only. */
 bool membership_is_live(struct replica *r, uint64_t id);
 

@@ -14,6 +14,8 @@
 #define PEER_KEEP_MS 30000
 /* After its removal is known to be committed: time to tell it. */
 #define PEER_LINGER_MS 5000
+/* Peers that are no members, before another one is taken in. */
+#define STRANGERS_MAX 8
 
 static const char *record_address(const struct replica *r, uint64_t id) {
     const struct fsm_node *n = fsm_node_find(r->fsm, id);
@@ -51,6 +53,25 @@ static void peer_set_address(struct replica *r, struct peer *p, const char *addr
         log_warn(r->env.log, "a peer cannot be reached by its address",
                  "peer=%llu address=%s error=\"%s\"", (unsigned long long) p->id, p->address,
                  err_name(rc));
+}
+
+static void peer_drop(struct replica *r, struct peer *p);
+
+/* Room for a member: strangers and those that left give way. */
+static void make_room(struct replica *r) {
+    for (size_t i = 0; i < r->peers_count; i++)
+        if (!r->peers[i].member) {
+            peer_drop(r, &r->peers[i]);
+            return;
+        }
+}
+
+static size_t strangers(const struct replica *r) {
+    size_t n = 0;
+
+    for (size_t i = 0; i < r->peers_count; i++)
+        n += !r->peers[i].member;
+    return n;
 }
 
 /* NULL: there are too many. */
@@ -130,7 +151,7 @@ void removed_serve(struct replica *r, uint64_t from, uint64_t call_id, struct sl
 /* ---- following the configuration ------------------------------------------------------------- */
 
 static void sync_members(struct replica *r, const struct raft_config *config) {
-    for (size_t i = 0; config && i < config->count; i++) {
+    for (size_t i = 0; i < config->count; i++) {
         const struct raft_member *m = &config->members[i];
         const char *address = record_address(r, m->id);
         struct peer *p;
@@ -138,10 +159,11 @@ static void sync_members(struct replica *r, const struct raft_config *config) {
         if (m->id == r->o.id)
             continue;
         p = peer_find(r, m->id);
+        if (!p && r->peers_count == ARRAY_LEN(r->peers))
+            make_room(r);
         if (!p)
             p = peer_add(r, m->id);
-        if (!p)
-            continue; /* cannot be: a configuration has at most half of the room */
+        ASSERT(p); /* a configuration takes at most half of the room */
         p->member = true;
         p->keep_till = MONO_NEVER;
         peer_set_address(r, p, address ? address : m->address, second_guess(r, p));
@@ -172,7 +194,7 @@ static bool peer_leaves(struct replica *r, struct peer *p, bool waiting) {
         tell_removed(r, p);
     } else if (waiting) {
         p->keep_till = MONO_NEVER; /* else peers_deadline asks for a turn again and again */
-        return false; /* without a configuration everybody may be the leader to come */
+        return false;              /* without a configuration everybody may be the leader to come */
     } else if (p->keep_till.ns == MONO_NEVER.ns) {
         p->keep_till = mono_add_ms(r->now, PEER_KEEP_MS);
     }
@@ -181,10 +203,10 @@ static bool peer_leaves(struct replica *r, struct peer *p, bool waiting) {
 
 void peers_sync(struct replica *r) {
     const struct raft_config *config = raft_config_latest(r->raft);
-    bool waiting = !config || config->count == 0;
+    bool waiting = config->count == 0;
 
     for (size_t i = 0; i < r->peers_count; i++)
-        r->peers[i].member = false;
+        r->peers[i].member = raft_config_find(config, r->peers[i].id) != NULL;
     sync_members(r, config);
     if (waiting)
         sync_hints(r);
@@ -208,7 +230,7 @@ struct mono peers_deadline(const struct replica *r) {
 void peers_welcome(struct replica *r, uint64_t id, const char *address) {
     struct peer *p = peer_find(r, id);
 
-    if (!p && address[0])
+    if (!p && address[0] && strangers(r) < STRANGERS_MAX)
         p = peer_add(r, id);
     if (!p)
         return;

@@ -50,7 +50,7 @@ struct replica_options {
     size_t snapshot_chunk_bytes;   /* 256 KiB: of a state in transit; 1..SNAPSHOT_CHUNK_BYTES */
     uint64_t disk_reserve_bytes;   /* 256 MiB: with less free, writes of clients are refused (W5) */
     uint64_t scrub_interval_ns;    /* 24 h: a whole round of verifying (W14); 0 = off */
-    uint64_t drain_timeout_ns;     /* 30 s */
+    uint64_t drain_timeout_ns;     /* 30 s: of a drain that names none */
 };
 
 void replica_options_default(struct replica_options *o, uint64_t id, uint64_t seed);
@@ -159,6 +159,8 @@ int replica_check_hello(struct replica *r, const struct replica_hello *h, bool *
                         struct errtext *reterr);
 /* A peer refused this node for good: it stops (replica_failed says ERR_FOREIGN and the reason). */
 void replica_on_refused(struct replica *r, uint64_t by, const char *reason);
+/* Of a drain that names none. */
+int64_t replica_drain_timeout_ms(const struct replica *r);
 /* 16 bytes, borrowed. */
 const uint8_t *replica_cluster_id(const struct replica *r);
 /* This node's own data directory. 16 bytes, borrowed. */

@@ -219,7 +219,7 @@ static void adopt(struct replica *r) {
     scheduler_reset(r);
     if (r->was_leader)
         leases_reset(r);
-    membership_applied(r, s->install.index);
+    membership_applied(r);
     proposals_skipped(r, s->install.index, s->install.term);
     r->wants_turn = true;
 }

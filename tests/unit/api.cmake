@@ -5,7 +5,9 @@ chronos_unit_test(api_pages DEPS api proto)
 chronos_unit_test(api_submit DEPS api fsm proto LINK_OPTIONS ${api_wrap_memory})
 chronos_unit_test(api_convert DEPS api fsm proto)
 chronos_unit_test(api_reflection DEPS api proto LINK_OPTIONS ${api_wrap_memory})
-chronos_unit_test(api_calls DEPS api node fsm storage os proto)
+foreach(t calls admin)
+  chronos_unit_test(api_${t} DEPS api node fsm storage os proto SOURCES unit/api_world.c)
+endforeach()
 
 # Not a test: processor time per submit, run by hand.
 add_executable(bench_api EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/tests/unit/bench_api.c)
