@@ -99,6 +99,7 @@ void raft_progress_to_snapshot(struct raft *r, struct raft_peer *p) {
     p->state = RAFT_SNAPSHOT;
     p->next = p->match + 1;
     p->probe_sent = false;
+    p->probe_at = r->now;
     window_clear(p);
     raft_effects_snapshot(r, p);
 }

@@ -255,9 +255,11 @@ struct raft_load {
 };
 
 /* A follower needs entries that are gone: stream it a snapshot of the state at any index >= the
- * commit index of now, outside of raft, naming term and session in it. Ends with the follower's
- * RAFT_MSG_SNAPSHOT_RESP or with RAFT_EV_SNAPSHOT_FAILED; until then no entries go to this peer,
- * heartbeats do. Asked for once per entry into RAFT_SNAPSHOT. */
+ * commit index of now, outside of raft, naming term and session in it. Over when the peer has left
+ * RAFT_SNAPSHOT (raft_peer_status), by its RAFT_MSG_SNAPSHOT_RESP or because its log has turned out
+ * to go far enough, and with RAFT_EV_SNAPSHOT_FAILED; until then no entries go to this peer,
+ * heartbeats do, and now and then the question whether it has got there. Asked for once per entry
+ * into RAFT_SNAPSHOT. */
 struct raft_snapshot_wanted {
     uint64_t peer;
     uint64_t term;

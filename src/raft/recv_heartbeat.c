@@ -40,6 +40,11 @@ static void revive(struct raft *r, struct raft_peer *p) {
         }
         break;
     case RAFT_SNAPSHOT:
+        /* The follower may have the snapshot and its answer got lost: ask now and then. */
+        if (mono_diff_ns(r->now, p->probe_at) >= r->options.election_timeout_max_ns) {
+            p->stalled = true;
+            p->probe_at = r->now;
+        }
         break;
     }
 }

@@ -7,8 +7,8 @@ void raft_recv_timeout_now(struct raft *r, const struct raft_message *m) {
     ASSERT(m->type == RAFT_MSG_TIMEOUT_NOW);
     ASSERT(m->term == r->term);
 
-    if (r->role != RAFT_FOLLOWER || m->from != r->leader ||
-        !raft_config_is_voter(raft_config_current(r), r->options.id) || raft_disk_stalled(r))
+    if (r->role != RAFT_FOLLOWER || m->from != r->leader || !raft_config_may_campaign(r) ||
+        raft_disk_stalled(r))
         return;
     raft_election_campaign(r, true);
 }

@@ -255,20 +255,36 @@ static void send_append(struct raft *r, struct raft_peer *p, uint64_t prev_term,
 
 /* An answer is missing: an empty request at the optimistic end makes the follower either confirm
  * everything or refuse and say where to go on. It bypasses the window (which may be full of lost
- * messages), at most once in two heartbeat intervals (M8, M33). */
-static void send_stall_probe(struct raft *r, struct raft_peer *p) {
+ * messages), at most once in two heartbeat intervals (M8, M33). False when that place is out of
+ * memory: the peer is probed where it is known to be. */
+static bool send_stall_probe(struct raft *r, struct raft_peer *p) {
     uint64_t prev_term;
 
     ASSERT(p->state == RAFT_REPLICATE);
     p->stalled = false;
     if (!raft_log_term(&r->log, p->next - 1, &prev_term)) {
         raft_progress_to_probe(p);
-        return;
+        return false;
     }
     raft_effects_send(r, (struct raft_message){.type = RAFT_MSG_APPEND_REQ,
                                                .to = p->id,
                                                .log_index = p->next - 1,
                                                .log_term = prev_term,
+                                               .commit = r->commit,
+                                               .session = p->session});
+    return true;
+}
+
+/* Accepted by a follower that has the snapshot, refused (and the refusal ignored) by one that has
+ * not. */
+static void send_snapshot_probe(struct raft *r, struct raft_peer *p) {
+    ASSERT(p->state == RAFT_SNAPSHOT);
+    ASSERT(r->compacted_index > 0);
+    p->stalled = false;
+    raft_effects_send(r, (struct raft_message){.type = RAFT_MSG_APPEND_REQ,
+                                               .to = p->id,
+                                               .log_index = r->compacted_index,
+                                               .log_term = r->compacted_term,
                                                .commit = r->commit,
                                                .session = p->session});
 }
@@ -282,7 +298,11 @@ static void flush_peer(struct raft *r, struct raft_peer *p) {
 
     ASSERT(p->next <= last + 1);
 
+    if (p->state == RAFT_SNAPSHOT && p->stalled)
+        send_snapshot_probe(r, p);
     if (p->state == RAFT_SNAPSHOT || p->load_pending)
+        return;
+    if (p->stalled && !p->sent && send_stall_probe(r, p))
         return;
     if (p->next <= r->compacted_index) {
         if (p->state == RAFT_PROBE && p->probe_sent)
@@ -290,10 +310,6 @@ static void flush_peer(struct raft *r, struct raft_peer *p) {
         /* Gone, here at least. The follower says whether it needs it (struct raft_peer). */
         raft_progress_to_probe(p);
         p->next = r->compacted_index + 1;
-    }
-    if (p->stalled && !p->sent) {
-        send_stall_probe(r, p);
-        return;
     }
     if (p->state == RAFT_PROBE) {
         if (p->probe_sent)

@@ -11,13 +11,27 @@
  *   log N T1 T2 ..                before nodes: node N's disk holds entries of these terms
  *   term N T V                    before nodes: and this term and vote
  *   nodes N                       start voters 1..N
- *   timeout N, campaign N         N's timer fires (the clock moves there); start an election at
- * once tick MS                       move the clock; no timer fires deliver A B [K] the oldest K
- * (default: all) messages from A to B; 0 = any node drop|dup|hold|release A B     the same messages
- * get lost, doubled, kept back, freed partition A B, isolate N, heal persist N [K] N's disk
- * confirms K (default: all) batches load N                        N's disk answers a load stabilize
- * persist, load and deliver until nothing moves propose N TEXT.., read N, transfer N TO,
- * unreachable N PEER crash N, restart N status                        one line per node */
+ *   node                          start one more: empty, without a configuration
+ *   timeout N, campaign N         N's timer fires (the clock moves there); elect at once
+ *   tick MS                       move the clock; no timer fires
+ *   deliver A B [K]               the oldest K (default: all) messages from A to B; 0 = any node
+ *   drop|dup|hold|release A B [K] the same messages get lost, doubled, kept back, freed
+ *   partition A B, isolate N, heal
+ *   persist N [K]                 N's disk confirms K (default: all) batches
+ *   load N                        N's disk answers a load
+ *   stabilize                     persist, load, send snapshots and deliver until nothing moves
+ *   propose N TEXT.., read N, transfer N TO, unreachable N PEER
+ *   crash N, restart N
+ *   compact N INDEX               N's log loses its beginning
+ *   snapshots hold|flow           stabilize leaves them alone, or not
+ *   snapshot N [fail]             N streams the oldest snapshot wanted, or cannot
+ *   failed N PEER                 a transfer that was begun breaks
+ *   install N [K]                 the K-th (0 is the oldest) snapshot on its way to N is complete
+ *   learner N ID [promote], remove N ID, joint N keep|drop ID.., leave N
+ *                                 N proposes what raft_config_*() makes of its configuration
+ *   voters N ID..                 N proposes just these voters, legal or not
+ *   members                       the configuration of each node: in force, (committed)
+ *   status                        one line per node */
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,6 +63,10 @@ static void cmd_option(struct raft_options *o, const char *name, uint64_t value)
         o->applied_entries_kept = value;
     else if (strcmp(name, "uncommitted_entries_max") == 0)
         o->uncommitted_entries_max = value;
+    else if (strcmp(name, "disk_stall_ms") == 0)
+        o->disk_stall_ns = value * NS_PER_MS;
+    else if (strcmp(name, "lease_reads") == 0)
+        o->lease_reads = value != 0;
     else
         fail_msg("no option %s", name);
 }
@@ -99,6 +117,72 @@ static void cmd_status(struct world *w) {
     }
 }
 
+static void print_config(FILE *f, const struct raft_config *c) {
+    for (size_t i = 0; i < c->count; i++)
+        (void) fprintf(f, " %" PRIu64 "%s%s%s%s", c->members[i].id,
+                       c->members[i].flags & RAFT_MEMBER_VOTER ? "v" : "",
+                       c->members[i].flags & RAFT_MEMBER_VOTER_OLD ? "o" : "",
+                       c->members[i].flags & RAFT_MEMBER_LEARNER ? "l" : "",
+                       c->members[i].flags & RAFT_MEMBER_PROMOTE ? "p" : "");
+}
+
+static void cmd_members(struct world *w) {
+    for (uint64_t id = 1; id <= w->count; id++) {
+        const struct raft *r = w->nodes[id].raft;
+
+        if (!r)
+            continue;
+        (void) fprintf(w->trace, "%" PRIu64 " at %" PRIu64 ":", id, raft_config_latest_index(r));
+        print_config(w->trace, raft_config_latest(r));
+        (void) fprintf(w->trace, " (at %" PRIu64 ":", raft_config_committed_index(r));
+        print_config(w->trace, raft_config_committed(r));
+        (void) fprintf(w->trace, ")\n");
+    }
+}
+
+/* Proposals of configurations. A change that raft_config_*() itself refuses prints why. */
+static bool cmd_change(struct world *w, uint64_t id, char **a, size_t n) {
+    struct raft_config c = *raft_config_latest(w->nodes[id].raft);
+    struct errtext err;
+    uint64_t ids[ARGS_MAX];
+    char address[16];
+    int rc = 0;
+
+    (void) snprintf(address, sizeof(address), "h%s:1", a[2] ? a[2] : "");
+    if (strcmp(a[0], "learner") == 0) {
+        rc = raft_config_add_learner(&c, number(a[2]), address, n > 3, 0, &c, &err);
+    } else if (strcmp(a[0], "remove") == 0) {
+        rc = raft_config_remove_learner(&c, number(a[2]), &c, &err);
+    } else if (strcmp(a[0], "joint") == 0) {
+        for (size_t i = 3; i < n; i++)
+            ids[i - 3] = number(a[i]);
+        rc = raft_config_enter_joint(&c, ids, n - 3, strcmp(a[2], "keep") == 0, &c, &err);
+    } else if (strcmp(a[0], "leave") == 0) {
+        rc = raft_config_leave_joint(&c, &c, &err);
+    } else if (strcmp(a[0], "voters") == 0) {
+        c = (struct raft_config){.count = n - 2};
+        for (size_t i = 2; i < n; i++)
+            c.members[i - 2] = (struct raft_member){.id = number(a[i]), .flags = RAFT_MEMBER_VOTER};
+    } else {
+        return false;
+    }
+    if (rc < 0)
+        (void) fprintf(w->trace, "%" PRIu64 " refused: %s\n", id, err.s);
+    else
+        (void) world_propose_config(w, id, &c);
+    return true;
+}
+
+static void cmd_install(struct world *w, uint64_t to, uint64_t k) {
+    for (size_t i = 0; i < w->transfers_count; i++) {
+        if (w->transfers[i].to != to || k-- > 0)
+            continue;
+        world_install(w, i);
+        return;
+    }
+    fail_msg("no such snapshot on its way to %" PRIu64, to);
+}
+
 static void cmd_cut(struct world *w, uint64_t a, uint64_t b) {
     for (uint64_t id = 1; id <= w->count; id++) {
         if (b != 0 && id != b)
@@ -147,6 +231,12 @@ static bool run_world(struct world *w, char **a, size_t n) {
         world_stabilize(w);
     } else if (strcmp(a[0], "status") == 0) {
         cmd_status(w);
+    } else if (strcmp(a[0], "members") == 0) {
+        cmd_members(w);
+    } else if (strcmp(a[0], "node") == 0) {
+        world_add_node(w);
+    } else if (strcmp(a[0], "snapshots") == 0) {
+        w->hold_snapshots = strcmp(a[1], "hold") == 0;
     } else {
         return false;
     }
@@ -179,9 +269,17 @@ static bool run_node(struct world *w, char **a, size_t n) {
     } else if (strcmp(a[0], "crash") == 0) {
         world_crash(w, id, 0);
     } else if (strcmp(a[0], "restart") == 0) {
-        world_restart(w, id, 0, w->nodes[id].store_applied);
+        world_restart(w, id, w->nodes[id].base_index, w->nodes[id].store_applied);
+    } else if (strcmp(a[0], "compact") == 0) {
+        world_compact(w, id, number(a[2]));
+    } else if (strcmp(a[0], "snapshot") == 0) {
+        world_serve_snapshot(w, id, n < 3);
+    } else if (strcmp(a[0], "failed") == 0) {
+        world_snapshot_failed(w, id, number(a[2]));
+    } else if (strcmp(a[0], "install") == 0) {
+        cmd_install(w, id, number(a[2]));
     } else {
-        return false;
+        return cmd_change(w, id, a, n);
     }
     return true;
 }

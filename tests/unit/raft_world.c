@@ -46,11 +46,31 @@ static unsigned trace_context(struct world *w, uint64_t context) {
     return (unsigned) w->trace_contexts_count;
 }
 
+static void trace_config(struct world *w, const struct raft_config *c) {
+    for (size_t i = 0; i < c->count; i++)
+        trace(w, "%s%" PRIu64 "%s%s%s%s", i > 0 ? " " : "", c->members[i].id,
+              c->members[i].flags & RAFT_MEMBER_VOTER ? "v" : "",
+              c->members[i].flags & RAFT_MEMBER_VOTER_OLD ? "o" : "",
+              c->members[i].flags & RAFT_MEMBER_LEARNER ? "l" : "",
+              c->members[i].flags & RAFT_MEMBER_PROMOTE ? "p" : "");
+}
+
+static void trace_config_entry(struct world *w, const struct raft_entry *e) {
+    struct raft_config c;
+
+    CHECK(w, raft_config_decode(bytes_slice(e->data), &c, NULL) == 0);
+    trace(w, "(");
+    trace_config(w, &c);
+    trace(w, ")");
+}
+
 static void trace_entries(struct world *w, const struct raft_entry *e, size_t n) {
     for (size_t i = 0; w->trace && i < n; i++) {
         trace(w, " %" PRIu64 ":%" PRIu64, e[i].index, e[i].term);
         if (e[i].type == RAFT_ENTRY_NOOP)
             trace(w, "(noop)");
+        else if (e[i].type == RAFT_ENTRY_CONFIG)
+            trace_config_entry(w, &e[i]);
         else if (e[i].data)
             trace(w, "(%.*s)", (int) e[i].data->len, (const char *) e[i].data->data);
     }
@@ -154,6 +174,7 @@ static void node_lose_volatile(struct world_node *n) {
     n->batches_count = 0;
     n->waiting_count = 0;
     n->loads_count = 0;
+    n->wanted_count = 0;
     n->reads_count = 0;
     n->raft = raft_free(n->raft);
 }
@@ -179,19 +200,58 @@ void world_done(struct world *w) {
 
 /* ---- the disk ------------------------------------------------------------------------------- */
 
+static uint64_t disk_last(const struct world_node *n) {
+    return n->base_index + n->log_count;
+}
+
+static uint64_t disk_term(const struct world_node *n, uint64_t index) {
+    return index == n->base_index ? n->base_term : n->log[index - n->base_index - 1].term;
+}
+
+/* The configuration in force at @index. */
+static void disk_config(struct world *w, const struct world_node *n, uint64_t index,
+                        struct raft_config *ret, uint64_t *ret_index) {
+    *ret = n->config;
+    *ret_index = n->config_index;
+    for (uint64_t i = n->base_index + 1; i <= index; i++) {
+        const struct raft_entry *e = &n->log[i - n->base_index - 1];
+
+        if (e->type != RAFT_ENTRY_CONFIG)
+            continue;
+        CHECK(w, raft_config_decode(bytes_slice(e->data), ret, NULL) == 0);
+        *ret_index = i;
+    }
+}
+
+static void disk_install(struct world *w, struct world_node *n, const struct world_transfer *t) {
+    CHECK(w, t->index > n->store_applied);
+    CHECK(w, t->index <= w->committed_count);
+    CHECK(w, w->committed[t->index - 1].term == t->index_term);
+    while (n->log_count > 0)
+        (void) bytes_unref(n->log[--n->log_count].data);
+    n->base_index = t->index;
+    n->base_term = t->index_term;
+    n->config = t->config;
+    n->config_index = t->config_index;
+    n->store_applied = t->index;
+    w->snapshots_installed++;
+}
+
 static void disk_write(struct world *w, struct world_node *n, struct world_batch *b) {
+    if (b->install.index > 0)
+        disk_install(w, n, &b->install);
     CHECK(w, b->hard_state.term >= n->hard_state.term); /* R7, M7 */
     CHECK(w, b->hard_state.term > n->hard_state.term || n->hard_state.vote == 0 ||
                  b->hard_state.vote == n->hard_state.vote); /* R8 */
     n->hard_state = b->hard_state;
     if (b->truncate_from > 0) {
         CHECK(w, b->truncate_from > n->store_applied); /* R14 */
-        while (n->log_count >= b->truncate_from)
+        while (disk_last(n) >= b->truncate_from)
             (void) bytes_unref(n->log[--n->log_count].data);
         w->truncations++;
     }
     for (size_t i = 0; i < b->count; i++) {
-        CHECK(w, b->entries[i].index == n->log_count + 1);
+        CHECK(w, b->entries[i].index == disk_last(n) + 1);
         n->log = grow(n->log, &n->log_cap, n->log_count, sizeof(*n->log));
         n->log[n->log_count++] = b->entries[i];
     }
@@ -223,10 +283,17 @@ static bool entry_equal(const struct raft_entry *a, const struct raft_entry *b) 
 }
 
 /* R3, R5: what one node takes as committed, nobody ever sees otherwise. */
-static void check_commit(struct world *w, struct world_node *n) {
+static void check_commit(struct world *w, struct world_node *n, const struct raft_effects *fx) {
     uint64_t commit = raft_commit(n->raft);
 
     CHECK(w, commit >= n->commit_seen); /* M2 */
+    if (fx->install_index > 0) {        /* R19 */
+        CHECK(w, fx->install_index > n->commit_seen && fx->install_index == commit);
+        CHECK(w, fx->install_index <= w->committed_count);
+        CHECK(w, w->committed[fx->install_index - 1].term == fx->install_term);
+        CHECK(w, raft_last_index(n->raft) == commit);
+        n->commit_seen = commit;
+    }
     for (uint64_t i = n->commit_seen + 1; i <= commit; i++) {
         const struct raft_entry *e = raft_entry_at(n->raft, i);
 
@@ -237,6 +304,7 @@ static void check_commit(struct world *w, struct world_node *n) {
         }
         CHECK(w, i == w->committed_count + 1);
         CHECK(w, i < WORLD_INDEX_MAX);
+        w->configs_committed += e->type == RAFT_ENTRY_CONFIG ? 1 : 0;
         w->committed[w->committed_count++] = *e;
         if (e->data)
             (void) bytes_ref(e->data);
@@ -279,7 +347,7 @@ static void check_peers(struct world *w, struct world_node *n) {
         n->match_session[id] = s.session;
         n->match_seen[id] = s.match;
         /* R12: durable there, unless a newer leader had it cut since. */
-        CHECK(w, s.match <= w->nodes[id].log_count ||
+        CHECK(w, s.match <= disk_last(&w->nodes[id]) ||
                      w->nodes[id].hard_state.term > raft_term(n->raft));
         CHECK(w, s.inflight_messages <= w->options.inflight_messages_max);
     }
@@ -287,22 +355,21 @@ static void check_peers(struct world *w, struct world_node *n) {
 
 /* When a message leaves, what it promises is on disk (R8, R9, R15, W2). */
 static void check_sent(struct world *w, struct world_node *n, const struct raft_message *m) {
-    const struct raft_entry *last = n->log_count > 0 ? &n->log[n->log_count - 1] : NULL;
-
     CHECK(w, m->to != m->from && m->term > 0);
     if (m->type != RAFT_MSG_PRE_VOTE_REQ && !(m->type == RAFT_MSG_PRE_VOTE_RESP && !m->reject))
         CHECK(w, m->term <= n->hard_state.term); /* M39 */
-    if (m->type == RAFT_MSG_APPEND_RESP && !m->reject && m->term == n->hard_state.term) {
+    if ((m->type == RAFT_MSG_APPEND_RESP || m->type == RAFT_MSG_SNAPSHOT_RESP) && !m->reject &&
+        m->term == n->hard_state.term) {
         /* Later batches may have replaced what an older term's answer acknowledged. */
         if (m->term == raft_term(n->raft))
-            CHECK(w, m->match <= n->log_count); /* M35, M41 */
+            CHECK(w, m->match <= disk_last(n)); /* M35, M41 */
     }
     if (m->type == RAFT_MSG_VOTE_REQ && m->term == n->hard_state.term) {
         CHECK(w, n->hard_state.vote == n->id);
         CHECK(w, w->vote_of[m->term][n->id] == 0 || w->vote_of[m->term][n->id] == n->id);
         w->vote_of[m->term][n->id] = n->id;
         if (raft_role(n->raft) == RAFT_CANDIDATE && raft_term(n->raft) == m->term)
-            CHECK(w, m->log_index <= n->log_count); /* M18, M45 */
+            CHECK(w, m->log_index <= disk_last(n)); /* M18, M45 */
     }
     if (m->type == RAFT_MSG_VOTE_RESP && !m->reject) {
         CHECK(w, w->vote_of[m->term][n->id] == 0 || w->vote_of[m->term][n->id] == m->to);
@@ -310,7 +377,6 @@ static void check_sent(struct world *w, struct world_node *n, const struct raft_
         if (m->term == n->hard_state.term)
             CHECK(w, n->hard_state.vote == m->to);
     }
-    (void) last;
 }
 
 /* ---- effects -------------------------------------------------------------------------------- */
@@ -334,6 +400,11 @@ static void effects_persist(struct world *w, struct world_node *n, const struct 
                              .truncate_from = e->truncate_from,
                              .entries = entries_copy(e->append, e->append_count),
                              .count = e->append_count};
+    if (e->install_index > 0) {
+        CHECK(w, n->staged && n->staged->index == e->install_index);
+        CHECK(w, n->staged->index_term == e->install_term);
+        b.install = *n->staged;
+    }
     /* R14; commit_seen is still that of before this step. */
     CHECK(w, e->truncate_from == 0 || e->truncate_from > n->commit_seen);
     n->batches = grow(n->batches, &n->batches_cap, n->batches_count, sizeof(*n->batches));
@@ -341,6 +412,8 @@ static void effects_persist(struct world *w, struct world_node *n, const struct 
     trace(w, "%" PRIu64 "    persist #%" PRIu64, n->id, e->persist_seq);
     if (e->hard_state_changed)
         trace(w, " term=%" PRIu64 " vote=%" PRIu64, e->hard_state.term, e->hard_state.vote);
+    if (e->install_index)
+        trace(w, " install %" PRIu64 ":%" PRIu64, e->install_index, e->install_term);
     if (e->truncate_from)
         trace(w, " truncate from %" PRIu64, e->truncate_from);
     if (e->append_count)
@@ -419,8 +492,9 @@ static uint64_t execute(struct world *w, struct world_node *n, const struct raft
     if (e->role_changed)
         trace(w, "%" PRIu64 "    is %s term=%" PRIu64 " leader=%" PRIu64 "\n", n->id,
               raft_role_to_string(raft_role(n->raft)), raft_term(n->raft), raft_leader(n->raft));
+    w->proposed = e->propose_result;
     effects_persist(w, n, e);
-    check_commit(w, n);
+    check_commit(w, n, e);
     check_leader(w, n);
     effects_send(w, n, e);
     effects_reads(w, n, e);
@@ -430,8 +504,15 @@ static uint64_t execute(struct world *w, struct world_node *n, const struct raft
         CHECK(w, n->loads_count < ARRAY_LEN(n->loads));
         n->loads[n->loads_count++] = e->loads[i];
     }
+    for (size_t i = 0; i < e->snapshots_count; i++) {
+        trace(w, "%" PRIu64 "    snapshot for %" PRIu64 "\n", n->id, e->snapshots[i].peer);
+        CHECK(w, e->snapshots[i].term == raft_term(n->raft));
+        CHECK(w, n->wanted_count < ARRAY_LEN(n->wanted));
+        n->wanted[n->wanted_count++] = e->snapshots[i];
+        w->snapshots_wanted++;
+    }
     check_peers(w, n);
-    CHECK(w, e->apply_index <= n->log_count);
+    CHECK(w, e->apply_index <= disk_last(n));
     CHECK(w, e->apply_index >= n->applied);
     return e->apply_index;
 }
@@ -472,6 +553,110 @@ void world_start_config(struct world *w, size_t n, const struct raft_config *c) 
     }
 }
 
+void world_add_node(struct world *w) {
+    CHECK(w, w->count < WORLD_NODES_MAX);
+    w->count++;
+    w->nodes[w->count].id = w->count;
+    world_restart(w, w->count, 0, 0);
+}
+
+void world_compact(struct world *w, uint64_t id, uint64_t index) {
+    struct world_node *n = &w->nodes[id];
+    struct raft_event ev = {.type = RAFT_EV_COMPACTED};
+    size_t gone;
+
+    if (index <= n->base_index)
+        return;
+    CHECK(w, index <= raft_applied(n->raft) && index <= n->store_applied);
+    ev.compacted.index = index;
+    ev.compacted.term = disk_term(n, index);
+    disk_config(w, n, index, &n->config, &n->config_index);
+    gone = (size_t) (index - n->base_index);
+    for (size_t i = 0; i < gone; i++)
+        (void) bytes_unref(n->log[i].data);
+    n->log_count -= gone;
+    memmove(n->log, n->log + gone, n->log_count * sizeof(*n->log));
+    n->base_index = index;
+    n->base_term = ev.compacted.term;
+    trace(w, "%" PRIu64 " compacted up to %" PRIu64 "\n", id, index);
+    world_step(w, id, &ev);
+}
+
+void world_snapshot_failed(struct world *w, uint64_t leader, uint64_t peer) {
+    struct raft_event ev = {.type = RAFT_EV_SNAPSHOT_FAILED, .snapshot_failed = peer};
+
+    trace(w, "%" PRIu64 " snapshot for %" PRIu64 " failed\n", leader, peer);
+    world_step(w, leader, &ev);
+}
+
+void world_serve_snapshot(struct world *w, uint64_t id, bool ok) {
+    struct world_node *n = &w->nodes[id];
+    struct raft_snapshot_wanted want;
+    struct world_transfer t;
+
+    CHECK(w, n->wanted_count > 0);
+    want = n->wanted[0];
+    n->wanted_count--;
+    memmove(n->wanted, n->wanted + 1, n->wanted_count * sizeof(*n->wanted));
+    if (!ok || w->transfers_count == ARRAY_LEN(w->transfers)) {
+        world_snapshot_failed(w, id, want.peer);
+        return;
+    }
+    t = (struct world_transfer){.leader = id,
+                                .to = want.peer,
+                                .term = want.term,
+                                .session = want.session,
+                                .index = n->applied,
+                                .index_term = disk_term(n, n->applied)};
+    disk_config(w, n, n->applied, &t.config, &t.config_index);
+    w->transfers[w->transfers_count++] = t;
+    trace(w, "%" PRIu64 " streams a snapshot %" PRIu64 ":%" PRIu64 " to %" PRIu64 "\n", id, t.index,
+          t.index_term, t.to);
+}
+
+void world_install(struct world *w, size_t i) {
+    struct world_transfer t = w->transfers[i];
+    struct world_node *n = &w->nodes[t.to];
+    struct raft_event ev = {.type = RAFT_EV_INSTALL,
+                            .install = {.leader = t.leader,
+                                        .term = t.term,
+                                        .session = t.session,
+                                        .index = t.index,
+                                        .index_term = t.index_term,
+                                        .config = &t.config,
+                                        .config_index = t.config_index}};
+
+    w->transfers_count--;
+    memmove(w->transfers + i, w->transfers + i + 1,
+            (w->transfers_count - i) * sizeof(*w->transfers));
+    if (!n->raft) {
+        if (w->nodes[t.leader].raft)
+            world_snapshot_failed(w, t.leader, t.to);
+        return;
+    }
+    trace(w, "%" PRIu64 " has received snapshot %" PRIu64 ":%" PRIu64 " (", t.to, t.index,
+          t.index_term);
+    trace_config(w, &t.config);
+    trace(w, ") of %" PRIu64 " in term %" PRIu64 "\n", t.leader, t.term);
+    n->staged = &t;
+    world_step(w, t.to, &ev);
+    n->staged = NULL;
+}
+
+enum raft_propose_result world_propose_config(struct world *w, uint64_t id,
+                                              const struct raft_config *c) {
+    _cleanup_(bytes_unrefp) struct bytes *data = raft_config_encode(c);
+    struct raft_entry entry = {.type = RAFT_ENTRY_CONFIG, .data = data};
+    struct raft_event ev = {.type = RAFT_EV_PROPOSE, .propose = {.entries = &entry, .count = 1}};
+
+    assert_non_null(data);
+    trace(w, "%" PRIu64 " propose (", id);
+    trace_config(w, c);
+    trace(w, ")\n");
+    world_step(w, id, &ev);
+    return w->proposed;
+}
+
 void world_start(struct world *w, size_t n) {
     struct raft_config c = {.count = n};
 
@@ -505,6 +690,10 @@ void world_persist(struct world *w, uint64_t id, size_t k) {
     for (size_t i = 0; i < k; i++) {
         disk_write(w, n, &n->batches[i]);
         n->durable_seq = n->batches[i].seq;
+        if (n->batches[i].install.index > 0) {
+            trace(w, "%" PRIu64 " is at %" PRIu64 " now\n", id, n->batches[i].install.index);
+            n->applied = n->batches[i].install.index;
+        }
     }
     n->batches_count -= k;
     memmove(n->batches, n->batches + k, n->batches_count * sizeof(*n->batches));
@@ -535,8 +724,9 @@ void world_serve_load(struct world *w, uint64_t id, bool ok) {
     l = n->loads[0];
     n->loads_count--;
     memmove(n->loads, n->loads + 1, n->loads_count * sizeof(*n->loads));
-    while (ok && l.first_index - 1 + count < n->log_count) {
-        const struct raft_entry *e = &n->log[l.first_index - 1 + count];
+    ok = ok && l.first_index > n->base_index; /* may be gone since */
+    while (ok && l.first_index - 1 + count < disk_last(n)) {
+        const struct raft_entry *e = &n->log[l.first_index - n->base_index - 1 + count];
 
         bytes += e->data ? e->data->len : 0;
         if (count > 0 && bytes > l.max_bytes)
@@ -544,8 +734,9 @@ void world_serve_load(struct world *w, uint64_t id, bool ok) {
         count++;
     }
     ev.loaded.peer = l.peer;
-    ev.loaded.prev_term = l.first_index > 1 ? n->log[l.first_index - 2].term : 0;
-    copy = entries_copy(n->log + l.first_index - 1, count);
+    if (count > 0 && l.first_index - 1 > n->base_index) /* raft knows that of the base itself */
+        ev.loaded.prev_term = disk_term(n, l.first_index - 1);
+    copy = count > 0 ? entries_copy(n->log + l.first_index - n->base_index - 1, count) : NULL;
     ev.loaded.entries = copy;
     ev.loaded.count = count;
     w->loads_served += count > 0 ? 1 : 0;
@@ -635,16 +826,21 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
     struct world_node *n = &w->nodes[id];
     struct raft_options o = w->options;
     struct errtext err;
+    struct raft_config config;
     struct raft_start s = {.hard_state = n->hard_state,
                            .applied_index = applied,
-                           .config = &n->config,
                            .prev_index = memory_from,
-                           .prev_term = memory_from > 0 ? n->log[memory_from - 1].term : 0,
-                           .tail = n->log + memory_from,
-                           .tail_count = n->log_count - memory_from};
+                           .compacted_index = n->base_index,
+                           .compacted_term = n->base_term};
 
     CHECK(w, !n->raft);
     CHECK(w, applied <= n->store_applied && memory_from <= applied);
+    CHECK(w, memory_from >= n->base_index);
+    s.prev_term = disk_term(n, memory_from);
+    s.tail = n->log + (memory_from - n->base_index);
+    s.tail_count = (size_t) (disk_last(n) - memory_from);
+    disk_config(w, n, memory_from, &config, &s.config_index);
+    s.config = config.count > 0 ? &config : NULL;
     o.id = id;
     o.seed = id * 1000003 + ++n->lives;
     if (raft_new(&o, &s, w->now, &n->raft, &err) != 0)
@@ -654,8 +850,10 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
     n->applied = applied;
     n->commit_seen = applied;
     n->durable_seq = 0;
-    trace(w, "%" PRIu64 " starts term=%" PRIu64 " vote=%" PRIu64 " last=%zu applied=%" PRIu64 "\n",
-          id, n->hard_state.term, n->hard_state.vote, n->log_count, applied);
+    trace(w,
+          "%" PRIu64 " starts term=%" PRIu64 " vote=%" PRIu64 " last=%" PRIu64 " applied=%" PRIu64
+          "\n",
+          id, n->hard_state.term, n->hard_state.vote, disk_last(n), applied);
 }
 
 void world_stabilize(struct world *w) {
@@ -673,6 +871,14 @@ void world_stabilize(struct world *w) {
             world_persist(w, id, SIZE_MAX);
             if (w->nodes[id].loads_count > 0)
                 world_serve_load(w, id, true);
+            if (w->nodes[id].wanted_count > 0 && !w->hold_snapshots) {
+                moved = true;
+                world_serve_snapshot(w, id, true);
+            }
+        }
+        if (w->transfers_count > 0 && !w->hold_snapshots) {
+            moved = true;
+            world_install(w, 0);
         }
         while (i < w->net_count && w->net[i].held)
             i++;

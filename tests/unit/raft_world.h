@@ -16,8 +16,21 @@
 #define WORLD_TERMS_MAX 65536
 #define WORLD_INDEX_MAX 65536
 
+/* A whole snapshot on its way from a leader, or staged. */
+struct world_transfer {
+    uint64_t leader;
+    uint64_t to;
+    uint64_t term;
+    uint64_t session;
+    uint64_t index;
+    uint64_t index_term;
+    struct raft_config config;
+    uint64_t config_index;
+};
+
 struct world_batch {
     uint64_t seq;
+    struct world_transfer install; /* index 0 = none */
     bool hard_state_changed;
     struct raft_hard_state hard_state;
     uint64_t truncate_from;
@@ -39,10 +52,13 @@ struct world_node {
     uint64_t id;
     struct raft *raft; /* NULL while down */
     uint64_t lives;
-    struct raft_config config; /* at index 0 */
     /* durable plane */
     struct raft_hard_state hard_state;
-    struct raft_entry *log; /* entry i at [i - 1] */
+    uint64_t base_index; /* the last entry that is gone */
+    uint64_t base_term;
+    struct raft_config config; /* in force at base_index; count 0 = none */
+    uint64_t config_index;
+    struct raft_entry *log; /* entry i at [i - base_index - 1] */
     size_t log_count;
     size_t log_cap;
     uint64_t store_applied; /* what a restart will find applied */
@@ -55,6 +71,9 @@ struct world_node {
     size_t waiting_cap;
     struct raft_load loads[64];
     size_t loads_count;
+    struct raft_snapshot_wanted wanted[64];
+    size_t wanted_count;
+    const struct world_transfer *staged; /* during its RAFT_EV_INSTALL */
     struct world_read reads[256];
     size_t reads_count;
     uint64_t applied;
@@ -80,6 +99,9 @@ struct world {
     struct world_message *net;
     size_t net_count;
     size_t net_cap;
+    struct world_transfer transfers[64];
+    size_t transfers_count;
+    bool hold_snapshots; /* world_stabilize() leaves them alone */
     uint64_t context_last;
     /* history */
     uint64_t *leader_of;                      /* by term */
@@ -89,7 +111,11 @@ struct world {
     size_t elections;
     size_t truncations;
     size_t loads_served;
-    FILE *trace; /* NULL = silent */
+    size_t snapshots_wanted;
+    size_t snapshots_installed;
+    size_t configs_committed;
+    enum raft_propose_result proposed; /* by the last proposal */
+    FILE *trace;                       /* NULL = silent */
     uint64_t trace_contexts[64];
     size_t trace_contexts_count;
 };
@@ -112,6 +138,17 @@ void world_deliver(struct world *w, size_t i);
 void world_drop(struct world *w, size_t i);
 void world_dup(struct world *w, size_t i);
 void world_inject(struct world *w, const struct raft_message *m);
+/* A node with an empty disk and no configuration; its id is the next one. */
+void world_add_node(struct world *w);
+/* The disk of @id loses the entries up to @index, which are applied. */
+void world_compact(struct world *w, uint64_t id, uint64_t index);
+/* The oldest snapshot wanted of leader @id becomes a transfer, or fails. */
+void world_serve_snapshot(struct world *w, uint64_t id, bool ok);
+/* Transfer @i is complete at its receiver; it fails when that is down. */
+void world_install(struct world *w, size_t i);
+void world_snapshot_failed(struct world *w, uint64_t leader, uint64_t peer);
+enum raft_propose_result world_propose_config(struct world *w, uint64_t id,
+                                              const struct raft_config *c);
 enum raft_propose_result world_propose(struct world *w, uint64_t id, const char *text);
 uint64_t world_read(struct world *w, uint64_t id);
 void world_transfer(struct world *w, uint64_t id, uint64_t to);

@@ -1,9 +1,10 @@
-/* Random networks of 1 to 5 rafts.
+/* Random networks of 1 to 8 rafts that lose their logs' beginnings and change their members.
  *
  * Goal: find interleavings nobody thought of. Method: from each seed a swarm of fault rates is
  * drawn (loss, duplication, reordering, slow disks, crashes that lose unconfirmed batches, cut
- * links, unreadable loads), thousands of random actions run against raft_world.c's checkers, then
- * all faults end and the cluster must agree and commit within a bounded time. Seeds:
+ * links, unreadable loads, compaction to the last applied entry, failing snapshots, members that
+ * come and go through joint configurations), thousands of random actions run against raft_world.c's
+ * checkers, then all faults end and the cluster must agree and commit within a bounded time. Seeds:
  * CHRONOS_RAFT_SEEDS=first-last (default 1-1000). */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,6 +32,9 @@ struct rates {
     uint32_t rare; /* transfer, campaign, unreachable */
     uint32_t time;
     uint32_t load;
+    uint32_t compact;
+    uint32_t snapshot;
+    uint32_t member;
     uint64_t time_max_ns;
     bool fifo;
 };
@@ -40,6 +44,9 @@ struct totals {
     size_t truncations;
     size_t commits;
     size_t loads;
+    size_t snapshots_wanted;
+    size_t snapshots_installed;
+    size_t configs;
     uint64_t reads_ok;
 };
 
@@ -60,6 +67,9 @@ static struct rates draw_rates(struct rng *g) {
         .rare = (uint32_t) rng_below(g, contested ? 120 : 10),
         .time = (uint32_t) rng_range(g, 20, 150),
         .load = (uint32_t) rng_range(g, 10, 100),
+        .compact = rng_chance(g, 500) ? (uint32_t) rng_below(g, 60) : 0,
+        .snapshot = (uint32_t) rng_range(g, 5, 60),
+        .member = rng_chance(g, 500) ? (uint32_t) rng_below(g, 150) : 0,
         .time_max_ns = rng_range(g, 1, contested ? 200 : 60) * NS_PER_MS,
         .fifo = rng_chance(g, 400),
     };
@@ -73,6 +83,9 @@ static void draw_options(struct raft_options *o, struct rng *g) {
     o->inflight_bytes_max = rng_range(g, 1, 1000);
     o->uncommitted_entries_max = rng_range(g, 2, 40);
     o->applied_entries_kept = rng_below(g, 6);
+    o->lease_reads = rng_chance(g, 300);
+    if (rng_chance(g, 300))
+        o->disk_stall_ns = rng_range(g, 1, 400) * NS_PER_MS;
 }
 
 static uint64_t random_node(struct world *w, bool up) {
@@ -90,11 +103,13 @@ static void fire_timers(struct world *w) {
 
 static void restart(struct world *w, uint64_t id) {
     struct world_node *n = &w->nodes[id];
-    uint64_t applied =
-        rng_chance(&w->rng, 500) ? n->store_applied : rng_range(&w->rng, 0, n->store_applied);
+    uint64_t applied = rng_chance(&w->rng, 500)
+                           ? n->store_applied
+                           : rng_range(&w->rng, n->base_index, n->store_applied);
+    uint64_t memory = MAX(n->base_index, applied > 5 ? applied - 5 : 0);
 
     n->store_applied = applied;
-    world_restart(w, id, rng_range(&w->rng, applied > 5 ? applied - 5 : 0, applied), applied);
+    world_restart(w, id, rng_range(&w->rng, memory, applied), applied);
 }
 
 static void rare(struct world *w, uint64_t id) {
@@ -150,9 +165,72 @@ static void change_links(struct world *w, uint64_t a, uint64_t b) {
     }
 }
 
+static void compact(struct world *w, uint64_t id) {
+    struct world_node *n = &w->nodes[id];
+
+    if (n->base_index < raft_applied(n->raft))
+        world_compact(w, id, rng_range(&w->rng, n->base_index + 1, raft_applied(n->raft)));
+}
+
+/* What the caller of a leader that must send a snapshot and of its follower do, or fail to do. */
+static void snapshots(struct world *w, uint64_t up) {
+    if (w->nodes[up].wanted_count > 0)
+        world_serve_snapshot(w, up, !rng_chance(&w->rng, 200));
+    if (w->transfers_count == 0)
+        return;
+    up = rng_below(&w->rng, w->transfers_count);
+    if (!rng_chance(&w->rng, 200)) {
+        world_install(w, up);
+        return;
+    }
+    /* It broke; or the leader only thinks so and it arrives later. */
+    if (w->nodes[w->transfers[up].leader].raft)
+        world_snapshot_failed(w, w->transfers[up].leader, w->transfers[up].to);
+}
+
+/* The next configuration of a cluster whose operator cannot make up his mind. */
+static void change_members(struct world *w, uint64_t leader) {
+    struct raft *r = w->nodes[leader].raft;
+    struct raft_config c = *raft_config_latest(r);
+    uint64_t voters[RAFT_NODES_MAX];
+    size_t count = 0;
+    uint64_t id = rng_range(&w->rng, 1, WORLD_NODES_MAX);
+    int rc;
+
+    if (raft_config_leave_joint(&c, &c, NULL) == 0) {
+        (void) world_propose_config(w, leader, &c);
+        return;
+    }
+    if (id > w->count) {
+        world_add_node(w);
+        id = w->count;
+    }
+    for (size_t i = 0; i < c.count; i++) {
+        if (rng_chance(&w->rng, 600))
+            voters[count++] = c.members[i].id;
+    }
+    switch (rng_below(&w->rng, 4)) {
+    case 0:
+        rc = raft_config_add_learner(&c, id, "x:1", rng_chance(&w->rng, 500), 0, &c, NULL);
+        break;
+    case 1:
+        rc = raft_config_remove_learner(&c, id, &c, NULL);
+        break;
+    case 2:
+        rc = raft_config_set_promote(&c, id, true, leader, &c, NULL);
+        break;
+    default:
+        rc = raft_config_enter_joint(&c, voters, count, rng_chance(&w->rng, 500), &c, NULL);
+        break;
+    }
+    if (rc == 0)
+        (void) world_propose_config(w, leader, &c);
+}
+
 static void act(struct world *w, const struct rates *p) {
-    uint32_t weights[] = {p->deliver, p->persist, p->propose, p->read, p->crash,
-                          p->restart, p->cut,     p->rare,    p->time, p->load};
+    uint32_t weights[] = {p->deliver, p->persist,  p->propose, p->read, p->crash,
+                          p->restart, p->cut,      p->rare,    p->time, p->load,
+                          p->compact, p->snapshot, p->member};
     uint32_t sum = 0;
     uint64_t dice;
     size_t k = 0;
@@ -192,22 +270,46 @@ static void act(struct world *w, const struct rates *p) {
         fire_timers(w);
     } else if (k == 9 && up && w->nodes[up].loads_count > 0) {
         world_serve_load(w, up, !rng_chance(&w->rng, 100));
+    } else if (k == 10 && up) {
+        compact(w, up);
+    } else if (k == 11 && up) {
+        snapshots(w, up);
+    } else if (k == 12 && world_leader(w)) {
+        change_members(w, world_leader(w));
     }
 }
 
+/* Only what the members in force say counts: the others may not even know that they are out. */
 static bool agreed(const struct world *w) {
-    uint64_t last = 0;
+    uint64_t leader = world_leader(w);
+    const struct raft_config *c;
+    uint64_t last;
 
-    for (uint64_t id = 1; id <= w->count; id++) {
-        const struct world_node *n = &w->nodes[id];
+    if (leader == 0)
+        return false;
+    last = raft_last_index(w->nodes[leader].raft);
+    c = raft_config_latest(w->nodes[leader].raft);
+    if (c->joint || !raft_config_find(c, leader))
+        return false;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct world_node *n = &w->nodes[c->members[i].id];
 
-        if (id > 1 && raft_last_index(n->raft) != last)
-            return false;
-        last = raft_last_index(n->raft);
-        if (n->applied != last || n->reads_count > 0)
+        if (raft_last_index(n->raft) != last || n->applied != last || n->reads_count > 0)
             return false;
     }
-    return world_leader(w) != 0;
+    return true;
+}
+
+/* A transfer is over and its answer was lost: its sender's patience ends. */
+static void answers_lost(struct world *w) {
+    uint64_t leader = world_leader(w);
+
+    for (uint64_t id = 1; leader != 0 && id <= w->count; id++) {
+        struct raft_peer_status s;
+
+        if (raft_peer_status(w->nodes[leader].raft, id, &s) == 0 && s.state == RAFT_SNAPSHOT)
+            world_snapshot_failed(w, leader, id);
+    }
 }
 
 /* The faults end: a leader, one more command, and the same log applied everywhere. */
@@ -223,10 +325,18 @@ static void calm(struct world *w) {
     }
     for (;;) {
         world_stabilize(w);
+        answers_lost(w);
         if (proposed && agreed(w))
             return;
-        if (!proposed && world_leader(w))
-            proposed = world_propose(w, world_leader(w), "calm") == RAFT_PROPOSE_ACCEPTED;
+        if (world_leader(w)) {
+            uint64_t leader = world_leader(w);
+            struct raft_config c;
+
+            if (raft_config_leave_joint(raft_config_latest(w->nodes[leader].raft), &c, NULL) == 0)
+                (void) world_propose_config(w, leader, &c);
+            else if (!proposed)
+                proposed = world_propose(w, leader, "calm") == RAFT_PROPOSE_ACCEPTED;
+        }
         if (w->now.ns > end)
             fail_msg("%s: no agreement after %d ms without faults", w->what, CALM_MS);
         w->now.ns += 10 * NS_PER_MS;
@@ -255,6 +365,9 @@ static void run_seed(uint64_t seed, struct totals *t, FILE *trace) {
     t->truncations += w.truncations;
     t->commits += w.committed_count;
     t->loads += w.loads_served;
+    t->snapshots_wanted += w.snapshots_wanted;
+    t->snapshots_installed += w.snapshots_installed;
+    t->configs += w.configs_committed;
     for (uint64_t id = 1; id <= w.count; id++)
         t->reads_ok += w.nodes[id].reads_ok;
     world_done(&w);
@@ -273,9 +386,9 @@ static void test_random_networks(void **state) {
         run_seed(seed, &t, getenv("CHRONOS_RAFT_TRACE") ? stdout : NULL);
     print_message(
         "seeds %llu-%llu: %zu elections, %zu truncations, %zu commits, %zu loads, "
-        "%llu reads\n",
-        first, last, t.elections, t.truncations, t.commits, t.loads,
-        (unsigned long long) t.reads_ok);
+        "%zu snapshots wanted, %zu installed, %zu configurations, %llu reads\n",
+        first, last, t.elections, t.truncations, t.commits, t.loads, t.snapshots_wanted,
+        t.snapshots_installed, t.configs, (unsigned long long) t.reads_ok);
     if (last - first < 100)
         return;
     /* A world in which nothing happens proves nothing. */
@@ -283,6 +396,8 @@ static void test_random_networks(void **state) {
     assert_true(t.truncations > 100);
     assert_true(t.commits > 10 * (last - first));
     assert_true(t.loads > 100);
+    assert_true(t.snapshots_installed > 100);
+    assert_true(t.configs > (last - first) / 2);
     assert_true(t.reads_ok > 100);
 }
 

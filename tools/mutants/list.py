@@ -83,7 +83,7 @@ MUTANTS = [
      "    if (p->match < raft_log_last_index(&r->log))\n        return;\n    ASSERT(p->match == raft_log_last_index(&r->log));\n",
      ""),
     ("raft-loaded-wrong-prev", "src/raft/replication.c",
-     "    send_append(r, p, ev->loaded.prev_term, r->loaded, n, bytes);",
+     "    send_append(r, p, prev_term, r->loaded, n, bytes);",
      "    send_append(r, p, r->loaded[0].term, r->loaded, n, bytes);"),
     # ---- node
     ("node-send-before-persist", "src/node/effects.c",
