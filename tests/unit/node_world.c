@@ -9,10 +9,13 @@
 
 #include <cmocka.h>
 
+#include "base/rand.h"
 #include "fsm/command.h"
 #include "storage/kv_mem.h"
 
 #define ROUNDS_MAX 10000
+
+static struct node_world *space_world; /* of the test that runs */
 
 static struct mono fake_mono(void *ctx) {
     const struct node_world_node *n = ctx;
@@ -43,6 +46,55 @@ static void fake_submit(void *ctx, struct disk_job *job) {
     n->jobs_tail = job;
 }
 
+static void fake_submit_bulk(void *ctx, struct disk_job *job) {
+    struct node_world_node *n = ctx;
+
+    job->next = NULL;
+    if (n->bulk_tail)
+        n->bulk_tail->next = job;
+    else
+        n->bulk = job;
+    n->bulk_tail = job;
+}
+
+static int fake_space(void *ctx, uint64_t *ret_free, uint64_t *ret_total) {
+    struct node_world_node *n = NULL;
+
+    /* The disk's context is the simulated disk: find whose it is. */
+    for (unsigned i = 0; space_world && i < space_world->count; i++)
+        if (sim_disk_interface(space_world->nodes[i].disk)->ctx == ctx)
+            n = &space_world->nodes[i];
+    assert_non_null(n);
+    *ret_total = n->disk_total > 0 ? n->disk_total : 1ULL << 40;
+    *ret_free = n->disk_total > 0 ? n->disk_free : *ret_total;
+    return 0;
+}
+
+static void queue_message(struct node_world *w, struct node_world_message m) {
+    assert_true(w->tail - w->head < NODE_WORLD_MESSAGES);
+    w->queue[w->tail++ % NODE_WORLD_MESSAGES] = m;
+}
+
+static bool fake_send_bulk(void *ctx, uint64_t to, struct bytes *payload) {
+    struct node_world_node *n = ctx;
+    struct node_world *w = n->world;
+
+    if (n->bulk_full) {
+        (void) bytes_unref(payload);
+        return false;
+    }
+    w->bulk_sent++;
+    if (w->cut[n->id - 1][to - 1] || w->lose_bulk) {
+        w->bulk_lost++;
+        (void) bytes_unref(payload);
+        return true;
+    }
+    w->bulk_bytes += payload->len;
+    w->bulk_bytes_max = MAX(w->bulk_bytes_max, w->bulk_bytes);
+    queue_message(w, (struct node_world_message){n->id, to, true, payload});
+    return true;
+}
+
 static void fake_send(void *ctx, uint64_t to, struct bytes *payload) {
     struct node_world_node *n = ctx;
     struct node_world *w = n->world;
@@ -51,9 +103,7 @@ static void fake_send(void *ctx, uint64_t to, struct bytes *payload) {
         (void) bytes_unref(payload);
         return;
     }
-    assert_true(w->tail - w->head < NODE_WORLD_MESSAGES);
-    w->queue[w->tail++ % NODE_WORLD_MESSAGES] =
-        (struct node_world_message){.from = n->id, .to = to, .payload = payload};
+    queue_message(w, (struct node_world_message){n->id, to, false, payload});
 }
 
 static void fake_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
@@ -65,6 +115,7 @@ static void fake_log(void *ctx, enum log_level level, const char *msg, const cha
 
 void node_world_init(struct node_world *w, unsigned count) {
     memset(w, 0, sizeof(*w));
+    space_world = w;
     w->count = count;
     w->now_ns = NS_PER_S;
     replica_options_default(&w->options, 1, 1);
@@ -73,67 +124,221 @@ void node_world_init(struct node_world *w, unsigned count) {
     w->options.client_address = "node:1";
 }
 
-static void open_one(struct node_world *w, struct node_world_node *n,
-                     const struct raft_config *config) {
+static int open_replica(struct node_world *w, struct node_world_node *n, bool join,
+                        struct errtext *reterr) {
     struct replica_options o = w->options;
-    struct errtext why = {0};
     struct env env = {
         .clock = {.mono = fake_mono, .wall = fake_wall, .ctx = n},
         .random = {.next = fake_random, .ctx = n},
         .disk_queue = {.submit = fake_submit, .ctx = n},
-        .peers = {.send = fake_send, .ctx = n},
+        .bulk_queue = {.submit = fake_submit_bulk, .ctx = n},
+        .peers = {.send = fake_send, .send_bulk = fake_send_bulk, .ctx = n},
         .log = &n->log,
     };
 
     n->log = (struct logger){.level = LOG_ERROR, .sink = fake_log, .ctx = n};
-    assert_int_equal(sim_disk_new(&n->disk), 0);
-    assert_int_equal(kv_mem_new(0, &n->kv), 0);
-    env.disk = *sim_disk_interface(n->disk);
+    n->disk_ops = *sim_disk_interface(n->disk)->ops;
+    n->disk_ops.space = fake_space;
+    env.disk = (struct disk){.ops = &n->disk_ops, .ctx = sim_disk_interface(n->disk)->ctx};
     o.id = o.raft.id = n->id;
     o.raft.seed = n->id * 7919;
-    o.bootstrap = config;
-    assert_int_equal(replica_open(&o, &env, n->kv, &n->replica, &why), 0);
+    o.bootstrap = join ? NULL : &w->config;
+    o.join = join;
+    return replica_open(&o, &env, n->kv, &n->replica, reterr);
+}
+
+/* A node that waits to be added knows nobody: @from says hello to it. */
+static void say_hello(struct node_world *w, unsigned from, unsigned to) {
+    char address[16];
+    const struct replica_hello h = {
+        .node_id = from + 1, .peer_address = address, .client_address = ""};
+    struct errtext why = {0};
+    bool final;
+
+    (void) snprintf(address, sizeof(address), "n%u:1", from + 1);
+    if (replica_check_hello(w->nodes[to].replica, &h, &final, &why) != 0)
+        fail_msg("node %u refuses node %u: %s", to + 1, from + 1, why.s);
+}
+
+static void link_up(struct node_world *w, unsigned slot) {
+    for (unsigned k = 0; k < w->count; k++) {
+        if (k == slot || w->nodes[k].down)
+            continue;
+        if (w->nodes[slot].joins && replica_applied(w->nodes[slot].replica) == 0)
+            say_hello(w, k, slot);
+        replica_on_peer_link(w->nodes[slot].replica, k + 1, true);
+        if (w->nodes[k].replica)
+            replica_on_peer_link(w->nodes[k].replica, slot + 1, true);
+    }
+}
+
+static void default_config(struct node_world *w) {
+    w->config.count = w->count;
+    for (unsigned i = 0; i < w->count; i++) {
+        struct raft_member *m = &w->config.members[i];
+
+        m->id = i + 1;
+        m->flags = RAFT_MEMBER_VOTER;
+        (void) snprintf(m->address, sizeof(m->address), "n%u", i + 1);
+    }
 }
 
 void node_world_open(struct node_world *w) {
-    struct raft_config config = {.count = w->count};
+    if (w->config.count == 0)
+        default_config(w);
+    for (unsigned i = 0; i < w->count; i++) {
+        struct node_world_node *n = &w->nodes[i];
+        struct errtext why = {0};
 
-    for (unsigned i = 0; i < w->count; i++) {
-        config.members[i].id = i + 1;
-        config.members[i].flags = RAFT_MEMBER_VOTER;
-        (void) snprintf(config.members[i].address, sizeof(config.members[i].address), "n%u", i + 1);
+        n->world = w;
+        n->id = i + 1;
+        n->random = i + 1;
+        assert_int_equal(sim_disk_new(&n->disk), 0);
+        assert_int_equal(kv_mem_new(0, &n->kv), 0);
+        n->joins = !raft_config_find(&w->config, n->id);
+        if (open_replica(w, n, n->joins, &why) != 0)
+            fail_msg("node %u: %s", i + 1, why.s);
     }
-    for (unsigned i = 0; i < w->count; i++) {
-        w->nodes[i].world = w;
-        w->nodes[i].id = i + 1;
-        w->nodes[i].random = i + 1;
-        open_one(w, &w->nodes[i], &config);
-        for (unsigned k = 0; k < w->count; k++)
-            if (k != i)
-                replica_on_peer_link(w->nodes[i].replica, k + 1, true);
-    }
+    for (unsigned i = 0; i < w->count; i++)
+        link_up(w, i);
 }
 
-static bool run_jobs(struct node_world_node *n) {
-    struct disk_job *job = n->jobs;
+static bool run_one(struct disk_job **head, struct disk_job **tail) {
+    struct disk_job *job = *head;
 
-    if (!job || n->hold_disk)
+    if (!job)
         return false;
-    n->jobs = job->next;
-    if (!n->jobs)
-        n->jobs_tail = NULL;
+    *head = job->next;
+    if (!*head)
+        *tail = NULL;
     job->run(job);
     job->done(job);
     return true;
 }
 
+static bool run_jobs(struct node_world_node *n) {
+    bool moved = !n->hold_disk && run_one(&n->jobs, &n->jobs_tail);
+
+    if (n->hold_bulk || (n->bulk_counted && n->bulk_budget == 0))
+        return moved;
+    if (!run_one(&n->bulk, &n->bulk_tail))
+        return moved;
+    n->bulk_budget -= n->bulk_counted;
+    return true;
+}
+
+static void finish_jobs(struct node_world_node *n) {
+    n->hold_disk = n->hold_bulk = n->bulk_counted = false;
+    while (run_jobs(n))
+        continue;
+}
+
+static int dead_get(struct kv *kv, struct slice key, struct buf *out) {
+    (void) kv;
+    (void) key;
+    (void) out;
+    return ERR_CRASHED;
+}
+
+static int dead_write(struct kv *kv, const struct kv_op *ops, size_t n) {
+    (void) kv;
+    (void) ops;
+    (void) n;
+    return ERR_CRASHED;
+}
+
+static int dead_call(struct kv *kv) {
+    (void) kv;
+    return ERR_CRASHED;
+}
+
+static int dead_verify(struct kv *kv, struct errtext *reterr) {
+    (void) kv;
+    (void) reterr;
+    return ERR_CRASHED;
+}
+
+static int dead_iter(struct kv *kv, struct kv_iter **ret) {
+    (void) kv;
+    (void) ret;
+    return ERR_CRASHED;
+}
+
+static void dead_drop(struct kv *kv) {
+    (void) kv;
+}
+
+static uint64_t dead_bytes(struct kv *kv) {
+    (void) kv;
+    return 0;
+}
+
+/* A store whose power is gone. */
+static const struct kv_ops dead_kv = {
+    .get = dead_get,
+    .write = dead_write,
+    .flush = dead_call,
+    .verify = dead_verify,
+    .iter_open = dead_iter,
+    .stage_begin = dead_call,
+    .stage_write = dead_write,
+    .stage_commit = dead_call,
+    .stage_adopt = dead_call,
+    .stage_drop = dead_drop,
+    .disk_bytes = dead_bytes,
+};
+
+/* What @from or @to (slot) had on the way is gone. */
+static void lose_messages(struct node_world *w, unsigned slot) {
+    for (size_t i = w->head; i != w->tail; i++) {
+        struct node_world_message *m = &w->queue[i % NODE_WORLD_MESSAGES];
+
+        if (m->from == slot + 1 || m->to == slot + 1)
+            m->to = 0;
+    }
+}
+
+void node_world_crash(struct node_world *w, unsigned slot, enum sim_disk_model model,
+                      size_t keep_batches) {
+    struct node_world_node *n = &w->nodes[slot];
+    const struct kv_ops *ops = n->kv->ops;
+    struct rng rng = {.state = slot + 1};
+
+    /* Power first: the jobs under way then do nothing any more, and the process goes. */
+    sim_disk_crash(n->disk, &rng, model);
+    n->kv->ops = &dead_kv;
+    finish_jobs(n);
+    n->replica = replica_free(n->replica);
+    n->kv->ops = ops;
+    kv_mem_crash(n->kv, keep_batches);
+    lose_messages(w, slot);
+    n->down = true;
+    for (unsigned k = 0; k < w->count; k++)
+        if (k != slot && !w->nodes[k].down)
+            replica_on_peer_link(w->nodes[k].replica, slot + 1, false);
+}
+
+int node_world_start(struct node_world *w, unsigned slot, struct errtext *reterr) {
+    struct node_world_node *n = &w->nodes[slot];
+    int rc = open_replica(w, n, n->joins, reterr);
+
+    if (rc < 0)
+        return rc;
+    n->down = false;
+    link_up(w, slot);
+    return 0;
+}
+
 static bool deliver(struct node_world *w) {
     struct node_world_message m;
 
-    if (w->head == w->tail)
+    if (w->head == w->tail || w->hold_delivery)
         return false;
     m = w->queue[w->head++ % NODE_WORLD_MESSAGES];
-    replica_on_peer_message(w->nodes[m.to - 1].replica, m.from, bytes_slice(m.payload));
+    if (m.bulk)
+        w->bulk_bytes -= m.payload->len;
+    if (m.to > 0 && !w->nodes[m.to - 1].down)
+        replica_on_peer_message(w->nodes[m.to - 1].replica, m.from, bytes_slice(m.payload));
     (void) bytes_unref(m.payload);
     return true;
 }
@@ -148,11 +353,13 @@ void node_world_settle(struct node_world *w) {
             struct node_world_node *n = &w->nodes[i];
             struct errtext why = {0};
 
+            if (n->down || (n->may_fail && replica_failed(n->replica, NULL) != 0))
+                continue;
             moved = run_jobs(n) || moved;
             if (!replica_wants_turn(n->replica) && replica_deadline(n->replica).ns > w->now_ns)
                 continue;
             replica_turn(n->replica);
-            if (replica_failed(n->replica, &why) != 0)
+            if (replica_failed(n->replica, &why) != 0 && !n->may_fail)
                 fail_msg("node %u failed: %s", i + 1, why.s);
             moved = true;
         }
@@ -168,7 +375,8 @@ void node_world_run(struct node_world *w, uint64_t ms) {
 
         node_world_settle(w);
         for (unsigned i = 0; i < w->count; i++)
-            next = MIN(next, replica_deadline(w->nodes[i].replica).ns);
+            if (!w->nodes[i].down && replica_failed(w->nodes[i].replica, NULL) == 0)
+                next = MIN(next, replica_deadline(w->nodes[i].replica).ns);
         if (w->now_ns >= end)
             return;
         w->now_ns = MAX(next, w->now_ns + 1);
@@ -179,7 +387,7 @@ unsigned node_world_lead(struct node_world *w) {
     for (int tries = 0; tries < 1000; tries++) {
         node_world_run(w, 10);
         for (unsigned i = 0; i < w->count; i++)
-            if (raft_role(replica_raft(w->nodes[i].replica)) == RAFT_LEADER &&
+            if (!w->nodes[i].down && raft_role(replica_raft(w->nodes[i].replica)) == RAFT_LEADER &&
                 raft_leader_ready(replica_raft(w->nodes[i].replica)))
                 return i;
     }
@@ -193,9 +401,7 @@ void node_world_close(struct node_world *w) {
     for (unsigned i = 0; i < w->count; i++) {
         struct node_world_node *n = &w->nodes[i];
 
-        n->hold_disk = false;
-        while (run_jobs(n))
-            continue;
+        finish_jobs(n);
         n->replica = replica_free(n->replica);
         n->kv->ops->close(n->kv);
         assert_int_equal(sim_disk_open_handles(n->disk), 0);

@@ -21,12 +21,23 @@ struct node_world_node {
     struct kv *kv;
     struct logger log;
     struct disk_job *jobs, *jobs_tail;
-    bool hold_disk; /* jobs wait */
+    struct disk_job *bulk, *bulk_tail;
+    bool hold_disk;    /* jobs wait */
+    bool hold_bulk;    /* those of the bulk thread */
+    bool bulk_counted; /* only bulk_budget more of them run */
+    unsigned bulk_budget;
+    bool bulk_full;                 /* send_bulk takes nothing */
+    bool may_fail;                  /* a test that expects it */
+    bool joins;                     /* not in the first configuration: it waits to be added */
+    bool down;                      /* between a crash and the start after it */
+    uint64_t disk_free, disk_total; /* total 0: as the simulated disk says */
+    struct disk_ops disk_ops;
     uint64_t random;
 };
 
 struct node_world_message {
     uint64_t from, to;
+    bool bulk;
     struct bytes *payload;
 };
 
@@ -38,11 +49,23 @@ struct node_world {
     struct node_world_message queue[NODE_WORLD_MESSAGES];
     size_t head, tail;
     struct replica_options options; /* change before node_world_open() */
+    struct raft_config config;      /* of the bootstrap; may be set before node_world_open() */
+    bool hold_delivery;             /* messages wait */
+    bool lose_bulk;                 /* the bulk connections are broken: what is sent is lost */
+    uint64_t bulk_sent, bulk_lost;  /* messages */
+    size_t bulk_bytes_max;          /* largest sum of bulk messages on the way at one time */
+    size_t bulk_bytes;              /* on the way now */
 };
 
 void node_world_init(struct node_world *w, unsigned count);
 void node_world_open(struct node_world *w);
 void node_world_close(struct node_world *w);
+/* The power of one node goes: its log keeps what @model says, its state store the first
+ * @keep_batches that were not flushed. */
+void node_world_crash(struct node_world *w, unsigned slot, enum sim_disk_model model,
+                      size_t keep_batches);
+/* Start it again over what is left. What replica_open() said. */
+int node_world_start(struct node_world *w, unsigned slot, struct errtext *reterr);
 /* Turns, disk jobs and messages until nothing moves; time stands still. */
 void node_world_settle(struct node_world *w);
 /* Let @ms pass, waking each node when it asked for it. */
