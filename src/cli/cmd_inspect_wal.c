@@ -48,6 +48,11 @@ static int on_segment(void *arg, const struct wal_inspect_segment *s) {
                   "before_term", (json_int_t) s->prev_term);
     if (!j || json_array_append_new(w->segments_json, j) != 0)
         return -ENOMEM;
+    /* A log begun anew after a snapshot may hold no entry yet. */
+    if (!s->spare && s->prev_index >= w->last_index) {
+        w->last_index = s->prev_index;
+        w->last_term = s->prev_term;
+    }
     r = table_add(&w->segments, NULL, "%s", s->name);
     if (r == 0)
         r = table_add(&w->segments, NULL, "%u", s->bytes);

@@ -111,8 +111,13 @@ static int see_record(void *arg, const struct wal_inspect_record *rec) {
 }
 
 static int see_segment(void *arg, const struct wal_inspect_segment *s) {
-    (void) arg;
-    (void) s;
+    struct recovery *r = arg;
+
+    /* A log begun anew after a snapshot may hold no entry yet. */
+    if (!s->spare && s->prev_index >= r->last_index) {
+        r->last_index = s->prev_index;
+        r->last_term = s->prev_term;
+    }
     return 0;
 }
 

@@ -74,10 +74,13 @@ def cli(*args, address=None, seconds=30, env=None, stdin=None, cwd=None):
 
 
 class Node:
-    def __init__(self, cluster, number):
-        port = cluster.base_port + 10 * (number - 1)
+    def __init__(self, cluster, number, slot=None, join=None):
+        """join: client addresses of the cluster it joins; else it is one of those that form it."""
+        port = cluster.base_port + 10 * ((slot or number) - 1)
         self.cluster = cluster
         self.id = number
+        self.join = join
+        self.flags = []
         self.port = port
         self.peer_port = port + 2
         self.address = f"127.0.0.1:{port}"
@@ -114,10 +117,21 @@ class Node:
     def argv(self):
         out = [BIN, "server", "--node.id", str(self.id), "--node.data_dir", self.data_dir,
                "--node.listen", self.address, "--node.peer_listen", self.peer_address,
-               "--cluster.name", self.cluster.name, "--bootstrap"]
-        for n in self.cluster.nodes:
-            out += ["--member", f"{n.id}={n.peer_address},{n.address}"]
-        return out + self.cluster.flags
+               "--cluster.name", self.cluster.name]
+        if self.join:
+            out += ["--join", self.join]
+        else:
+            out += ["--bootstrap"]
+            for n in self.cluster.nodes:
+                if not n.join:
+                    out += ["--member", f"{n.id}={n.peer_address},{n.address}"]
+        return out + self.cluster.flags + self.flags
+
+    def move(self, port):
+        """Listen elsewhere from the next start on."""
+        self.forget_client()
+        self.port, self.peer_port = port, port + 2
+        self.address, self.peer_address = f"127.0.0.1:{port}", f"127.0.0.1:{port + 2}"
 
     def start(self):
         self.forget_client()
@@ -164,9 +178,11 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, size=3, flags=(), name=None, start=True, workers=True):
+    def __init__(self, size=3, flags=(), name=None, start=True, workers=True, room=0):
+        """room: so many more nodes may join() later."""
         self.directory = temporary_directory()
-        self.base_port = free_base_port(size)
+        self.base_port = free_base_port(size + room)
+        self.slots = size
         self.name = name or f"systest-{self.base_port}"
         # Small segments: a node is ready sooner, and several are used.
         self.flags = ["--wal.segment_bytes", "4MiB", "--worker.drain_timeout", "3s", *flags]
@@ -191,6 +207,25 @@ class Cluster:
     def addresses(self):
         return ",".join(n.address for n in self.nodes)
 
+    def node(self, number):
+        return next((n for n in self.nodes if n.id == number), None)
+
+    def new_node(self, number):
+        """A node with an empty directory that will join when it is started."""
+        self.slots += 1
+        n = Node(self, number, slot=self.slots, join=",".join(n.address for n in self.live()))
+        os.makedirs(n.data_dir, mode=0o700, exist_ok=True)
+        self.nodes.append(n)
+        return n
+
+    def member(self, number):
+        """The node's status as the leader sees it, or None."""
+        for n in self.live():
+            s = n.status(local=False)
+            if s:
+                return next((m for m in s.nodes if m.id == number), None)
+        return None
+
     def cli(self, *args, **options):
         return cli(*args, address=self.addresses, **options)
 
@@ -205,8 +240,8 @@ class Cluster:
                 return False
             if len({(v.leader_id, v.term) for v in views}) != 1 or views[0].leader_id == 0:
                 return False
-            leader = self.nodes[views[0].leader_id - 1]
-            if not leader.running():
+            leader = self.node(views[0].leader_id)
+            if not leader or not leader.running():
                 return False
             if not self.workers:
                 return True
