@@ -640,6 +640,61 @@ static void test_drain(void **state) {
     node_stop(&n);
 }
 
+static void tell_drain(struct node *n, bool on, int64_t timeout_ms) {
+    Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;
+    Chronos__V1__NodeDrain d = CHRONOS__V1__NODE_DRAIN__INIT;
+
+    d.on = on;
+    d.timeout_ms = timeout_ms;
+    m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_DRAIN;
+    m.drain = &d;
+    node_send(n, &m);
+}
+
+/* Goal: an operator's drain lets a short job finish, releases a long one after its time, gives back
+ * what still comes, and ends neither the worker nor its stream; lifted, it works again, and a
+ * stream to a node that does not speak of a drain lifts it too. Method: 300 ms, then a lift, then a
+ * drain without any time and a new stream. */
+static void test_operator_drain(void **state) {
+    struct worker_process p;
+    char needle[40], line[100];
+    struct node_report *r;
+    struct node n;
+
+    (void) state;
+    (void) snprintf(needle, sizeof(needle), "6%d", (int) getpid());
+    (void) snprintf(line, sizeof(line), "exec sleep %s", needle);
+    begin(&n, &p, NULL);
+    node_assign_shell(&n, "j1", line);
+    node_assign_shell(&n, "j2", "sleep 0.1; echo fine");
+    wait_processes(needle, 1);
+    tell_drain(&n, true, 300);
+    assert_int_equal(node_wait_report(&n, "j2")->outcome, COMPLETED);
+    r = node_wait_report(&n, "j1");
+    assert_int_equal(r->outcome, RELEASED);
+    assert_true(r->started);
+    assert_int_equal(count_processes(needle), 0);
+    node_assign_shell(&n, "j3", "true");
+    r = node_wait_report(&n, "j3");
+    assert_int_equal(r->outcome, RELEASED);
+    assert_false(r->started);
+    tell_drain(&n, false, 0);
+    node_assign_shell(&n, "j4", "true");
+    assert_int_equal(node_wait_report(&n, "j4")->outcome, COMPLETED);
+    tell_drain(&n, true, 0);
+    node_assign_shell(&n, "j5", "sleep 0.2");
+    assert_int_equal(node_wait_report(&n, "j5")->outcome, RELEASED);
+    assert_int_equal(n.hellos, 1);
+    rpc_call_finish(n.call, RPC_UNAVAILABLE, "going", NULL, 0);
+    n.call = NULL;
+    n.hellos = 0;
+    node_wait_active(&n);
+    node_assign_shell(&n, "j6", "true");
+    assert_int_equal(node_wait_report(&n, "j6")->outcome, COMPLETED);
+    worker_end(&p);
+    node_stop(&n);
+}
+
 static bool says_draining(void *arg) {
     return ((struct node *) arg)->draining > 0;
 }
@@ -849,6 +904,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_lease_kills),
         cmocka_unit_test(test_stopped_worker),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_operator_drain),
         cmocka_unit_test(test_drain_is_told),
         cmocka_unit_test(test_parent_gone),
         cmocka_unit_test(test_noop_throughput),
