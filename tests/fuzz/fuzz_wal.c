@@ -21,6 +21,7 @@ struct made {
     struct wal_segment_header h;
     struct wal_frame last;
     uint32_t at;
+    uint32_t before; /* where the last record begins */
 };
 
 /* One record as the input wants it. False: no room. */
@@ -29,14 +30,14 @@ static bool make_record(struct made *m, uint8_t kind, uint8_t flags, struct slic
         .seq = m->h.seq, .use = m->h.use, .offset = m->at, .segment_bytes = SEGMENT_BYTES};
     struct wal_frame f = {
         .kind = (enum wal_kind)(1 + kind % 5),
-        .index = m->last.index + (kind % 4 == 0),
+        .index = m->last.index + (kind % 5 == 0),
         .term = MAX(m->last.term, (uint64_t) 1) + (flags & 1),
-        .type = flags & 2 ? 0 : kind % 4 == 0,
+        .type = flags & 2 ? 0 : kind % 5 == 0,
         .len = (uint32_t) data.len,
         .data = data.data,
         .prev_crc = flags & 4 ? 1 : m->last.crc,
         .synced = flags & 8    ? m->at
-                  : flags & 16 ? m->at + 8
+                  : flags & 16 ? m->before
                                : WAL_HEADER_BYTES,
     };
 
@@ -49,8 +50,10 @@ static bool make_record(struct made *m, uint8_t kind, uint8_t flags, struct slic
         memcpy(m->b + m->at + WAL_RECORD_HEADER_BYTES, data.data, data.len);
     if (flags & 64)
         m->b[m->at + kind % WAL_RECORD_HEADER_BYTES] ^= flags;
+    m->before = m->at;
     m->at += wal_format_record_bytes(f.len);
     m->last = f;
+    m->last.index -= f.kind == WAL_KIND_TRUNCATE && f.index > 0;
     return true;
 }
 
@@ -70,6 +73,7 @@ static void make_segment(struct made *m, struct slice in) {
     }
     m->last = (struct wal_frame){.index = m->h.prev_index, .term = m->h.prev_term};
     m->at = WAL_HEADER_BYTES;
+    m->before = WAL_HEADER_BYTES;
     wal_format_header_encode(&m->h, m->b);
     in = in.len >= 2 ? slice_of(in.data + 2, in.len - 2) : in;
     while (in.len >= 3) {
