@@ -187,7 +187,7 @@ static int run_release(struct replica *r, struct errtext *e) {
 }
 
 static void persist_run(struct disk_job *job) {
-    static int (*const runs[])(struct replica *r, struct errtext *e) = {
+    static int (*const runs[])(struct replica *, struct errtext *) = {
         [PERSIST_COMMIT] = run_commit,
         [PERSIST_PREPARE] = run_prepare,
         [PERSIST_RELEASE] = run_release,

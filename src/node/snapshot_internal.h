@@ -12,7 +12,7 @@
 #define ALARM_BYTES 256
 #define ALARMS_MAX 4 /* kept of one node */
 
-/* ---- the log, as the disk thread last saw it (effects.c) --------------------------------------- */
+/* ---- the log, as the disk thread last saw it (effects.c) ------------------------------------ */
 
 struct log_facts {
     uint64_t base_index, base_term; /* the last entry that is gone */
@@ -21,7 +21,7 @@ struct log_facts {
 
 struct log_facts log_facts_of(const struct wal *wal);
 
-/* ---- the own state made durable, and a foreign one taken over (snapshots.c) --------------------- */
+/* ---- the own state made durable, and a foreign one taken over (snapshots.c) ----------------- */
 
 /* A snapshot that raft has accepted: the state is not touched until it is in place.
  *
@@ -39,8 +39,8 @@ struct snapshots {
     struct disk_job job; /* a flush of the state store, when flushing */
     struct replica *replica;
     bool flushing;
-    bool now;              /* do not wait for the interval */
-    uint64_t flush_index;  /* applied when the flush was submitted */
+    bool now;             /* do not wait for the interval */
+    uint64_t flush_index; /* applied when the flush was submitted */
     int result;
     uint64_t durable_index; /* the state store on disk contains all up to here */
     struct mono taken_at;   /* the last one began */
@@ -72,10 +72,10 @@ static inline bool snapshots_installing(const struct snapshots *s) {
 /* snapshot_view.c */
 bool views_reading(const struct replica *r);
 void views_invalidate(struct replica *r);
-/* The next blocks of a run of whole ones: length of the first, 0 when @in does not begin with one. */
+/* Length of the block at the front of @in; 0 when it does not begin with a whole one. */
 size_t snapshot_block_len(struct slice in);
 
-/* ---- to followers (snapshot_send.c) ------------------------------------------------------------- */
+/* ---- to followers (snapshot_send.c) --------------------------------------------------------- */
 
 /* One transfer to one follower.
  *
@@ -138,7 +138,7 @@ uint64_t transfers_hold(const struct replica *r);
 int64_t transfers_percent(const struct replica *r, uint64_t peer);
 void transfers_free(struct replica *r);
 
-/* ---- from the leader (snapshot_receive.c) ------------------------------------------------------- */
+/* ---- from the leader (snapshot_receive.c) --------------------------------------------------- */
 
 struct receive_piece {
     struct receive_piece *next;
@@ -176,7 +176,7 @@ void receive_on_blocks(struct replica *r, uint64_t from,
 void receive_turn(struct replica *r);
 void receive_free(struct replica *r);
 
-/* ---- free space (disk_space.c) ------------------------------------------------------------------ */
+/* ---- free space (disk_space.c) -------------------------------------------------------------- */
 
 struct disk_space {
     struct disk_job job;
@@ -186,9 +186,9 @@ struct disk_space {
     uint64_t job_free, job_total; /* the job's */
     bool known;
     uint64_t free_bytes, total_bytes;
-    bool low;         /* clients' submits are refused */
-    bool handed_over; /* leadership, in this shortage */
-    struct mono at;   /* of the next look */
+    bool low;                /* clients' submits are refused */
+    bool handed_over;        /* leadership, in this shortage */
+    struct mono at;          /* of the next look */
     char alarm[ALARM_BYTES]; /* "" = none */
 };
 
@@ -196,14 +196,14 @@ void disk_space_turn(struct replica *r);
 /* May a client's command go into the log? */
 bool disk_space_refuses(const struct replica *r, struct slice command);
 
-/* ---- scrubbing (scrub.c) ------------------------------------------------------------------------ */
+/* ---- scrubbing (scrub.c) -------------------------------------------------------------------- */
 
 struct scrub {
     struct replica *replica;
-    struct mono round_at; /* of the next round */
-    struct mono step_at;  /* of the next step of this one */
-    bool round;           /* under way */
-    bool step_wanted;     /* goes to the disk thread between commits */
+    struct mono round_at;    /* of the next round */
+    struct mono step_at;     /* of the next step of this one */
+    bool round;              /* under way */
+    bool step_wanted;        /* goes to the disk thread between commits */
     struct wal_scrub cursor; /* the disk thread's while a step runs */
     uint64_t bad_index;      /* of the last step */
     uint64_t repair_index;   /* damage up to here waits to be released; 0 = none */
@@ -211,9 +211,9 @@ struct scrub {
     bool verifying;
     int result;
     struct errtext error;
-    bool found; /* damage, in this round */
+    bool found;                /* damage, in this round */
     uint64_t rounds, repaired; /* since the start */
-    char alarm[ALARM_BYTES]; /* "" = none */
+    char alarm[ALARM_BYTES];   /* "" = none */
 };
 
 void scrub_init(struct replica *r);
@@ -224,7 +224,7 @@ void scrub_step_done(struct replica *r, int result, const struct errtext *why);
 /* The log was released: is the damage gone? */
 void scrub_released(struct replica *r);
 
-/* ---- alarms (disk_space.c) ---------------------------------------------------------------------- */
+/* ---- alarms (disk_space.c) ------------------------------------------------------------------ */
 
 /* This node's, in words; borrowed until the next turn. */
 size_t alarms_own(const struct replica *r, const char *ret[ALARMS_MAX]);

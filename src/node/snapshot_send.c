@@ -295,8 +295,8 @@ static void transfer_start(struct replica *r, struct transfer *t) {
     t->index = replica_view_index(t->view);
     t->bytes_total = r->kv->ops->disk_bytes(r->kv);
     t->progress_at = t->sent_at = r->now;
-    log_info(r->env.log, "sending a snapshot", "peer=%llu index=%llu",
-             (unsigned long long) t->peer, (unsigned long long) t->index);
+    log_info(r->env.log, "sending a snapshot", "peer=%llu index=%llu", (unsigned long long) t->peer,
+             (unsigned long long) t->index);
 }
 
 static void transfer_send(struct replica *r, struct transfer *t,
@@ -333,8 +333,7 @@ static bool transfer_followed(const struct replica *r, struct transfer *t,
 static void transfer_turn(struct replica *r, struct transfer *t) {
     struct raft_peer_status st = {0};
 
-    if (!still_wanted(r, t, &st) ||
-        (t->state == TRANSFER_WAITING && st.state != RAFT_SNAPSHOT)) {
+    if (!still_wanted(r, t, &st) || (t->state == TRANSFER_WAITING && st.state != RAFT_SNAPSHOT)) {
         transfer_remove(r, t);
         return;
     }
