@@ -73,6 +73,12 @@ static bool ghost_reserve(struct world *w, struct ghost_entry **entries, size_t 
     return true;
 }
 
+/* Raft has begun anew behind a snapshot that is not the state yet: what it calls durable is what it
+ * has applied. */
+bool checker_installing(const struct sim_node *n) {
+    return raft_first_in_memory(replica_raft(n->replica)) > replica_applied(n->replica) + 1;
+}
+
 /* ---- the log --------------------------------------------------------------------------------- */
 
 /* R2, R14: only a follower cuts, and never what is committed. */
@@ -162,7 +168,7 @@ static void check_log(struct world *w, struct sim_node *n) {
 
     if (!ghost_reserve(w, &n->chain, &n->chain_cap, last + 1))
         return;
-    if (first > replica_applied(n->replica) + 1 && n->installing != first - 1) {
+    if (checker_installing(n) && n->installing != first - 1) {
         if (!ghost_reserve(w, &w->checker.committed, &w->checker.committed_cap, first))
             return;
         log_was_reset(w, n, first - 1);
@@ -282,7 +288,8 @@ static void check_progress(struct world *w, struct sim_node *n) {
         const struct sim_node *k = &w->nodes[i];
         struct raft_peer_status st;
 
-        if (k == n || !k->up || k->wiped || raft_term(replica_raft(k->replica)) != raft_term(r) ||
+        if (k == n || !k->up || k->wiped || checker_installing(k) ||
+            raft_term(replica_raft(k->replica)) != raft_term(r) ||
             raft_peer_status(r, i + 1, &st) != 0)
             continue;
         if (st.match > raft_durable_index(replica_raft(k->replica)) || st.next <= st.match)

@@ -326,6 +326,7 @@ void checker_init(struct checker *c);
 void checker_done(struct checker *c);
 void checker_node(struct world *w, struct sim_node *n);
 void checker_restarted(struct world *w, struct sim_node *n);
+bool checker_installing(const struct sim_node *n);
 void checker_crashed(struct world *w, struct sim_node *n);
 /* Remember @value under @key, or compare with what was remembered. False on difference. */
 bool checker_remember(struct world *w, struct u64map *m, uint64_t key, uint64_t value);

@@ -155,6 +155,9 @@ static struct sim_node *new_node(struct world *w) {
         return NULL;
     n = &w->nodes[w->nodes_count++];
     n->fresh = true;
+    for (unsigned i = 0; i < n->slot; i++) /* who is cut off from all is so from it too */
+        if (w->nodes[i].isolated_term != 0)
+            w->links[i][n->slot].blocked = w->links[n->slot][i].blocked = true;
     return sim_node_start(n) ? n : NULL;
 }
 

@@ -346,7 +346,7 @@ static bool leader_stays(const struct world *w, const struct raft_config *c) {
 
 static bool settled(const struct world *w) {
     const struct raft_config *c = checker_config(w);
-    uint64_t applied = 0;
+    uint64_t applied = UINT64_MAX;
 
     if (w->ops_pending > 0 || !c || !config_settled(w, c) || !leader_stays(w, c))
         return false;
@@ -362,11 +362,11 @@ static bool settled(const struct world *w) {
         if (fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING) > 0 ||
             fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING) > 0)
             return false;
-        if (applied != 0 && replica_applied(n->replica) != applied)
+        if (applied != UINT64_MAX && replica_applied(n->replica) != applied)
             return false;
         applied = replica_applied(n->replica);
     }
-    return applied > 0;
+    return applied != UINT64_MAX;
 }
 
 static uint64_t highest_term(const struct world *w) {
@@ -378,12 +378,25 @@ static uint64_t highest_term(const struct world *w) {
     return term;
 }
 
-static bool has_leader(const struct world *w) {
-    for (unsigned i = 0; i < w->nodes_count; i++)
-        if (w->nodes[i].up && raft_role(replica_raft(w->nodes[i].replica)) == RAFT_LEADER &&
-            raft_leader_ready(replica_raft(w->nodes[i].replica)) &&
-            raft_term(replica_raft(w->nodes[i].replica)) == highest_term(w))
+/* A leader whose majority needs a follower that must be sent the state first takes its time. */
+static bool sends_snapshot(const struct world *w, const struct raft *r) {
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        struct raft_peer_status st;
+
+        if (raft_peer_status(r, i + 1, &st) == 0 && st.state == RAFT_SNAPSHOT)
             return true;
+    }
+    return false;
+}
+
+static bool has_leader(const struct world *w) {
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        const struct raft *r = w->nodes[i].up ? replica_raft(w->nodes[i].replica) : NULL;
+
+        if (r && raft_role(r) == RAFT_LEADER && raft_term(r) == highest_term(w) &&
+            (raft_leader_ready(r) || sends_snapshot(w, r)))
+            return true;
+    }
     return false;
 }
 
