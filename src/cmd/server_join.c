@@ -120,6 +120,19 @@ static bool is_refusal(struct join *j, int code) {
            code == RPC_UNIMPLEMENTED || code == RPC_PERMISSION_DENIED || code == RPC_NOT_FOUND;
 }
 
+/* Added beforehand as a learner: it is to stay one, whoever starts it. */
+static bool is_learner(struct join *j, uint64_t id) {
+    Chronos__V1__GetClusterStatusResponse *res = NULL;
+    bool found = false;
+
+    if (status(j, &res) != 0)
+        return false;
+    for (size_t i = 0; i < res->n_nodes; i++)
+        found |= res->nodes[i]->id == id && strcmp(res->nodes[i]->membership, "learner") == 0;
+    protobuf_c_message_free_unpacked(&res->base, NULL);
+    return found;
+}
+
 int server_join_add(struct server *s, const char *addresses, const uint8_t disk[16],
                     struct errtext *reterr) {
     const struct config *c = &s->config;
@@ -133,6 +146,7 @@ int server_join_add(struct server *s, const char *addresses, const uint8_t disk[
     req.client_address = (char *) (uintptr_t) c->node.advertise;
     req.disk = (ProtobufCBinaryData){.len = 16, .data = (uint8_t *) (uintptr_t) disk};
     while (rc == 0) {
+        req.stay_learner = is_learner(&j, c->node.id);
         code = client_call(j.client, "/chronos.v1.ClusterService/AddNode", &req.base,
                            &chronos__v1__change_membership_response__descriptor,
                            /* repeatable= */ true, &res, &j.last);

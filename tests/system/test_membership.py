@@ -148,7 +148,8 @@ def test_learner(c):
     if code != 0:
         print(err)
     node.start()
-    c.check("the learner has the state", w.wait_ready() and w.digests_equal()[0])
+    c.check("the learner has the state", checks.wait_for(node.status, 10) and w.wait_ready() and
+            w.digests_equal()[0] and node.running(), node.log()[-500:])
     c.equal("and stays one", w.member(2).membership, "learner")
     node.kill(signal.SIGKILL)
     c.check("its death stops nobody", w.nodes[0].client.submit(rpc.noop(name="x")).job_id)
@@ -168,20 +169,17 @@ def test_new_addresses(c):
         lambda: all(m.is_alive for m in w.leader().status(local=False).nodes), 10))
     one = next(n for n in w.nodes if n is not w.leader())
     one.kill(signal.SIGTERM)
-    argv_before = list(w.nodes)
     one.move(free_base_port(1))
-    one.flags = ["--member", f"{one.id}={one.peer_address},{one.address}"]
     one.start()
     c.check("one node at a new address comes back",
             checks.wait_for(lambda: (m := w.member(one.id)) and m.is_alive and
                             m.peer_address == one.peer_address, 10), str(w.member(one.id)))
     same, text = w.digests_equal()
     c.check("with the same state", same, text)
-    for n in argv_before:
+    for n in w.nodes:
         n.kill(signal.SIGTERM)
     base = free_base_port(3)
     for i, n in enumerate(w.nodes):
-        n.flags = []
         n.move(base + 10 * i)
     begun = time.monotonic()
     for n in w.nodes:
