@@ -171,7 +171,7 @@ MUTANTS = [
     ("wal-sync-skipped", "src/storage/wal.c",
      "        r = w->disk.ops->datasync(w->disk.ctx, w->active);", "        r = 0;"),
     ("wal-truncation-not-written", "src/storage/wal.c",
-     "    r = put_with_room(w, &f, reterr);\n    if (r >= 0)\n        r = wal_flush(w, reterr);\n    if (r < 0)\n        return r;\n    w->synced_index",
+     "    r = wal_put_with_room(w, &f, reterr);\n    if (r >= 0)\n        r = wal_flush(w, reterr);\n    if (r < 0)\n        return r;\n    w->synced_index",
      "    w->cur.last_index = from - 1;\n    r = 0;\n    if (r < 0)\n        return r;\n    w->synced_index"),
     ("meta-not-synced", "src/storage/meta.c",
      "    r = m->disk.ops->datasync(m->disk.ctx, m->file);", "    r = 0;"),
