@@ -22,10 +22,6 @@
  * log's fdatasync with megabytes. */
 #define BYTES_PER_SYNC (MIB / 2)
 
-/* A place where RocksDB cannot put its LOG, so that it goes without: looking at a store must not
- * write beside it. */
-#define NO_LOG_DIR "/dev/null"
-
 int rocks_error_of(const char *text) {
     /* Only the first words are stable (Status::ToString); the rest is strerror's. */
     if (strncmp(text, "Corruption", 10) == 0)
@@ -144,10 +140,9 @@ void rocks_config_empty_cache(struct rocks_config *c) {
 static rocksdb_t *open_once(const struct rocks_config *c, const char *dir, enum rocks_open how,
                             char **ret_err) {
     rocksdb_options_set_create_if_missing(c->options, how == ROCKS_MAY_CREATE);
-    if (how != ROCKS_READ_ONLY)
-        return rocksdb_open(c->options, dir, ret_err);
-    rocksdb_options_set_db_log_dir(c->options, NO_LOG_DIR);
-    return rocksdb_open_for_read_only(c->options, dir, 0, ret_err);
+    if (how == ROCKS_READ_ONLY) /* writes not even a LOG file */
+        return rocksdb_open_for_read_only(c->options, dir, 0, ret_err);
+    return rocksdb_open(c->options, dir, ret_err);
 }
 
 /* LZ4 where the library has it, none otherwise. */
