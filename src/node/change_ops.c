@@ -485,7 +485,8 @@ struct mono change_ops_deadline(const struct replica *r) {
 
     for (const struct change_op *op = r->membership.ops; op; op = op->next)
         if (op->state != CHANGE_ASKED)
-            d = mono_min(d, op->ask_at.ns > r->now.ns ? op->ask_at : op->deadline);
+            d = mono_min(
+                d, mono_min(op->ask_at.ns > r->now.ns ? op->ask_at : MONO_NEVER, op->deadline));
     return d;
 }
 

@@ -203,12 +203,12 @@ static const char *address_of(struct replica *r, const struct raft_member *m) {
     return n && n->peer_address && n->peer_address[0] ? n->peer_address : m->address;
 }
 
-/* The id belongs to a member already: the same request again, or something else. */
+/* The id belongs to a member already: the same request again (id, address and disk; whether it was
+ * to stay a learner is the business of promote and demote), or something else. */
 static void judge_again(struct replica *r, const change_call *c, const struct raft_member *m,
                         struct change_verdict *v) {
     const struct fsm_node *n = fsm_node_find(r->fsm, m->id);
     const char *address = address_of(r, m);
-    bool promoted = (m->flags & (RAFT_MEMBER_PROMOTE | RAFT_MEMBER_VOTER)) != 0;
 
     if (strcmp(address, c->peer_address) != 0 && strcmp(m->address, c->peer_address) != 0)
         refuse(v, CODE_FAILED_PRECONDITION, "node %llu is a member already, at %s", ull(m->id),
@@ -217,10 +217,6 @@ static void judge_again(struct replica *r, const change_call *c, const struct ra
         refuse(v, CODE_FAILED_PRECONDITION,
                "node %llu is a member already, with another disk; a new disk needs a new id",
                ull(m->id));
-    else if (c->kind == REPLICA_CHANGE_ADD && promoted == c->stay_learner)
-        refuse(v, CODE_FAILED_PRECONDITION, "node %llu is a %s already; to change that %s it",
-               ull(m->id), promoted ? "voter (or becomes one)" : "learner",
-               promoted ? "demote" : "promote");
 }
 
 /* An id and an address for a member to be. True when it may be added. */
