@@ -40,6 +40,7 @@ struct recovery {
     uint64_t applied;               /* when opened: all up to it was committed */
     uint64_t last_index, last_term; /* of the log */
     struct new_cluster n;
+    char log_address[RAFT_ADDRESS_BYTES_MAX]; /* of this node in the log's last configuration */
     char address[RAFT_ADDRESS_BYTES_MAX];
     char client_address[RAFT_ADDRESS_BYTES_MAX];
     struct errtext why;
@@ -100,6 +101,18 @@ static int open_state(struct recovery *r) {
     return rc;
 }
 
+/* The state may be older than the log: its addresses come second. */
+static int see_config(struct recovery *r, struct slice data) {
+    struct raft_config config = {0};
+    const struct raft_member *self;
+    int rc = raft_config_decode(data, &config, &r->why);
+
+    self = rc == 0 ? raft_config_find(&config, r->meta.node_id) : NULL;
+    if (self)
+        (void) snprintf(r->log_address, sizeof(r->log_address), "%s", self->address);
+    return rc;
+}
+
 static int see_record(void *arg, const struct wal_inspect_record *rec) {
     struct recovery *r = arg;
 
@@ -107,6 +120,8 @@ static int see_record(void *arg, const struct wal_inspect_record *rec) {
         r->last_index = rec->record.index;
         r->last_term = rec->record.term;
     }
+    if (strcmp(rec->kind, "entry") == 0 && rec->record.type == RAFT_ENTRY_CONFIG)
+        return see_config(r, rec->record.data);
     return 0;
 }
 
@@ -140,10 +155,20 @@ static int look_at_log(struct recovery *r) {
     return wal_inspect(&r->disk, &visitor, &r->why);
 }
 
-/* Id and addresses of this node, as the cluster knew them. */
-static int find_self(struct recovery *r) {
-    const struct fsm_node *n;
+/* As the cluster knew them. */
+static void find_addresses(struct recovery *r) {
+    const struct fsm_node *n = fsm_node_find(r->fsm, r->n.node_id);
 
+    (void) snprintf(r->address, sizeof(r->address), "%s",
+                    r->v->peer_address        ? r->v->peer_address
+                    : n && n->peer_address[0] ? n->peer_address
+                                              : r->log_address);
+    (void) snprintf(r->client_address, sizeof(r->client_address), "%s", n ? n->client_address : "");
+    r->n.peer_address = r->address;
+    r->n.client_address = r->client_address;
+}
+
+static int find_self(struct recovery *r) {
     r->n.node_id = r->meta.node_id;
     if (!r->meta_found) {
         struct raft_config c = {0};
@@ -157,14 +182,7 @@ static int find_self(struct recovery *r) {
         }
         r->n.node_id = c.members[0].id;
     }
-    n = fsm_node_find(r->fsm, r->n.node_id);
-    (void) snprintf(r->address, sizeof(r->address), "%s",
-                    r->v->peer_address ? r->v->peer_address
-                    : n                ? n->peer_address
-                                       : "");
-    (void) snprintf(r->client_address, sizeof(r->client_address), "%s", n ? n->client_address : "");
-    r->n.peer_address = r->address;
-    r->n.client_address = r->client_address;
+    find_addresses(r);
     if (!r->address[0]) {
         errtext_set(&r->why,
                     "the state knows no peer address of node %" PRIu64
@@ -263,6 +281,7 @@ static int make_new_cluster(struct recovery *r) {
     /* An unfinished recovery has put the log into the state before anything else. */
     if (rc == 0 && r->meta_found)
         rc = apply_log(r);
+    find_addresses(r); /* the log may know newer ones than the state did */
     r->fsm = fsm_free(r->fsm);
     if (rc == 0)
         rc = new_cluster_mark(&r->disk, &r->why);
