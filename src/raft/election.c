@@ -39,6 +39,10 @@ bool raft_election_vote_blocked(const struct raft *r) {
            !mono_reached(r->now, r->no_vote_before);
 }
 
+bool raft_election_is_blank(const struct raft *r) {
+    return raft_config_current(r)->count == 0;
+}
+
 bool raft_election_up_to_date(const struct raft *r, uint64_t index, uint64_t term) {
     uint64_t last_term = raft_log_last_term(&r->log);
 

@@ -234,8 +234,9 @@ enum raft_propose_result {
     RAFT_PROPOSE_NONE,       /* the event was no proposal */
     RAFT_PROPOSE_ACCEPTED,   /* all entries appended at propose_first_index .. */
     RAFT_PROPOSE_NOT_LEADER, /* nothing appended; leader hint in raft_leader() */
-    /* Uncommitted bound reached, or a CONFIG entry while another is not committed or before this
-     * leader's term has a commit (M26); nothing appended; retry after commits. */
+    /* Uncommitted bound reached, or a CONFIG entry while another is not committed, before this
+     * leader's term has a commit (M26), or before a new voter is known to have the configuration in
+     * force in its log; nothing appended; retry after commits. */
     RAFT_PROPOSE_FULL,
     RAFT_PROPOSE_TRANSFERRING, /* leadership is being handed over; nothing appended */
     /* A CONFIG entry that raft_config_check_change() refuses, or two of them; nothing appended. */

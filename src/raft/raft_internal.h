@@ -266,6 +266,11 @@ void raft_election_timeout(struct raft *r);
 bool raft_election_in_lease(const struct raft *r);
 /* lease_reads: somebody may be answering reads because this node will not vote yet. */
 bool raft_election_vote_blocked(const struct raft *r);
+/* Without any configuration: it waits to be added, or is an old voter whose disk was erased. Its
+ * empty log agrees with every candidate, so it grants no vote: a lagging node that has not applied
+ * whose disk an id belongs to would win with it over what is committed (W15, M34). A true member
+ * got its log, and with it a configuration, before anybody made it a voter. */
+bool raft_election_is_blank(const struct raft *r);
 /* The candidate's log is at least as up to date as ours (5.4.1). */
 bool raft_election_up_to_date(const struct raft *r, uint64_t index, uint64_t term);
 

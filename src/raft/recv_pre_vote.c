@@ -16,6 +16,7 @@ void raft_recv_pre_vote_req(struct raft *r, const struct raft_message *m) {
         return;
     /* For a newer term our vote in this one does not matter. */
     grant = m->term > r->term || r->vote == m->from || (r->vote == 0 && r->leader == 0);
+    grant = grant && !raft_election_is_blank(r);
     grant = grant && raft_election_up_to_date(r, m->log_index, m->log_term);
     if (!grant && r->term == 0)
         return; /* nothing to say: no message carries term 0 */

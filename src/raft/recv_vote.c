@@ -14,6 +14,7 @@ void raft_recv_vote_req(struct raft *r, const struct raft_message *m) {
     ASSERT(r->role != RAFT_LEADER || r->vote == r->options.id);
 
     grant = r->vote == m->from || (r->vote == 0 && r->leader == 0);
+    grant = grant && !raft_election_is_blank(r);
     grant = grant && raft_election_up_to_date(r, m->log_index, m->log_term);
     grant = grant && (m->context == RAFT_CONTEXT_TRANSFER || !raft_election_vote_blocked(r));
     if (grant) {

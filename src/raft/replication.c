@@ -54,6 +54,27 @@ static bool propose_fits(const struct raft *r, const struct raft_entry *entries,
            bytes <= r->options.uncommitted_bytes_max;
 }
 
+/* Each new voter has the configuration in force in its log, so it knows what it takes part in: a
+ * node without any grants no vote, and voters like that would be a majority that can elect nobody.
+ */
+static bool new_voters_ready(struct raft *r, const struct raft_config *to) {
+    const struct raft_config *from = raft_config_current(r);
+
+    ASSERT(r->role == RAFT_LEADER);
+    for (size_t i = 0; i < to->count; i++) {
+        const struct raft_member *was = raft_config_find(from, to->members[i].id);
+        const struct raft_peer *p;
+
+        if (!(to->members[i].flags & RAFT_MEMBER_VOTER) || to->members[i].id == r->options.id ||
+            (was && (was->flags & RAFT_MEMBER_VOTER)))
+            continue;
+        p = raft_progress_find(r, to->members[i].id);
+        if (!p || p->match < r->configs[r->configs_count - 1].index)
+            return false;
+    }
+    return true;
+}
+
 /* At most one configuration change at a time, and only by a leader that has committed an entry of
  * its term (M26). Until then the proposal has to come again. A change that may not follow the
  * present configuration is refused for good. */
@@ -82,7 +103,7 @@ static enum raft_propose_result propose_config(struct raft *r, const struct raft
     }
     if (rc < 0 || raft_config_check_change(raft_config_current(r), &to, NULL) < 0)
         return RAFT_PROPOSE_BAD_CONFIG;
-    return RAFT_PROPOSE_ACCEPTED;
+    return new_voters_ready(r, &to) ? RAFT_PROPOSE_ACCEPTED : RAFT_PROPOSE_FULL;
 }
 
 void raft_replication_propose(struct raft *r, const struct raft_entry *entries, size_t count) {
