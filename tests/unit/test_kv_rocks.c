@@ -313,10 +313,11 @@ static void test_corruption(void **state) {
     }
     assert_int_equal(kv->ops->flush(kv), 0);
     kv->ops->close(kv);
-    (void) snprintf(cmd, sizeof(cmd),
-                    "for f in %s/000001/*.sst; do printf XXXXXXXX | dd of=$f bs=1 seek=200 conv=notrunc "
-                    "status=none; done",
-                    dir);
+    (void) snprintf(
+        cmd, sizeof(cmd),
+        "for f in %s/000001/*.sst; do printf XXXXXXXX | dd of=$f bs=1 seek=200 conv=notrunc "
+        "status=none; done",
+        dir);
     assert_int_equal(system(cmd), 0);
     r = kv_rocks_open(dir, &kv, &err);
     if (r == 0) {
