@@ -856,6 +856,22 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
           id, n->hard_state.term, n->hard_state.vote, disk_last(n), applied);
 }
 
+void world_erase(struct world *w, uint64_t id) {
+    struct world_node *n = &w->nodes[id];
+
+    if (n->raft)
+        world_crash(w, id, 0);
+    while (n->log_count > 0)
+        (void) bytes_unref(n->log[--n->log_count].data);
+    n->hard_state = (struct raft_hard_state){0};
+    n->base_index = 0;
+    n->base_term = 0;
+    n->config = (struct raft_config){0};
+    n->config_index = 0;
+    n->store_applied = 0;
+    world_restart(w, id, 0, 0);
+}
+
 void world_stabilize(struct world *w) {
     bool moved = true;
 

@@ -154,6 +154,8 @@ uint64_t world_read(struct world *w, uint64_t id);
 void world_transfer(struct world *w, uint64_t id, uint64_t to);
 /* @written batches reach the disk without being reported; the rest is lost. */
 void world_crash(struct world *w, uint64_t id, size_t written);
+/* All that node @id had is gone; it starts as an empty one without a configuration. */
+void world_erase(struct world *w, uint64_t id);
 void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t applied);
 /* Persist, load and deliver until nothing moves. */
 void world_stabilize(struct world *w);

@@ -601,6 +601,18 @@ static void test_garbage(void **state) {
                 ev.type = RAFT_EV_CAMPAIGN;
             if (rng_chance(&g, 50))
                 ev = (struct raft_event){.type = RAFT_EV_READ, .read_context = 3};
+            if (rng_chance(&g, 20))
+                ev = (struct raft_event){.type = RAFT_EV_INSTALL,
+                                         .install = {.leader = m.from,
+                                                     .term = m.term,
+                                                     .session = m.session,
+                                                     .index = m.log_index,
+                                                     .index_term = m.log_term,
+                                                     .config = &c,
+                                                     .config_index = m.match}};
+            if (rng_chance(&g, 10))
+                ev =
+                    (struct raft_event){.type = RAFT_EV_SNAPSHOT_FAILED, .snapshot_failed = m.from};
             s.now.ns += rng_below(&g, 20) * NS_PER_MS;
             rc = raft_step(s.raft, s.now, &ev, &s.fx);
             if (rc == 0 && s.fx->persist_seq)

@@ -48,7 +48,7 @@ static int step(struct raft *r, struct raft_event ev, const struct raft_effects 
 }
 
 /* A leader that replicates, serves reads and loads, changes its configuration; then a follower that
- * is cut back. */
+ * is cut back, and one whose log begins anew with a snapshot. */
 static int run_leader(struct raft *r, struct raft_entry *entries, struct bytes *config) {
     const struct raft_effects *fx;
     struct raft_message m = {.from = 2, .to = 1, .term = 1, .type = RAFT_MSG_VOTE_RESP};
@@ -110,6 +110,46 @@ static int run_follower(struct raft *r, struct raft_entry *entries) {
     return step(r, (struct raft_event){.type = RAFT_EV_MESSAGE, .message = &m}, &fx);
 }
 
+/* The entries behind the snapshot need an array of their own: the old one is gone with the log. */
+static int run_install(struct raft *r, struct raft_entry *entries, const struct raft_config *c) {
+    const struct raft_effects *fx;
+    struct raft_message m = {.from = 2,
+                             .to = 1,
+                             .term = 3,
+                             .type = RAFT_MSG_APPEND_REQ,
+                             .log_index = 300,
+                             .log_term = 3,
+                             .entries = entries,
+                             .entries_count = 10};
+    struct raft_event install = {.type = RAFT_EV_INSTALL,
+                                 .install = {.leader = 2,
+                                             .term = 3,
+                                             .index = 300,
+                                             .index_term = 3,
+                                             .config = c,
+                                             .config_index = 250}};
+    int rc = step(r, install, &fx);
+
+    assert_true(rc < 0 || fx->install_index == 300);
+    for (size_t i = 0; i < 10; i++) {
+        entries[i].index = 301 + i;
+        entries[i].term = 3;
+    }
+    if (rc == 0)
+        rc = step(r, (struct raft_event){.type = RAFT_EV_MESSAGE, .message = &m}, &fx);
+    if (rc == 0)
+        rc = step(r,
+                  (struct raft_event){.type = RAFT_EV_PERSISTED, .persisted_seq = fx->persist_seq},
+                  &fx);
+    assert_true(rc < 0 || fx->apply_index == 300);
+    if (rc == 0)
+        rc = step(
+            r,
+            (struct raft_event){.type = RAFT_EV_COMPACTED, .compacted = {.index = 300, .term = 3}},
+            &fx);
+    return rc;
+}
+
 static int scenario(void) {
     struct raft_options o;
     struct raft_config c = {.count = 3};
@@ -132,6 +172,8 @@ static int scenario(void) {
         rc = run_leader(r, entries, config);
     if (rc == 0)
         rc = run_follower(r, entries);
+    if (rc == 0)
+        rc = run_install(r, entries, &c);
     r = raft_free(r);
     data = bytes_unref(data);
     config = bytes_unref(config);
