@@ -86,6 +86,7 @@ static void fake_remove_peer(void *ctx, uint64_t id) {
     assert_true(n->peer_set[id - 1]);
     n->peer_set[id - 1] = false;
     n->link[id - 1] = false;
+    n->cluster->nodes[id - 1].reset[n->id - 1] = true;
 }
 
 static void fake_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
@@ -280,8 +281,9 @@ static bool make_links(struct cluster *c) {
     for (unsigned i = 0; i < CLUSTER_MAX; i++)
         for (unsigned k = 0; k < CLUSTER_MAX; k++) {
             struct cluster_node *n = &c->nodes[i], *o = &c->nodes[k];
-            bool wanted = i != k && wants_link(c, i, k);
+            bool wanted = i != k && wants_link(c, i, k) && !n->reset[k];
 
+            n->reset[k] = false; /* dialled again the next time */
             if (wanted == n->link[k])
                 continue;
             if (wanted && replica_failed(n->replica, NULL) == 0 &&

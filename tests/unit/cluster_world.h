@@ -26,9 +26,10 @@ struct cluster_node {
     /* What the replica told the network below. */
     bool peer_set[CLUSTER_MAX];
     char peer_address[CLUSTER_MAX][2][32];
-    bool link[CLUSTER_MAX]; /* usable for sending */
-    unsigned refusals;      /* hellos refused, by whomever */
-    int failed;             /* replica_failed() of a node that ended itself; it is down */
+    bool link[CLUSTER_MAX];  /* usable for sending */
+    bool reset[CLUSTER_MAX]; /* the other side closed it */
+    unsigned refusals;       /* hellos refused, by whomever */
+    int failed;              /* replica_failed() of a node that ended itself; it is down */
     struct errtext failure;
 };
 

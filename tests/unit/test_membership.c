@@ -92,6 +92,30 @@ static void test_add(void **state) {
     end(c);
 }
 
+/* Goal: a node that nobody has added waits, for as long as it takes and without being busy; those
+ * it knocked at keep it for a while and forget it when it is gone. Method: a minute, then away. */
+static void test_waiting(void **state) {
+    struct cluster *c = world(3);
+    struct replica_change change = add(c, 3);
+
+    (void) state;
+    cluster_join(c, 3);
+    cluster_run(c, 60000);
+    assert_int_equal(c->nodes[3].failed, 0);
+    assert_true(replica_deadline(c->nodes[3].replica).ns > c->now_ns);
+    assert_int_equal(cluster_config(c, 3)->count, 0);
+    assert_true(c->nodes[0].peer_set[3]);
+    cluster_stop(c, 3);
+    cluster_run(c, 60000);
+    assert_false(c->nodes[0].peer_set[3]);
+    cluster_restart(c, 3);
+    cluster_run(c, 1000);
+    assert_int_equal(c->nodes[3].failed, 0);
+    assert_ok(cluster_change(c, 0, &change), true);
+    cluster_await(c, 4, 0);
+    end(c);
+}
+
 /* Goal: a learner that shall stay one stays; promote and demote move it. */
 static void test_promote_and_demote(void **state) {
     struct cluster *c = world(3);
@@ -434,6 +458,7 @@ static void test_transfer(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_add),
+        cmocka_unit_test(test_waiting),
         cmocka_unit_test(test_promote_and_demote),
         cmocka_unit_test(test_remove),
         cmocka_unit_test(test_leader_removes_itself),
