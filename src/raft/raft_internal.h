@@ -210,10 +210,10 @@ bool raft_config_may_campaign(const struct raft *r);
 /* The largest value that a quorum has reached; both majorities when joint. @values is parallel to
  * the members; learners' are ignored. UINT64_MAX for a configuration without voters. */
 uint64_t raft_config_quorum_value(const struct raft_config *c, const uint64_t *values);
-/* Put the configuration of entry @index in force / forget those from @from on / forget the ones
- * that a newer committed one replaced. */
 /* Well-formed in itself; the reason in @reterr when not. */
 bool raft_config_valid(const struct raft_config *c, struct errtext *reterr);
+/* Put the configuration of entry @index in force / forget those from @from on / forget the ones
+ * that a newer committed one replaced. */
 void raft_config_push(struct raft *r, uint64_t index, const struct raft_config *c);
 void raft_config_rollback(struct raft *r, uint64_t from);
 void raft_config_settle(struct raft *r);

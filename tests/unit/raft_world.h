@@ -2,7 +2,7 @@
  * is an array of messages, one virtual clock, and checkers that look at every effect.
  *
  * What it is: the smallest caller that honours the contract of raft.h, and the invariants R1-R10,
- * R12-R16 and R20 as assertions over the whole history. What it is not: the simulator of sim/,
+ * R12-R16, R19 and R20 as assertions over the whole history. What it is not: the simulator of sim/,
  * which runs the real node code.
  * A broken invariant prints w->what and aborts through cmocka's fail(). */
 #pragma once
