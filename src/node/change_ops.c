@@ -21,6 +21,8 @@
 #define CODE_UNAVAILABLE 14
 
 #define ASK_AGAIN_MS 50
+/* A joint configuration is left as soon as a majority has it. */
+#define SETTLE_MS 1000
 
 /* An election, and the way of its news back here. */
 #define TRANSFER_ELECTIONS 3
@@ -106,6 +108,7 @@ static struct change_op *op_new(struct replica *r, struct mono deadline) {
     r->now = r->env.clock.mono(r->env.clock.ctx);
     op->replica = r;
     op->deadline = mono_min(deadline, mono_add_ns(r->now, r->o.commit_timeout_ns));
+    op->settle_till = mono_add_ms(r->now, SETTLE_MS);
     while (*tail)
         tail = &(*tail)->next;
     *tail = op;
@@ -314,6 +317,8 @@ static void change_begin(struct change_op *op) {
     int rc;
 
     membership_judge(r, op->change, &v);
+    if (v.code != 0 && v.settling && !mono_reached(r->now, op->settle_till))
+        return; /* who asks for one thing after the other need not know of joint configurations */
     if (v.code != 0) {
         op_answer(op, v.code, v.index, false, "%s", v.message);
         return;
@@ -483,10 +488,15 @@ void change_ops_run(struct replica *r) {
 struct mono change_ops_deadline(const struct replica *r) {
     struct mono d = MONO_NEVER;
 
-    for (const struct change_op *op = r->membership.ops; op; op = op->next)
-        if (op->state != CHANGE_ASKED)
-            d = mono_min(
-                d, mono_min(op->ask_at.ns > r->now.ns ? op->ask_at : MONO_NEVER, op->deadline));
+    for (const struct change_op *op = r->membership.ops; op; op = op->next) {
+        if (op->state == CHANGE_ASKED)
+            continue;
+        d = mono_min(d, op->deadline);
+        if (op->state == CHANGE_NEW && !mono_reached(r->now, op->ask_at))
+            d = mono_min(d, op->ask_at);
+        if (op->state == CHANGE_NEW && !mono_reached(r->now, op->settle_till))
+            d = mono_min(d, op->settle_till);
+    }
     return d;
 }
 

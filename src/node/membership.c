@@ -54,8 +54,8 @@ static const struct raft_member *promoted_of(const struct raft_config *c) {
 }
 
 const char *membership_of(const struct raft_config *config, const struct raft_member *m) {
-    if (m->flags & RAFT_MEMBER_PROMOTE)
-        return "catching_up";
+    if (m->flags & RAFT_MEMBER_PROMOTE || (config->joint && m->flags == RAFT_MEMBER_VOTER))
+        return "catching_up"; /* a voter once the joint configuration is left */
     if (m->flags & RAFT_MEMBER_VOTER)
         return "voter";
     if (config->joint && m->flags == RAFT_MEMBER_VOTER_OLD)
@@ -267,6 +267,7 @@ static bool judge_closed(struct replica *r, struct change_verdict *v) {
     membership_open_change(r, open, sizeof(open));
     if (!open[0])
         return true;
+    v->settling = !promoted_of(&v->config);
     refuse(v, CODE_FAILED_PRECONDITION, "another change is open: %s", open);
     return false;
 }

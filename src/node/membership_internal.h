@@ -53,12 +53,13 @@ struct change_op {
     Chronos__Internal__V1__ChangeCall *change; /* owned; NULL for a transfer */
     uint64_t to;                               /* transfer: asked for; 0 = any */
     struct mono deadline;
-    uint64_t term;    /* APPENDED: of the entry; HANDING: ours; FOLLOWING: the new leader's */
-    uint64_t index;   /* APPENDED */
-    bool as_asked;    /* APPENDED by an earlier request */
-    uint64_t call_id; /* ASKED */
+    uint64_t term;      /* APPENDED: of the entry; HANDING: ours; FOLLOWING: the new leader's */
+    uint64_t index;     /* APPENDED */
+    bool as_asked;      /* APPENDED by an earlier request */
+    uint64_t call_id;   /* ASKED */
     struct mono ask_at; /* NEW: not before */
-    uint64_t from;    /* the peer that asked; 0 = this node */
+    struct mono settle_till; /* NEW: a change that is being finished may be waited for */
+    uint64_t from;           /* the peer that asked; 0 = this node */
     uint64_t from_call;
     replica_change_fn done; /* from == 0 */
     void *arg;
@@ -83,6 +84,8 @@ struct change_verdict {
     uint32_t code; /* canonical gRPC code; 0 = go on */
     char message[400];
     bool changed; /* propose @config */
+    /* Refused for a change that the leader is finishing: soon it is not. */
+    bool settling;
     struct raft_config config;
     uint64_t index; /* !changed: of the configuration that already is so */
 };

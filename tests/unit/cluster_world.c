@@ -325,7 +325,7 @@ static bool turn(struct cluster *c, unsigned slot) {
 
     if (!n->replica)
         return false;
-    moved = run_job(n);
+    moved = !n->hold_disk && run_job(n);
     if (replica_wants_turn(n->replica) || replica_deadline(n->replica).ns <= c->now_ns) {
         replica_turn(n->replica);
         moved = true;

@@ -20,6 +20,7 @@ struct cluster_node {
     struct kv *kv;
     struct logger log;
     struct disk_job *jobs, *jobs_tail; /* both queues */
+    bool hold_disk;                    /* jobs wait */
     uint64_t random;
     char address[32]; /* where it listens now */
     int64_t clock_off_ms;
