@@ -144,13 +144,16 @@ static void print_totals(const struct arguments *a, uint64_t seeds,
                          const struct sim_result *total) {
     printf(
         "%llu seeds hold: %llu events, %llu elections, %llu crashes, %llu submits acknowledged, "
-        "%llu reads, %llu jobs ended\n",
+        "%llu reads, %llu jobs ended, %llu snapshots, %llu installs, %llu membership changes\n",
         (unsigned long long) seeds, (unsigned long long) total->events,
         (unsigned long long) total->stats[SIM_STAT_ELECTIONS],
         (unsigned long long) total->stats[SIM_STAT_CRASHES],
         (unsigned long long) total->stats[SIM_STAT_ACKED],
         (unsigned long long) total->stats[SIM_STAT_READS],
-        (unsigned long long) total->stats[SIM_STAT_JOBS_ENDED]);
+        (unsigned long long) total->stats[SIM_STAT_JOBS_ENDED],
+        (unsigned long long) total->stats[SIM_STAT_SNAPSHOTS],
+        (unsigned long long) total->stats[SIM_STAT_INSTALLS_FINISHED],
+        (unsigned long long) total->stats[SIM_STAT_CHANGES_DONE]);
     for (unsigned i = 0; i < SIM_STATS && a->stats; i++)
         printf("%12llu %s\n", (unsigned long long) total->stats[i],
                sim_stat_name((enum sim_stat) i));

@@ -74,7 +74,8 @@ static struct sim_node *any_node(struct world *w) {
     return n->up ? n : NULL;
 }
 
-static int encode_submit(const struct sim_op *op, bool clash, struct bytes **ret) {
+/* Long keys make large entries: the log fills its segments sooner. */
+static int encode_submit(const struct sim_op *op, bool clash, int key_digits, struct bytes **ret) {
     Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
     Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
     Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
@@ -82,10 +83,10 @@ static int encode_submit(const struct sim_op *op, bool clash, struct bytes **ret
     /* JobSpec{noop, name}: the name tells checker_final which submit a job came from. */
     uint8_t spec[] = {0x1a, 0, 0x62, 4, 0, 0, 0, 0};
     uint8_t hash[16] = {0};
-    char key[32] = "", queue[] = "default";
+    char key[FSM_IDEMPOTENCY_KEY_BYTES_MAX + 1] = "", queue[] = "default";
 
     if (op->keyed)
-        (void) snprintf(key, sizeof(key), "op-%u", op->number);
+        (void) snprintf(key, sizeof(key), "op-%0*u", key_digits, op->number);
     hash[0] = (uint8_t) op->number;
     hash[15] = clash;
     for (int i = 0; i < 4; i++)
@@ -182,7 +183,7 @@ static void submit(struct sim_client *cl, struct sim_node *n, struct sim_op *op,
     struct mono deadline;
     struct sim_call *c;
 
-    if (encode_submit(op, clash, &command) < 0) {
+    if (encode_submit(op, clash, w->key_digits, &command) < 0) {
         w->no_memory = true;
         return;
     }

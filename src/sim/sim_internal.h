@@ -95,7 +95,7 @@ struct sim_node {
     uint64_t seen_term, seen_commit, seen_applied;
     struct raft_config seen_config; /* when seen_config_index != 0 */
     uint64_t seen_config_index, seen_config_at;
-    uint64_t seen_flushes;
+    uint64_t seen_flushes, seen_base;
     unsigned installs;   /* finished, in all lives */
     uint64_t installing; /* raft has begun anew after this entry, the state is not there yet */
     uint64_t receiving;  /* number of the transfer that is coming in, 0 = none */
@@ -249,6 +249,7 @@ struct world {
     uint64_t slow_ns;        /* at most, of a message that is slow */
     uint32_t long_permille;  /* of attempts that may outlive a lease */
     bool in_order;           /* links keep their order, as TCP does; else messages overtake */
+    int key_digits;          /* of idempotency keys */
     uint32_t burst_permille; /* clients that submit many at once */
     uint64_t menu;           /* which faults are likely, see faults.c */
     struct checker checker;

@@ -28,6 +28,14 @@ static uint64_t node_random(void *ctx) {
     return rng_next(&n->world->rng);
 }
 
+static void note_release(struct sim_node *n, const char *base) {
+    unsigned long long index = base ? strtoull(base + strlen("log_base="), NULL, 10) : 0;
+
+    if (index > n->seen_base)
+        sim_count(n->world, SIM_STAT_LOG_RELEASED);
+    n->seen_base = index;
+}
+
 static void node_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
     struct sim_node *n = ctx;
 
@@ -41,6 +49,8 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
             sim_push(w, rng_below(&w->rng, w->disk_max_ns + w->delay_max_ns), SIM_FAULT, n->slot,
                      SIM_FAULT_LEADER, 0, NULL);
     }
+    if (strcmp(msg, "snapshot") == 0)
+        note_release(n, strstr(fields, "log_base="));
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
 }
 

@@ -262,6 +262,7 @@ static void draw_options(struct world *w) {
     w->burst_permille = rng_chance(&w->rng, 200) ? 40 : 2;
     w->client_gap_ns = rng_range(&w->rng, 10, 300) * NS_PER_MS;
     w->long_permille = (uint32_t) rng_below(&w->rng, 300);
+    w->key_digits = rng_chance(&w->rng, 500) ? 120 : 1;
     w->in_order = rng_chance(&w->rng, 500);
     draw_node_options(w, swarm);
     faults_draw(w, swarm);
