@@ -130,6 +130,8 @@ static void on_worker_stopped(void *arg) {
 void server_stop(struct server *s) {
     if (s->state == SERVER_STARTING)
         s->stop_wanted = true;
+    if (s->state == SERVER_STOPPING_WORKER && s->worker)
+        supervise_hurry(s->worker); /* the second signal */
     if (s->state != SERVER_SERVING)
         return;
     log_info(&s->log, "stopping", "node=%llu drain_timeout_ms=%llu",

@@ -206,6 +206,11 @@ void supervise_stop(struct supervise *s, uint64_t grace_ms, void (*on_stopped)(v
     (void) uv_timer_start(&s->timer, on_stop_poll, 0, STOP_POLL_MS);
 }
 
+void supervise_hurry(struct supervise *s) {
+    if (s->state == SUP_STOPPING && s->pid > 0)
+        (void) kill(s->pid, SIGTERM);
+}
+
 struct supervise *supervise_free(struct supervise *s) {
     if (!s)
         return NULL;

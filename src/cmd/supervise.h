@@ -26,5 +26,7 @@ int supervise_new(uv_loop_t *loop, const struct supervise_options *o, struct sup
  * @on_stopped, once. */
 void supervise_stop(struct supervise *s, uint64_t grace_ms, void (*on_stopped)(void *arg),
                     void *arg);
+/* While it is being stopped: SIGTERM once more, which skips what is left of the worker's drain. */
+void supervise_hurry(struct supervise *s);
 /* After on_stopped; its handles close with the loop's next turns. NULL allowed. */
 struct supervise *supervise_free(struct supervise *s);

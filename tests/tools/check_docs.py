@@ -18,7 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 FOLDERS = ("src", "docs", "tests", "tools", "proto", "cmake", "examples", "completions")
 PROTO = os.path.join("proto", "chronos", "v1")
 # Settings that the program fills from others or that only the command line has.
-COMMAND_LINE_ONLY = {"member", "worker.labels", "config", "print-config", "die-with-parent"}
+COMMAND_LINE_ONLY = {"member", "worker.labels", "config", "print-config", "die-with-parent",
+                     "bootstrap", "join"}
 
 
 def read(path):
