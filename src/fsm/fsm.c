@@ -52,6 +52,16 @@ uint64_t fsm_next_seq(const struct fsm *f) {
     return f->next_seq;
 }
 
+uint64_t fsm_records_count(const struct fsm *f) {
+    uint64_t count;
+
+    ASSERT(f);
+    count = f->keys_count;
+    for (size_t i = 0; i < JOB_STATE_COUNT; i++)
+        count += f->counts[i];
+    return count;
+}
+
 uint64_t fsm_jobs_count(const struct fsm *f, Chronos__V1__JobState state) {
     ASSERT(f);
     ASSERT(state < JOB_STATE_COUNT);

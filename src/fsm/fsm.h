@@ -18,6 +18,7 @@
 #include "base/arena.h"
 #include "base/kv.h"
 #include "base/time.h"
+#include "fsm/schedules.h"
 
 #include "chronos/internal/v1/command.pb-c.h"
 
@@ -40,7 +41,8 @@
 
 /* Memory, an upper bound; a test measures it:
  *   BASE + OVERLAY(overlay_bytes_max) + JOB per job that has not ended + KEY per remembered
- *   idempotency key + WORKER per registered worker + NODE per node that ever was a member.
+ *   idempotency key + WORKER per registered worker + NODE per node that ever was a member +
+ *   SCHEDULE per schedule.
  * A job that has ended costs nothing. OVERLAY holds what is not yet written back; the last command
  * before a write-back (4 MiB at most) comes on top of it, with what it changed. The base is tables
  * and scratch that grow with the largest command and the largest write-back so far. */
@@ -50,6 +52,7 @@
 #define FSM_MEMORY_KEY_BYTES 160UL /* at the longest keys */
 #define FSM_MEMORY_WORKER_BYTES 320UL
 #define FSM_MEMORY_NODE_BYTES 384UL
+#define FSM_MEMORY_SCHEDULE_BYTES 128UL
 
 struct fsm;
 
@@ -97,6 +100,7 @@ struct fsm_job {
     uint64_t fencing_token;
     struct fsm_worker *worker; /* RUNNING only */
     bool cancel_requested;
+    bool kill; /* with cancel_requested: at once, no grace (C16, terminate_other) */
     struct fsm_job *ready_prev, *ready_next;   /* PENDING: ready list, by sequence number */
     struct fsm_job *worker_prev, *worker_next; /* RUNNING: the worker's list */
 };
@@ -115,14 +119,25 @@ enum fsm_code {
     FSM_REFUSED,      /* a value no validated request has; nothing changed. Register: bad id, slots,
                          too many live workers. Submit: too long. Update: no outcome. SetNode,
                          Drain, SetFeatureLevel: result.reason says why */
-    FSM_WORKER_DRAINING, /* assign: the worker, or its node, is draining */
+    FSM_WORKER_DRAINING,  /* assign: the worker, or its node, is draining */
+    FSM_NAME_TAKEN,       /* create schedule: there is one of this name; schedule_seq, version */
+    FSM_VERSION_MISMATCH, /* update, delete schedule: version tells the present one */
+    FSM_PARTIAL, /* ticks: FSM_CREATED_BYTES_MAX reached; what is left can be proposed anew */
 };
 
+/* Of schedules: FSM_EXISTING is given for the same key and request (and schedule_seq, ticks),
+ * FSM_STALE for ticks of another generation or none above the watermark, FSM_REFUSED with a reason.
+ */
 struct fsm_result {
     enum fsm_code code;
     uint64_t job_seq;
-    const char *reason; /* of a refused SetNode, Drain or SetFeatureLevel, for the operator: static
-                           text; else NULL */
+    const char *reason; /* of a refusal by a command for operators or of schedules: static text;
+                           else NULL */
+    uint64_t schedule_seq;
+    uint64_t version;       /* Put, Delete: the present one */
+    uint64_t first_ordinal; /* RunSchedule, also FSM_EXISTING: its lines in the history ... */
+    uint64_t ordinals;      /* ... one for each tick */
+    bool changed;           /* PauseSchedule, SetScheduleAlarm: it was not so before */
 };
 
 /* One transition. The same order on every node. */
@@ -134,6 +149,7 @@ struct fsm_event {
     const char *worker_id; /* "" when none; borrowed until the next apply */
     uint64_t fencing_token;
     bool cancel_requested;
+    bool kill;
     Chronos__V1__FailureReason failure_reason;
     int32_t exit_code;
     int32_t term_signal;
@@ -150,7 +166,12 @@ struct fsm_output {
     const struct fsm_event *events;
     size_t events_count;
     bool workers_changed;
-    bool nodes_changed; /* a node record or the configuration */
+    bool nodes_changed;                         /* a node record or the configuration */
+    const struct fsm_schedule_event *schedules; /* one for each change, in their order */
+    size_t schedules_count;
+    const struct fsm_tick *ticks; /* every outcome, in the order of decision */
+    size_t ticks_count;
+    bool schedules_pause_changed; /* the global pause */
 };
 
 /* ---- life -------------------- */
@@ -212,6 +233,8 @@ uint32_t fsm_feature_level(const struct fsm *f); /* >= 1 */
 void fsm_installed(const struct fsm *f, uint64_t *ret_index, uint64_t *ret_term);
 uint64_t fsm_jobs_count(const struct fsm *f, Chronos__V1__JobState state);
 uint64_t fsm_next_seq(const struct fsm *f);
+/* Records of jobs and idempotency keys: nearly all there are. For showing progress. */
+uint64_t fsm_records_count(const struct fsm *f);
 
 enum { FSM_READ_NOT_FOUND = 1 };
 /* The record of any job, unpacked into @arena. 0, FSM_READ_NOT_FOUND, ERR_CORRUPT, -ENOMEM, kv. */

@@ -450,9 +450,8 @@ void proposals_skipped(struct replica *r, uint64_t index, uint64_t term) {
     while (p) {
         struct proposal *next = p->next;
 
+        /* FORWARDED: the leader's word on where it was appended decides, or the deadline. */
         if (p->state == PROPOSAL_APPENDED && p->index <= index)
-            proposal_lost_sight(r, p);
-        else if (p->state == PROPOSAL_FORWARDED) /* nothing says where it was appended, if it was */
             proposal_lost_sight(r, p);
         p = next;
     }

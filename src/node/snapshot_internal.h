@@ -71,6 +71,8 @@ static inline bool snapshots_installing(const struct snapshots *s) {
 
 /* snapshot_view.c */
 bool views_reading(const struct replica *r);
+/* How much of it was read, 0 to 99. */
+unsigned view_percent(const struct replica_view *v);
 void views_invalidate(struct replica *r);
 /* Length of the block at the front of @in; 0 when it does not begin with a whole one. */
 size_t snapshot_block_len(struct slice in);
@@ -108,14 +110,14 @@ struct transfer {
     size_t bytes;                       /* of these blocks */
     uint64_t acked;                     /* the follower has all blocks before this one */
     uint64_t next_sequence;             /* of the next block that is read */
-    uint64_t bytes_acked, bytes_total;  /* total: an estimate */
-    uint64_t follow_to;                 /* FOLLOWING: until it has this entry */
-    uint64_t match;                     /* FOLLOWING: as last seen */
-    struct mono start_at;               /* WAITING: not before */
-    struct mono progress_at;            /* of the last progress */
-    struct mono sent_at;                /* of the last block, or of the last going back */
-    struct mono back_at;                /* going back is for then at the earliest */
-    struct mono retry_at;               /* the connection took nothing: try again then */
+    uint64_t bytes_acked;
+    uint64_t follow_to;      /* FOLLOWING: until it has this entry */
+    uint64_t match;          /* FOLLOWING: as last seen */
+    struct mono start_at;    /* WAITING: not before */
+    struct mono progress_at; /* of the last progress */
+    struct mono sent_at;     /* of the last block, or of the last going back */
+    struct mono back_at;     /* going back is for then at the earliest */
+    struct mono retry_at;    /* the connection took nothing: try again then */
 };
 
 struct transfers {

@@ -293,7 +293,6 @@ static void transfer_start(struct replica *r, struct transfer *t) {
     }
     t->state = TRANSFER_SENDING;
     t->index = replica_view_index(t->view);
-    t->bytes_total = r->kv->ops->disk_bytes(r->kv);
     t->progress_at = t->sent_at = r->now;
     log_info(r->env.log, "sending a snapshot", "peer=%llu index=%llu", (unsigned long long) t->peer,
              (unsigned long long) t->index);
@@ -400,7 +399,7 @@ int64_t transfers_percent(const struct replica *r, uint64_t peer) {
             continue;
         if (t->read_all && !t->head)
             return 100; /* it is putting it in place */
-        return t->bytes_total > 0 ? (int64_t) MIN(t->bytes_acked * 100 / t->bytes_total, 99UL) : 0;
+        return t->view ? (int64_t) view_percent(t->view) : 0;
     }
     return -1;
 }

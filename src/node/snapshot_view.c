@@ -20,6 +20,7 @@ struct replica_view {
     struct snapshot_writer writer;
     struct buf out; /* the header at first, then what was read */
     uint64_t index;
+    uint64_t records, records_read; /* of the state, nearly; at the end of the last read */
     struct disk_job job;
     bool reading;
     bool closed;
@@ -69,6 +70,7 @@ static int header_write(struct replica *r, struct replica_view *v) {
          st <= CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED; st++)
         h.jobs += fsm_jobs_count(r->fsm, (Chronos__V1__JobState) st);
     v->index = h.index;
+    v->records = fsm_records_count(r->fsm);
     len = chronos__internal__v1__snapshot_header__get_packed_size(&h);
     packed = malloc(len);
     if (!packed)
@@ -144,6 +146,7 @@ static void view_done(struct disk_job *job) {
     struct buf lent = v->out;
 
     v->reading = false;
+    v->records_read = v->writer.records;
     r->disk_jobs--;
     r->wants_turn = true;
     r->now = r->env.clock.mono(r->env.clock.ctx);
@@ -175,6 +178,10 @@ void replica_view_next(struct replica_view *v, size_t bytes, replica_view_fn don
 
 uint64_t replica_view_index(const struct replica_view *v) {
     return v->index;
+}
+
+unsigned view_percent(const struct replica_view *v) {
+    return v->records > 0 ? (unsigned) MIN(v->records_read * 100 / v->records, 99UL) : 0;
 }
 
 struct replica_view *replica_view_close(struct replica_view *v) {

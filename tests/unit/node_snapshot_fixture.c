@@ -148,16 +148,39 @@ void lag_begin(struct lag *l, struct node_world *w, unsigned n) {
     lag_begin_bytes(l, w, n, JOB_BYTES);
 }
 
+void lag_accepted(struct lag *l, uint64_t index) {
+    struct replica *r = l->w->nodes[l->follower].replica;
+    Chronos__Internal__V1__ForwardResult res = CHRONOS__INTERNAL__V1__FORWARD_RESULT__INIT;
+    const struct proposal *p = r->proposals.in_flight.head;
+
+    for (size_t left = r->proposals.in_flight.count; left > 0; left--, index++) {
+        const struct proposal *next = p->next; /* an accepted one moves to the end */
+
+        res.id = p->origin;
+        res.attempt = p->forwards;
+        res.outcome = CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_ACCEPTED;
+        res.index = index;
+        res.term = raft_term(l->w->nodes[l->leader].replica->raft);
+        proposals_on_forward_result(r, &res);
+        p = next;
+    }
+}
+
 void lag_begin_with(struct lag *l, struct node_world *w, unsigned n, struct answer *once,
-                    struct answer *again) {
+                    struct answer *again, bool told) {
+    uint64_t index;
+
     lag_open(l, w);
-    w->options.commit_timeout_ns = 60 * NS_PER_S;
     assert_int_equal(node_world_submit(w, l->follower, "", 0, MONO_NEVER, once), 0);
     assert_int_equal(
         node_world_submit(w, l->follower, "key", REPLICA_RETRY_SAFE, MONO_NEVER, again), 0);
     w->cut[l->leader][l->follower] = true; /* it is heard, but hears nothing */
     w->cut[(l->leader + 2) % 3][l->follower] = true;
     node_world_run(w, 20);
+    index = fsm_applied_index(w->nodes[l->follower].replica->fsm);
+    assert_true(fsm_applied_index(w->nodes[l->leader].replica->fsm) >= index + 2);
+    if (told)
+        lag_accepted(l, index + 1);
     cut_off(w, l->follower, true);
     compact(l, n, JOB_BYTES);
 }

@@ -23,10 +23,12 @@ void lag_begin_new(struct lag *l, struct node_world *w, unsigned n);
 /* With jobs of @bytes each. */
 void lag_begin_bytes(struct lag *l, struct node_world *w, unsigned n, size_t bytes);
 /* The same; before the cut the follower proposes two submits that reach the leader, whose entries
- * it does not see: one may be repeated, one not. */
+ * it does not see: one may be repeated, one not. @told: it hears where they are. */
 struct answer;
 void lag_begin_with(struct lag *l, struct node_world *w, unsigned n, struct answer *once,
-                    struct answer *again);
+                    struct answer *again, bool told);
+/* The leader tells the follower that its forwarded proposals were appended from @index on. */
+void lag_accepted(struct lag *l, uint64_t index);
 void lag_heal(struct lag *l);
 /* Until all nodes that are up have the same state as the leader; at most 60 s of the world. */
 void lag_wait_equal(struct lag *l);

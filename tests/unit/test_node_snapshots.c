@@ -251,18 +251,27 @@ static void test_lost_log_after_install(void **state) {
 }
 
 /* Goal: a proposal whose entry vanished into a snapshot is answered with the truth, soon; one that
- * may be repeated is. Method: the follower forwards both, is cut off before it sees the entries. */
-static void test_proposals_in_the_snapshot(void **state) {
+ * may be repeated is. Method: the follower forwards both, is cut off before it sees the entries;
+ * it hears where they are before (@early) or after the snapshot. */
+static void proposals_in_the_snapshot(bool early) {
     struct node_world w;
     struct lag l;
+    struct replica *r;
     struct answer once, again;
+    uint64_t index;
 
-    (void) state;
-    lag_begin_with(&l, &w, 300, &once, &again);
+    lag_begin_with(&l, &w, 300, &once, &again, early);
     assert_int_equal(once.count, 0);
     assert_int_equal(again.count, 0);
+    r = w.nodes[l.follower].replica;
+    index = fsm_applied_index(r->fsm);
     lag_heal(&l);
     lag_wait_equal(&l);
+    if (!early) {
+        assert_int_equal(once.count, 0); /* nobody has said where it is */
+        assert_int_equal(r->proposals.in_flight.count, 1);
+        lag_accepted(&l, index + 1);
+    }
     node_world_run(&w, 200);
     assert_int_equal(once.count, 1);
     assert_int_equal(once.status, REPLICA_UNKNOWN);
@@ -270,6 +279,12 @@ static void test_proposals_in_the_snapshot(void **state) {
     assert_int_equal(again.status, REPLICA_OK);
     assert_int_equal(again.code, FSM_EXISTING); /* not a second job */
     node_world_close(&w);
+}
+
+static void test_proposals_in_the_snapshot(void **state) {
+    (void) state;
+    proposals_in_the_snapshot(true);
+    proposals_in_the_snapshot(false);
 }
 
 /* Goal: an orderly stop leaves nothing to replay. Method: settle, then cut the power. */
