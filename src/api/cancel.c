@@ -61,6 +61,9 @@ static void on_done(void *arg, const struct replica_proposed *res) {
     case FSM_STALE:
     case FSM_REFUSED:
     case FSM_WORKER_DRAINING:
+    case FSM_NAME_TAKEN:
+    case FSM_VERSION_MISMATCH:
+    case FSM_PARTIAL:
         break;
     }
     api_fail(call, RPC_INTERNAL, "unexpected result %d of a cancel",

@@ -44,6 +44,9 @@ static enum rpc_code result_code(const struct fsm_result *res, struct errtext *r
     case FSM_STALE:
     case FSM_REFUSED:
     case FSM_WORKER_DRAINING:
+    case FSM_NAME_TAKEN:
+    case FSM_VERSION_MISMATCH:
+    case FSM_PARTIAL:
         break;
     }
     errtext_set(ret_text, "unexpected result %d of a submit", (int) res->code);

@@ -319,6 +319,12 @@ static void describe_first(const struct command_view *v, char *out, size_t out_b
     case BODY(SET_FEATURE_LEVEL):
         describe_admin(v->kind, &o, out, out_bytes);
         break;
+    case BODY(PUT_SCHEDULE):
+    case BODY(DELETE_SCHEDULE):
+    case BODY(PAUSE_SCHEDULE):
+    case BODY(PROCESS_TICKS):
+    case BODY(RUN_SCHEDULE):
+    case BODY(SET_SCHEDULE_ALARM):
     case CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__NOT_SET:
     case _CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__CASE_IS_INT_SIZE:
         break;

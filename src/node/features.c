@@ -25,6 +25,12 @@ uint32_t features_level_of(Chronos__Internal__V1__LogCommand__BodyCase kind) {
     case BODY(SET_NODE):
     case BODY(DRAIN):
     case BODY(SET_FEATURE_LEVEL):
+    case BODY(PUT_SCHEDULE):
+    case BODY(DELETE_SCHEDULE):
+    case BODY(PAUSE_SCHEDULE):
+    case BODY(PROCESS_TICKS):
+    case BODY(RUN_SCHEDULE):
+    case BODY(SET_SCHEDULE_ALARM):
         return 1;
     case BODY(_NOT_SET):
     case _CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__CASE_IS_INT_SIZE:
