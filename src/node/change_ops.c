@@ -21,7 +21,7 @@
 #define CODE_UNAVAILABLE 14
 
 #define ASK_AGAIN_MS 50
-/* A joint configuration is left as soon as a majority has it. */
+/* A joint configuration is left as soon as a majority has it, a live node answers a new leader. */
 #define SETTLE_MS 1000
 
 /* An election, and the way of its news back here. */
@@ -370,6 +370,8 @@ static void transfer_begin(struct change_op *op) {
         op_answer(op, 0, 0, false, "%s", "");
         return;
     }
+    if (op->to && membership_is_unheard(r, op->to) && !mono_reached(r->now, op->settle_till))
+        return; /* its first answer is on the way */
     if (!transfer_target_ok(op))
         return;
     op->term = raft_term(r->raft);

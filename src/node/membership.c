@@ -72,6 +72,12 @@ bool membership_is_live(struct replica *r, uint64_t id) {
            mono_diff_ns(r->now, st.last_contact) < r->o.peer_liveness_ns;
 }
 
+bool membership_is_unheard(struct replica *r, uint64_t id) {
+    struct raft_peer_status st;
+
+    return raft_peer_status(r->raft, id, &st) == 0 && !st.contacted;
+}
+
 void membership_open_change(struct replica *r, char *out, size_t out_bytes) {
     const struct raft_config *c = raft_config_latest(r->raft);
     const struct raft_member *m = c ? promoted_of(c) : NULL;
@@ -275,12 +281,13 @@ static bool judge_closed(struct replica *r, struct change_verdict *v) {
 /* @id is to vote no more: somebody must, and most of them must be there. */
 static bool judge_rest(struct replica *r, uint64_t id, struct change_verdict *v) {
     const struct raft_config *c = &v->config;
-    size_t voters = 0, live = 0;
+    size_t voters = 0, live = 0, unheard = 0;
 
     for (size_t i = 0; i < c->count; i++) {
         if (!(c->members[i].flags & RAFT_MEMBER_VOTER) || c->members[i].id == id)
             continue;
         voters++;
+        unheard += membership_is_unheard(r, c->members[i].id);
         live += membership_is_live(r, c->members[i].id);
     }
     if (voters == 0) {
@@ -289,6 +296,7 @@ static bool judge_rest(struct replica *r, uint64_t id, struct change_verdict *v)
         return false;
     }
     if (2 * live <= voters) {
+        v->settling = unheard > 0;
         refuse(v, CODE_FAILED_PRECONDITION,
                "without node %llu only %zu of %zu voters would be alive, which is no majority: "
                "nothing could be committed any more",

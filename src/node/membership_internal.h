@@ -84,7 +84,8 @@ struct change_verdict {
     uint32_t code; /* canonical gRPC code; 0 = go on */
     char message[400];
     bool changed; /* propose @config */
-    /* Refused for a change that the leader is finishing: soon it is not. */
+    /* Refused for a change that the leader is finishing, or because a leader that is new has not
+     * heard of everybody yet: soon it may not be. */
     bool settling;
     struct raft_config config;
     uint64_t index; /* !changed: of the configuration that already is so */
@@ -108,6 +109,8 @@ int membership_propose(struct replica *r, const struct raft_config *config, uint
 void membership_applied(struct replica *r);
 /* The member is this node, or has answered within the liveness window. Leader only. */
 bool membership_is_live(struct replica *r, uint64_t id);
+/* It has not answered in this term, which may have begun a moment ago. */
+bool membership_is_unheard(struct replica *r, uint64_t id);
 
 /* change_ops.c */
 void change_ops_run(struct replica *r);
