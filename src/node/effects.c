@@ -183,7 +183,7 @@ static int run_prepare(struct replica *r, struct errtext *e) {
 }
 
 static int run_release(struct replica *r, struct errtext *e) {
-    return wal_release(r->wal, r->persist.release_to, r->persist.release_keep, e);
+    return wal_release(r->wal, r->persist.job_release_to, r->persist.job_release_keep, e);
 }
 
 static void persist_run(struct disk_job *job) {
@@ -291,6 +291,8 @@ static bool choose_job(struct replica *r) {
         p->kind = PERSIST_PREPARE;
     } else if (p->release_wanted && aside) {
         p->release_wanted = false;
+        p->job_release_to = p->release_to;
+        p->job_release_keep = p->release_keep;
         p->kind = PERSIST_RELEASE;
     } else if (r->scrub.step_wanted && aside) {
         r->scrub.step_wanted = false;

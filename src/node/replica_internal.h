@@ -122,6 +122,7 @@ struct persist {
     uint64_t durable_seq;
     bool release_wanted; /* of segments up to release_to, but for release_keep bytes */
     uint64_t release_to, release_keep;
+    uint64_t job_release_to, job_release_keep; /* the disk thread's */
     struct raft_hard_state saved; /* in the meta file; the disk thread's while busy */
     struct log_facts job_log;     /* the disk thread's */
     struct log_facts log;         /* after the last job */

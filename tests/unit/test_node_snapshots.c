@@ -250,6 +250,28 @@ static void test_lost_log_after_install(void **state) {
     node_world_close(&w);
 }
 
+/* Goal: a log that was cut does not begin a state from nothing. Method: lose the state store behind
+ * it; the start is refused. */
+static void test_lost_state(void **state) {
+    struct node_world w;
+    struct errtext why = {0};
+
+    (void) state;
+    snapshot_world_init(&w, 1);
+    node_world_open(&w);
+    (void) node_world_lead(&w);
+    submit_jobs(&w, 0, 300, JOB_BYTES);
+    replica_snapshot_now(w.nodes[0].replica);
+    node_world_run(&w, 100);
+    assert_true(w.nodes[0].replica->persist.log.base_index > 0);
+    node_world_crash(&w, 0, SIM_DISK_KEEP_ALL, 0);
+    w.nodes[0].kv->ops->close(w.nodes[0].kv);
+    assert_int_equal(kv_mem_new(0, &w.nodes[0].kv), 0);
+    assert_int_equal(node_world_start(&w, 0, &why), ERR_CORRUPT);
+    assert_non_null(strstr(why.s, "state"));
+    node_world_close(&w);
+}
+
 /* Goal: a proposal whose entry vanished into a snapshot is answered with the truth, soon; one that
  * may be repeated is. Method: the follower forwards both, is cut off before it sees the entries;
  * it hears where they are before (@early) or after the snapshot. */
@@ -320,6 +342,7 @@ int main(void) {
         cmocka_unit_test(test_new_node),
         cmocka_unit_test(test_crash_in_install),
         cmocka_unit_test(test_lost_log_after_install),
+        cmocka_unit_test(test_lost_state),
         cmocka_unit_test(test_proposals_in_the_snapshot),
         cmocka_unit_test(test_settle),
     };
