@@ -15,6 +15,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
@@ -152,6 +153,28 @@ def test_restore(c, w):
     target.stop()
 
 
+def test_million(c, _):
+    """1,000,000 jobs are restored in under 60 s."""
+    w = Cluster(1, workers=False)
+    specs = [rpc.noop(name=f"job-{i}") for i in range(1000)]
+    for _ in range(1000):
+        w.nodes[0].client.submit_many(specs, timeout=30)
+    path = w.directory + "/million.backup"
+    begun = time.monotonic()
+    code, _, err = w.cli("backup", "create", path, seconds=120)
+    c.require("backup create", code == 0, err)
+    created = time.monotonic()
+    code, out, err = cli("restore", path, "--data-dir", w.directory + "/restored", "--node-id", "1",
+                         "--peer-address", "127.0.0.1:19999", "-o", "json", seconds=120)
+    restored = time.monotonic()
+    c.require("restore", code == 0, err)
+    c.equal("all of them", json.loads(out)["jobs"], 1000000)
+    print(f"#       created in {created - begun:.2f} s, {os.path.getsize(path) >> 20} MiB, "
+          f"restored in {restored - created:.2f} s")
+    c.check("in under 60 s", restored - created < 60)
+    w.stop()
+
+
 if __name__ == "__main__":
     world = Cluster(3, workers=False)
-    checks.run(*checks.bind(world, test_create, test_damage, test_restore))
+    checks.run(*checks.bind(world, test_create, test_damage, test_restore, test_million))
