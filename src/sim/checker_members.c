@@ -59,6 +59,18 @@ static const struct raft_config *config_at(const struct world *w, const struct s
     return u64map_get(&w->checker.configs, checker_entry_key(index, n->chain[index].term));
 }
 
+/* Who becomes a voter has at least the configuration that it waited in: a node without any grants
+ * no vote, and a majority that counts on it would stand still. */
+static void check_promoted(struct world *w, uint64_t ids, uint64_t index) {
+    if (ids != 0)
+        sim_count(w, SIM_STAT_LEARNERS_PROMOTED);
+    for (uint64_t id = 1; id <= w->nodes_count; id++)
+        if (ids >> id & 1 && w->nodes[id - 1].acked_index < index)
+            sim_fail(w, "node %llu is made a voter with %llu of %llu entries",
+                     (unsigned long long) id, (unsigned long long) w->nodes[id - 1].acked_index,
+                     (unsigned long long) index);
+}
+
 void checker_config_entry(struct world *w, struct sim_node *n, const struct raft_entry *e) {
     uint64_t key = checker_entry_key(e->index, e->term);
     const struct raft_config *before;
@@ -89,8 +101,8 @@ void checker_config_entry(struct world *w, struct sim_node *n, const struct raft
         sim_count(w, SIM_STAT_JOINT_ENTERED);
     if (!c->joint && before->joint)
         sim_count(w, SIM_STAT_JOINT_LEFT);
-    if ((ids_with(c, RAFT_MEMBER_VOTER) & ids_with(before, RAFT_MEMBER_LEARNER)) != 0)
-        sim_count(w, SIM_STAT_LEARNERS_PROMOTED);
+    check_promoted(w, ids_with(c, RAFT_MEMBER_VOTER) & ids_with(before, RAFT_MEMBER_LEARNER),
+                   n->chain[e->index - 1].config_index);
 }
 
 /* What became committed for the first time, whoever said so. */

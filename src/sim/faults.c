@@ -202,10 +202,17 @@ static void arm_disk_error(struct world *w, struct sim_node *n) {
 
 /* The power goes in the middle of an install or a flush, or the stage finds no room. */
 static void arm_stage_fault(struct world *w, struct sim_node *n) {
-    bool full = rng_chance(&w->rng, 300);
+    bool full = rng_chance(&w->rng, 300), at_switch = !full && rng_chance(&w->rng, 600);
 
-    sim_trace(w, "node %u: its state store %s soon", n->slot + 1, full ? "is full" : "dies");
-    sim_kv_set_fault(n->kv, rng_range(&w->rng, 1, 5), full ? -ENOSPC : ERR_CRASHED);
+    for (unsigned i = 0; i < w->nodes_count; i++) /* rather one that is being sent a state */
+        if (w->nodes[i].up && w->nodes[i].receiving != 0)
+            n = &w->nodes[i];
+    sim_trace(w, "node %u: its state store %s soon", n->slot + 1,
+              full        ? "is full"
+              : at_switch ? "dies at its switch"
+                          : "dies");
+    sim_kv_set_fault(n->kv, at_switch ? rng_range(&w->rng, 1, 2) : rng_range(&w->rng, 1, 5),
+                     full ? -ENOSPC : ERR_CRASHED, at_switch);
 }
 
 static void break_bulk(struct world *w) {

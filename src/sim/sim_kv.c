@@ -10,6 +10,7 @@ struct sim_kv {
     struct kv kv;
     struct kv *inner; /* owned */
     bool dead;
+    bool at_switch;     /* the fault waits for a commit or adoption of the stage */
     uint64_t countdown; /* 0 = no fault is set */
     int err;
     bool hit;
@@ -21,10 +22,11 @@ static struct sim_kv *sim_kv_of(const struct kv *kv) {
 }
 
 /* 0, or what the operation has to return at once. */
-static int enter(struct sim_kv *k, bool may_be_full) {
+static int enter(struct sim_kv *k, bool may_be_full, bool switches) {
     if (k->dead)
         return ERR_CRASHED;
-    if (k->countdown == 0 || (k->err != ERR_CRASHED && !may_be_full) || --k->countdown > 0)
+    if (k->countdown == 0 || (k->err != ERR_CRASHED && !may_be_full) ||
+        (k->at_switch && !switches) || --k->countdown > 0)
         return 0;
     k->hit = true;
     k->dead = k->err == ERR_CRASHED;
@@ -45,7 +47,7 @@ static int op_write(struct kv *kv, const struct kv_op *ops, size_t n) {
 
 static int op_flush(struct kv *kv) {
     struct sim_kv *k = sim_kv_of(kv);
-    int rc = enter(k, false);
+    int rc = enter(k, false, false);
 
     if (rc < 0)
         return rc;
@@ -67,28 +69,28 @@ static int op_iter_open(struct kv *kv, struct kv_iter **ret) {
 
 static int op_stage_begin(struct kv *kv) {
     struct sim_kv *k = sim_kv_of(kv);
-    int rc = enter(k, true);
+    int rc = enter(k, true, false);
 
     return rc < 0 ? rc : k->inner->ops->stage_begin(k->inner);
 }
 
 static int op_stage_write(struct kv *kv, const struct kv_op *ops, size_t n) {
     struct sim_kv *k = sim_kv_of(kv);
-    int rc = enter(k, true);
+    int rc = enter(k, true, false);
 
     return rc < 0 ? rc : k->inner->ops->stage_write(k->inner, ops, n);
 }
 
 static int op_stage_commit(struct kv *kv) {
     struct sim_kv *k = sim_kv_of(kv);
-    int rc = enter(k, false);
+    int rc = enter(k, false, true);
 
     return rc < 0 ? rc : k->inner->ops->stage_commit(k->inner);
 }
 
 static int op_stage_adopt(struct kv *kv) {
     struct sim_kv *k = sim_kv_of(kv);
-    int rc = enter(k, false);
+    int rc = enter(k, false, true);
 
     return rc < 0 ? rc : k->inner->ops->stage_adopt(k->inner);
 }
@@ -150,11 +152,12 @@ struct kv *sim_kv_interface(struct sim_kv *k) {
     return &k->kv;
 }
 
-void sim_kv_set_fault(struct sim_kv *k, uint64_t nth, int err) {
+void sim_kv_set_fault(struct sim_kv *k, uint64_t nth, int err, bool at_switch) {
     ASSERT(nth > 0);
     ASSERT(err < 0);
     k->countdown = nth;
     k->err = err;
+    k->at_switch = at_switch;
     k->hit = false;
 }
 

@@ -12,9 +12,10 @@ struct sim_kv *sim_kv_free(struct sim_kv *k); /* NULL allowed */
 /* The table to hand to the code under test; valid as long as @k. */
 struct kv *sim_kv_interface(struct sim_kv *k);
 
-/* The @nth operation on the staged store or flush from now fails: @err is ERR_CRASHED (the power
- * goes before it; nothing works any more) or, for stage_begin and stage_write, -ENOSPC. */
-void sim_kv_set_fault(struct sim_kv *k, uint64_t nth, int err);
+/* The @nth operation on the staged store or flush from now (@at_switch: of those that make the
+ * stage the store) fails: @err is ERR_CRASHED (the power goes before it; nothing works any more)
+ * or, for stage_begin and stage_write, -ENOSPC. */
+void sim_kv_set_fault(struct sim_kv *k, uint64_t nth, int err, bool at_switch);
 void sim_kv_clear_fault(struct sim_kv *k);
 bool sim_kv_crashed(const struct sim_kv *k);
 bool sim_kv_fault_hit(const struct sim_kv *k); /* since set */
