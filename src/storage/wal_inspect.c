@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/codec.h"
 #include "storage/io.h"
 
 struct found {
@@ -32,6 +33,8 @@ struct inspection {
     size_t cap;
     uint8_t *bytes; /* owned; of one segment */
     size_t bytes_cap;
+    uint64_t missing_seq;  /* the chain leads to it and it is not there; 0 = none */
+    uint64_t released_seq; /* the release records that were shown give back what is before it */
 };
 
 static void inspection_done(struct inspection *x) {
@@ -122,29 +125,38 @@ static int report_bad(struct inspection *x, const char *name, uint32_t offset, b
 }
 
 /* From the newest segment back, as recovery goes: who ends where, and who is missing. */
-static int mark_chain(struct inspection *x) {
+static void mark_chain(struct inspection *x) {
     struct found *f = NULL;
     uint64_t oldest = 0;
 
     for (size_t i = 0; i < x->count && !x->files[i].spare; i++)
         f = &x->files[i];
     if (!f)
-        return 0;
+        return;
     for (size_t left = x->count; left > 0 && !f->why; left--) {
-        char name[WAL_NAME_BYTES];
         struct found *before;
 
         oldest = MAX(oldest, f->h.oldest_seq);
         if (f->h.prev_seq == 0 || f->h.prev_seq < oldest)
-            return 0;
+            return;
         before = find(x, f->h.prev_seq);
-        wal_files_segment_name(name, f->h.prev_seq);
-        if (!before) /* a release record may explain it; who reads this sees it */
-            return report_bad(x, name, 0, false, "segment file is missing, unless released");
+        if (!before) {
+            x->missing_seq = f->h.prev_seq;
+            return;
+        }
         before->end = f->h.prev_end;
         f = before;
     }
-    return 0;
+}
+
+/* Once all records were shown: a release among them explains what is not there. */
+static int report_missing(struct inspection *x) {
+    char name[WAL_NAME_BYTES];
+
+    if (x->missing_seq == 0 || x->missing_seq < x->released_seq)
+        return 0;
+    wal_files_segment_name(name, x->missing_seq);
+    return report_bad(x, name, 0, false, "segment file is missing");
 }
 
 static int report_record(struct inspection *x, const struct found *f, uint32_t offset,
@@ -168,6 +180,7 @@ static int report_record(struct inspection *x, const struct found *f, uint32_t o
         break;
     case WAL_KIND_RELEASE:
         r.kind = "release";
+        x->released_seq = MAX(x->released_seq, get_le64(frame->data));
         break;
     case WAL_KIND_SEAL:
         r.kind = "seal";
@@ -340,9 +353,12 @@ int wal_inspect(const struct disk *disk, const struct wal_inspect_visitor *v,
         read_header(&x, &x.files[i]);
         readable = readable || (!x.files[i].spare && !x.files[i].why);
     }
-    r = mark_chain(&x);
+    mark_chain(&x);
+    r = 0;
     for (size_t i = 0; i < x.count && r == 0; i++)
         r = show_file(&x, &x.files[i]);
+    if (r == 0)
+        r = report_missing(&x);
     if (r != 0 || readable)
         return r;
     errtext_set(reterr, "the directory has no readable log segment");

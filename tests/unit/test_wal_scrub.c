@@ -243,6 +243,34 @@ static void test_inspect_good(void **state) {
     world_done(&w);
 }
 
+/* Goal: a release explains that older segments are gone while no header says so yet; without it a
+ * missing segment is damage. */
+static void test_inspect_released(void **state) {
+    (void) state;
+    for (int released = 0; released < 2; released++) {
+        static struct world w;
+        struct seen s = {0};
+
+        world_init(&w);
+        assert_int_equal(world_open(&w), 0);
+        for (int i = 0; i < 40; i++)
+            assert_int_equal(world_append(&w, 1, 10, 400), 0);
+        assert_int_equal(world_sync(&w), 0);
+        if (released)
+            assert_int_equal(wal_release(w.wal, 300, 0, &w.err), 0);
+        w.wal = wal_close(w.wal);
+        if (!released)
+            assert_true(sim_disk_remove(w.disk, "wal-0000000000000001.log"));
+        assert_int_equal(inspect(&w, &s), 0);
+        assert_int_equal(s.releases, released);
+        assert_int_equal(s.damaged, !released);
+        assert_int_equal(s.torn, 0);
+        if (!released)
+            assert_string_equal(s.bad_segment, "wal-0000000000000001.log");
+        world_done(&w);
+    }
+}
+
 /* Goal: a damaged record is reported at its offset, as damage when something vouches for it, as
  * torn when nothing does, and what follows it is shown nevertheless. */
 static void test_inspect_damage(void **state) {
@@ -368,10 +396,10 @@ static void test_inspect_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scrub_round),     cmocka_unit_test(test_scrub_finds_damage),
-        cmocka_unit_test(test_scrub_every_bit), cmocka_unit_test(test_inspect_good),
-        cmocka_unit_test(test_inspect_damage),  cmocka_unit_test(test_inspect_anything),
-        cmocka_unit_test(test_inspect_nothing),
+        cmocka_unit_test(test_scrub_round),      cmocka_unit_test(test_scrub_finds_damage),
+        cmocka_unit_test(test_scrub_every_bit),  cmocka_unit_test(test_inspect_good),
+        cmocka_unit_test(test_inspect_released), cmocka_unit_test(test_inspect_damage),
+        cmocka_unit_test(test_inspect_anything), cmocka_unit_test(test_inspect_nothing),
     };
 
     return cmocka_run_group_tests_name("wal_scrub", tests, NULL, NULL);
