@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/disk.h"
+#include "base/err.h"
 #include "base/kv.h"
 #include "base/log.h"
 #include "base/time.h"
@@ -56,12 +57,28 @@ struct env_peers {
     void *ctx;
 };
 
+/* The zone files of this machine. Small and cached by the system, so that reading one on the loop
+ * is no wait; sched/zones.h parses and keeps them. */
+struct env_zones {
+    /* The bytes of the zone's TZif file with a reference for the caller; none at all (length 0)
+     * means UTC for ever. *ret_stamp is another number, never 0, whenever the file has changed.
+     * 0; -ENOENT, -errno, ERR_LIMIT with the reason: the zone cannot be had. */
+    int (*load)(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
+                struct errtext *reterr);
+    /* What load would set now; 0 = there is no such file. */
+    uint64_t (*stamp)(void *ctx, const char *name);
+    /* Of the data as a whole, such as "2026b"; "" when it does not say. Static or owned by @ctx. */
+    const char *(*version)(void *ctx);
+    void *ctx;
+};
+
 struct env {
     struct env_clock clock;
     struct env_random random;
     struct env_disk_queue disk_queue; /* the log and the meta file */
     struct env_disk_queue bulk_queue; /* flushes, snapshots, scrubbing: a thread of its own */
     struct env_peers peers;
+    struct env_zones zones;
     struct disk disk;         /* the data directory */
     const struct logger *log; /* borrowed for the node's life; may be NULL */
 };

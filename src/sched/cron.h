@@ -96,6 +96,10 @@ enum cron_note { CRON_NOTE_NONE, CRON_NOTE_MOVED /* its local time does not exis
 int64_t cron_next(const struct cron_times *c, const struct tz *zone, enum cron_dst dst,
                   int64_t after, enum cron_note *ret_note);
 
+/* For exclusions: whether the expression names the local second of @at, or, with @whole_minute, any
+ * second of the minute of @at. Policies of the clock's changes play no part. */
+bool cron_matches(const struct cron_times *c, const struct tz *zone, int64_t at, bool whole_minute);
+
 /* For previews: the next instant after @after that matches by local time and is suppressed by the
  * policy because the hour is repeated; CRON_NEVER when there is none before @until. */
 int64_t cron_next_suppressed(const struct cron_times *c, const struct tz *zone, enum cron_dst dst,

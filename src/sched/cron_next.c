@@ -225,6 +225,37 @@ int64_t cron_next(const struct cron_times *t, const struct tz *zone, enum cron_d
     return at;
 }
 
+static bool calendar_matches(const struct cron_times *t, int64_t local, bool whole_minute) {
+    struct civil c = civil_of(local);
+
+    if (c.year < CRON_YEAR_MIN || c.year > CRON_YEAR_MAX || next_year(t, c.year) != c.year)
+        return false;
+    return (t->months >> c.month & 1) && (month_mask(t, c.year, c.month) >> c.day & 1) &&
+           (t->hours >> c.hour & 1) && (t->minutes >> c.minute & 1) &&
+           (whole_minute || (t->seconds >> c.second & 1));
+}
+
+bool cron_matches(const struct cron_times *t, const struct tz *zone, int64_t at,
+                  bool whole_minute) {
+    int64_t minute = at - at % 60;
+
+    ASSERT(t);
+    if (at < 0)
+        return false; /* no tick is that old */
+    switch (t->kind) {
+    case CRON_CALENDAR:
+        return calendar_matches(t, at + (zone ? zone->changes[tz_find(zone, at)].offset : 0),
+                                whole_minute);
+    case CRON_EVERY:
+        return whole_minute ? next_every(t, minute - 1) < minute + 60 : next_every(t, at - 1) == at;
+    case CRON_AT:
+        return whole_minute ? t->at_s >= minute && t->at_s < minute + 60 : t->at_s == at;
+    case CRON_MANUAL:
+        break;
+    }
+    return false;
+}
+
 int64_t cron_next_suppressed(const struct cron_times *t, const struct tz *zone, enum cron_dst dst,
                              int64_t after, int64_t until) {
     for (;;) {
