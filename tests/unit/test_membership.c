@@ -313,11 +313,19 @@ static void test_last_voter(void **state) {
 static void test_caught_up(void **state) {
     struct cluster *c = world(1);
     struct replica_change change = add(c, 1);
+    struct cluster_load load = {0};
 
     (void) state;
     cluster_join(c, 1);
-    cluster_run(c, 100);
+    change.stay_learner = true;
+    assert_ok(cluster_change(c, 0, &change), true);
+    cluster_await(c, 1, 1);
+    cluster_run(c, 1000);
     c->nodes[1].hold_disk = true;
+    for (int i = 0; i < 10; i++)
+        cluster_submit(c, 0, &load);
+    cluster_run(c, 100);
+    change = of(REPLICA_CHANGE_PROMOTE, 2);
     assert_ok(cluster_change(c, 0, &change), true);
     cluster_run(c, 5000);
     assert_true(raft_last_index(replica_raft(c->nodes[0].replica)) < CAUGHT_UP_ENTRIES);
