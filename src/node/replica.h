@@ -144,7 +144,7 @@ const struct raft *replica_raft(const struct replica *r);
  * raft gives up by itself after an election timeout. Look at raft_role() for the outcome. */
 void replica_transfer_leadership(struct replica *r, uint64_t to);
 
-/* ---- identity and membership (membership.c) --------------------------------------------------- */
+/* ---- identity and membership (membership.c) ------------------------------------------------- */
 
 struct replica_hello { /* what a node says when it connects */
     uint64_t node_id;
@@ -192,7 +192,7 @@ int replica_change_membership(struct replica *r, const struct replica_change *c,
 int replica_request_transfer(struct replica *r, uint64_t to, struct mono deadline,
                              replica_change_fn done, void *arg) _must_check_;
 
-/* ---- views of the whole state (snapshots.c) ---------------------------------------------------- */
+/* ---- views of the whole state (snapshots.c) ------------------------------------------------- */
 
 struct replica_view; /* the state as it was when the view was opened */
 

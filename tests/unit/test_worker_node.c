@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define COMPLETED CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED
@@ -169,7 +170,8 @@ static void test_environment(void **state) {
     (void) state;
     begin(&n, &p, NULL);
     node_spec_shell(&spec,
-                    "/usr/bin/env | grep -v -e ^PWD= -e ^_= -e ^SHLVL= -e ^OLDPWD= | sort; "
+                    "/usr/bin/env | grep -v -e ^CHRONOS_STARTED_AT= -e ^PWD= -e ^_= -e ^SHLVL= -e "
+                    "^OLDPWD= | sort; "
                     "ls /proc/self/fd | tr '\\n' ' '; echo; readlink /proc/self/fd/0; umask; "
                     "grep -e NoNewPrivs /proc/self/status; ulimit -c; pwd; "
                     "test \"$(ps -o sid= -p $$ | tr -d ' ')\" = $$ && echo session");
@@ -266,15 +268,107 @@ static void test_cancel_and_discard(void **state) {
     node_assign_shell(&n, "j1", line);
     node_assign_shell(&n, "j2", line);
     wait_processes(needle, 2);
-    node_kill(&n, "j1", true);
+    node_kill(&n, "j1", true, false);
     r = node_wait_report(&n, "j1");
     assert_int_equal(r->outcome, CANCELLED);
     assert_int_equal(count_processes(needle), 1);
-    node_kill(&n, "j2", false);
+    node_kill(&n, "j2", false, false);
     wait_processes(needle, 0);
     node_assign_shell(&n, "j3", "true");
     (void) node_wait_report(&n, "j3");
     assert_null(node_report_of(&n, "j2"));
+    finish(&n, &p);
+}
+
+static bool file_is_there(void *arg) {
+    struct stat st;
+
+    return stat((const char *) arg, &st) == 0;
+}
+
+/* Goal: a cancel without grace gives nothing a chance to put things away, and reports CANCELLED; a
+ * cancel with grace that is under way becomes one without. Method: two jobs that outlive SIGTERM
+ * and have an hour of grace; the first would leave a file behind if it saw one. */
+static void test_kill_now(void **state) {
+    char line[400], needle[40], term[100], ready[100];
+    Chronos__V1__JobSpec spec;
+    struct worker_process p;
+    struct node_report *r;
+    struct node n;
+
+    (void) state;
+    begin(&n, &p, NULL);
+    (void) snprintf(needle, sizeof(needle), "now-%d", (int) getpid());
+    (void) snprintf(term, sizeof(term), "%s/term", p.dir);
+    (void) snprintf(ready, sizeof(ready), "%s/ready", p.dir);
+    (void) snprintf(line, sizeof(line),
+                    "trap 'echo x > %s' TERM; echo x > %s; while :; do sleep 0.05; done # %s", term,
+                    ready, needle);
+    node_spec_shell(&spec, line);
+    spec.kill_grace_ms = 3600 * 1000;
+    node_assign(&n, "j1", 1, 7, &spec);
+    node_wait(n.loop, file_is_there, ready, "the first job runs");
+    node_kill(&n, "j1", true, true);
+    r = node_wait_report(&n, "j1");
+    assert_int_equal(r->outcome, CANCELLED);
+    assert_int_equal(count_processes(needle), 0);
+    assert_false(file_is_there(term));
+    (void) unlink(ready);
+    node_assign(&n, "j2", 1, 7, &spec);
+    node_wait(n.loop, file_is_there, ready, "the second job runs");
+    node_kill(&n, "j2", true, false);
+    node_wait(n.loop, file_is_there, term, "SIGTERM arrives");
+    node_kill(&n, "j2", true, true);
+    r = node_wait_report(&n, "j2");
+    assert_int_equal(r->outcome, CANCELLED);
+    assert_int_equal(count_processes(needle), 0);
+    finish(&n, &p);
+}
+
+/* Goal: a run of a schedule knows its schedule, its nominal instant and when it really started
+ * (C30); a plain job knows only the last. Method: they print it; an instant before 1970 or beyond
+ * all calendars does no harm. */
+static void test_schedule_environment(void **state) {
+    static const struct {
+        int64_t tick_ms;
+        const char *text;
+    } ticks[] = {{1772953200000, "2026-03-08T07:00:00.000Z"},
+                 {-1, "1970-01-01T00:00:00.000Z"},
+                 {INT64_MAX, "9999-12-31T23:59:59.999Z"}};
+    struct worker_process p;
+    struct node_report *r;
+    struct node n;
+    char want[200];
+    struct tm tm;
+    time_t at;
+    int ms;
+
+    (void) state;
+    begin(&n, &p, NULL);
+    n.schedule_id = "nightly";
+    for (size_t i = 0; i < ARRAY_LEN(ticks); i++) {
+        char job[8];
+
+        (void) snprintf(job, sizeof(job), "j%zu", i + 1);
+        n.tick_ms = ticks[i].tick_ms;
+        node_assign_shell(&n, job, "echo $CHRONOS_SCHEDULE_ID $CHRONOS_SCHEDULED_AT");
+        r = node_wait_report(&n, job);
+        (void) snprintf(want, sizeof(want), "nightly %s\n", ticks[i].text);
+        assert_string_equal(r->tail, want);
+    }
+    n.schedule_id = NULL;
+    n.tick_ms = 0;
+    node_assign_shell(&n, "j9", "env | grep -c SCHEDULE; echo $CHRONOS_STARTED_AT");
+    r = node_wait_report(&n, "j9");
+    assert_memory_equal(r->tail, "0\n", 2);
+    memset(&tm, 0, sizeof(tm));
+    assert_int_equal(sscanf(r->tail + 2, "%4d-%2d-%2dT%2d:%2d:%2d.%3dZ", &tm.tm_year, &tm.tm_mon,
+                            &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &ms),
+                     7);
+    tm.tm_year -= 1900;
+    tm.tm_mon--;
+    at = timegm(&tm);
+    assert_true(time(NULL) - at >= 0 && time(NULL) - at < 60);
     finish(&n, &p);
 }
 
@@ -646,44 +740,31 @@ static void tell_drain(struct node *n, bool on, int64_t timeout_ms) {
 
     d.on = on;
     d.timeout_ms = timeout_ms;
-    m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_DRAIN;
     m.drain = &d;
+    m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_DRAIN;
     node_send(n, &m);
 }
 
 /* Goal: an operator's drain lets a short job finish, releases a long one after its time, gives back
- * what still comes, and ends neither the worker nor its stream; lifted, it works again, and a
- * stream to a node that does not speak of a drain lifts it too. Method: 300 ms, then a lift, then a
- * drain without any time and a new stream. */
+ * what still comes, and ends neither worker nor stream; a word or a new stream lifts it. */
 static void test_operator_drain(void **state) {
     struct worker_process p;
-    char needle[40], line[100];
-    struct node_report *r;
     struct node n;
 
     (void) state;
-    (void) snprintf(needle, sizeof(needle), "6%d", (int) getpid());
-    (void) snprintf(line, sizeof(line), "exec sleep %s", needle);
     begin(&n, &p, NULL);
-    node_assign_shell(&n, "j1", line);
+    node_assign_shell(&n, "j1", "exec sleep 600");
     node_assign_shell(&n, "j2", "sleep 0.1; echo fine");
-    wait_processes(needle, 1);
     tell_drain(&n, true, 300);
     assert_int_equal(node_wait_report(&n, "j2")->outcome, COMPLETED);
-    r = node_wait_report(&n, "j1");
-    assert_int_equal(r->outcome, RELEASED);
-    assert_true(r->started);
-    assert_int_equal(count_processes(needle), 0);
+    assert_int_equal(node_wait_report(&n, "j1")->outcome, RELEASED);
     node_assign_shell(&n, "j3", "true");
-    r = node_wait_report(&n, "j3");
-    assert_int_equal(r->outcome, RELEASED);
-    assert_false(r->started);
+    assert_int_equal(node_wait_report(&n, "j3")->outcome, RELEASED);
+    assert_false(node_report_of(&n, "j3")->started);
     tell_drain(&n, false, 0);
     node_assign_shell(&n, "j4", "true");
     assert_int_equal(node_wait_report(&n, "j4")->outcome, COMPLETED);
     tell_drain(&n, true, 0);
-    node_assign_shell(&n, "j5", "sleep 0.2");
-    assert_int_equal(node_wait_report(&n, "j5")->outcome, RELEASED);
     assert_int_equal(n.hellos, 1);
     rpc_call_finish(n.call, RPC_UNAVAILABLE, "going", NULL, 0);
     n.call = NULL;
@@ -894,6 +975,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_timeout_kills_tree),
         cmocka_unit_test(test_leftovers_die),
         cmocka_unit_test(test_cancel_and_discard),
+        cmocka_unit_test(test_kill_now),
+        cmocka_unit_test(test_schedule_environment),
         cmocka_unit_test(test_output_limit),
         cmocka_unit_test(test_flood),
         cmocka_unit_test(test_follow),
