@@ -299,6 +299,7 @@ int attempt_start(struct attempt *a) {
         return fail_start(a, "make its directory", -errno);
     a->started = clock_wall();
     a->started_ns = uv_hrtime();
+    launch_set_start(l, a->started);
     r = spawn_start(&req, &res, &step);
     if (r < 0)
         return fail_start(a, spawn_step_to_string(step), r);
@@ -342,10 +343,13 @@ void attempt_stop(struct attempt *a, enum attempt_cause cause, uint64_t grace_ms
         arm(a, (a->grace_end_ns - MIN(uv_hrtime(), a->grace_end_ns)) / NS_PER_MS + 1);
 }
 
-void attempt_kill(struct attempt *a) {
+void attempt_kill(struct attempt *a, enum attempt_cause cause) {
+    ASSERT(cause == ATTEMPT_CAUSE_CANCELLED || cause == ATTEMPT_CAUSE_DISCARDED);
     if (a->state == ATTEMPT_ENDED)
         return;
-    a->cause = ATTEMPT_CAUSE_DISCARDED;
+    /* As in attempt_stop: the result stands, but what the main process left behind dies. */
+    if (!a->exited || cause == ATTEMPT_CAUSE_DISCARDED)
+        a->cause = MAX(a->cause, cause);
     move(a, ATTEMPT_KILL);
     if (a->state == ATTEMPT_ENDED) {
         end(a);

@@ -90,8 +90,8 @@ int attempt_start(struct attempt *a) _must_check_;
 /* SIGTERM, and SIGKILL after the grace (at most @grace_ms_max; UINT64_MAX: the job's own). In
  * STARTING it ends the attempt at once, inside the call. */
 void attempt_stop(struct attempt *a, enum attempt_cause cause, uint64_t grace_ms_max);
-/* SIGKILL now; the cause becomes DISCARDED. */
-void attempt_kill(struct attempt *a);
+/* SIGKILL to the tree now: no SIGTERM, no grace. @cause is CANCELLED or DISCARDED. */
+void attempt_kill(struct attempt *a, enum attempt_cause cause);
 /* The main process has been reaped. May end the attempt inside the call. */
 void attempt_exited(struct attempt *a, const struct spawn_exit *e);
 

@@ -1,5 +1,7 @@
 #include "worker/launch.h"
 
+#include "sched/civil.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,7 +9,11 @@
 #include <string.h>
 
 #define BASE_VARIABLES 3 /* PATH, HOME, LANG */
-#define OWN_VARIABLES 4  /* CHRONOS_* */
+#define OWN_VARIABLES 7  /* CHRONOS_* */
+#define ENV_START "CHRONOS_STARTED_AT="
+#define RFC3339_BYTES_MAX 64
+/* The end of the year 9999: what four digits can say. */
+#define LAUNCH_TIME_MS_MAX 253402300799999LL
 #define ARGV_COUNT_MAX 65536
 #define ENV_COUNT_MAX 4096
 
@@ -48,14 +54,43 @@ static void env_set(struct env_list *e, const char *name, const char *value) {
     e->items[e->count++] = item;
 }
 
+/* "2026-03-08T07:00:00.000Z", whatever the process's own zone is. */
+static void format_utc(int64_t ms, char out[RFC3339_BYTES_MAX]) {
+    int64_t ms_of_second = (ms % 1000 + 1000) % 1000;
+    struct civil c = civil_of((ms - ms_of_second) / 1000);
+
+    (void) snprintf(out, RFC3339_BYTES_MAX, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", c.year, c.month,
+                    c.day, c.hour, c.minute, c.second, (int) ms_of_second);
+}
+
+/* Which run of which schedule this is (C30). */
+static void set_schedule(struct env_list *e, const Chronos__V1__Assignment *a) {
+    char text[RFC3339_BYTES_MAX];
+
+    if (a->schedule_id[0] == '\0')
+        return;
+    format_utc(MIN(MAX(a->tick_ms, 0), LAUNCH_TIME_MS_MAX), text);
+    env_set(e, "CHRONOS_SCHEDULE_ID", a->schedule_id);
+    env_set(e, "CHRONOS_SCHEDULED_AT", text);
+}
+
+void launch_set_start(struct launch *l, struct wall now) {
+    char text[RFC3339_BYTES_MAX];
+
+    format_utc(MIN(MAX(now.ms, 0), LAUNCH_TIME_MS_MAX), text);
+    (void) snprintf(l->start, sizeof(ENV_START) + RFC3339_BYTES_MAX, ENV_START "%s", text);
+}
+
 static int build_env(struct launch *l, const struct launch_base *base, const struct ref *ref,
-                     const Chronos__V1__JobSpec *spec) {
+                     const Chronos__V1__Assignment *a) {
+    const Chronos__V1__JobSpec *spec = a->spec;
     struct env_list e = {.arena = &l->arena};
     char mark[LAUNCH_MARK_BYTES_MAX], key[REF_KEY_TEXT_BYTES_MAX], number[24];
 
     e.items = arena_alloc(&l->arena,
                           (BASE_VARIABLES + OWN_VARIABLES + 1 + spec->n_env) * sizeof(*e.items));
-    if (!e.items)
+    l->start = arena_zalloc(&l->arena, sizeof(ENV_START) + RFC3339_BYTES_MAX);
+    if (!e.items || !l->start)
         return -ENOMEM;
     env_set(&e, "PATH", LAUNCH_PATH);
     env_set(&e, "HOME", base->home);
@@ -71,8 +106,11 @@ static int build_env(struct launch *l, const struct launch_base *base, const str
     ref_key_text(ref, key);
     (void) snprintf(mark, sizeof(mark), "%s/%s", base->instance, key);
     env_set(&e, LAUNCH_ENV_MARK, mark);
-    e.items[e.count] = NULL;
     l->mark = e.count > 0 ? e.items[e.count - 1] : NULL;
+    set_schedule(&e, a);
+    launch_set_start(l, (struct wall){0});
+    e.items[e.count++] = l->start;
+    e.items[e.count] = NULL;
     l->envp = e.items;
     return e.failed ? -ENOMEM : 0;
 }
@@ -138,18 +176,20 @@ static void set_limits(struct launch *l, const Chronos__V1__JobSpec *spec) {
 }
 
 int launch_new(const struct launch_base *base, const struct ref *ref,
-               const Chronos__V1__JobSpec *spec, struct launch **ret, struct errtext *reterr) {
+               const Chronos__V1__Assignment *a, struct launch **ret, struct errtext *reterr) {
+    const Chronos__V1__JobSpec *spec = a->spec;
     _cleanup_(launch_freep) struct launch *l = calloc(1, sizeof(*l));
     int r;
 
     ASSERT(base->work_path[0] == '/');
+    ASSERT(spec);
     if (!l)
         return -ENOMEM;
     arena_init(&l->arena, LAUNCH_BYTES_MAX);
     set_limits(l, spec);
     r = copy_argv(l, spec, reterr);
     if (r == 0)
-        r = build_env(l, base, ref, spec);
+        r = build_env(l, base, ref, a);
     if (r == 0)
         r = set_cwd(l, base, ref, spec, reterr);
     if (r != 0)

@@ -9,9 +9,10 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/time.h"
 #include "worker/ref.h"
 
-#include "chronos/v1/job.pb-c.h"
+#include "chronos/v1/worker_service.pb-c.h"
 
 #define LAUNCH_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define LAUNCH_ENV_MARK "CHRONOS_ATTEMPT_KEY"
@@ -24,6 +25,7 @@
 struct launch {
     struct arena arena;      /* owns everything below */
     const char *mark;        /* the entry of envp that only this attempt has */
+    char *start;             /* the entry of envp that launch_set_start writes */
     char **argv;             /* NULL-terminated */
     char **envp;             /* NULL-terminated */
     const char *cwd;         /* absolute */
@@ -42,10 +44,12 @@ struct launch_base {
 
 #define LAUNCH_E_INVALID 1 /* reterr is the sentence for the report: FAILED, reason START */
 
-/* Copies what it needs. 0, LAUNCH_E_INVALID, -ENOMEM. */
+/* @a has a spec. Copies what it needs. 0, LAUNCH_E_INVALID, -ENOMEM. */
 int launch_new(const struct launch_base *base, const struct ref *ref,
-               const Chronos__V1__JobSpec *spec, struct launch **ret,
+               const Chronos__V1__Assignment *a, struct launch **ret,
                struct errtext *reterr) _must_check_;
+/* The process starts now: an attempt may have waited in the worker's own line since launch_new. */
+void launch_set_start(struct launch *l, struct wall now);
 struct launch *launch_free(struct launch *l);
 DEFINE_CLEANUP(struct launch *, launch_free);
 

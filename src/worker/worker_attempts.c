@@ -135,7 +135,7 @@ static bool known(const struct worker *w, const struct ref *ref) {
 }
 
 static void assign_process(struct worker *w, const struct ref *ref,
-                           const Chronos__V1__JobSpec *spec) {
+                           const Chronos__V1__Assignment *a) {
     struct launch *l = NULL;
     struct errtext e = {.s = ""};
     int r;
@@ -146,7 +146,7 @@ static void assign_process(struct worker *w, const struct ref *ref,
         report_released(w, ref, "the worker has no free slot");
         return;
     }
-    r = launch_new(&w->launch_base, ref, spec, &l, &e);
+    r = launch_new(&w->launch_base, ref, a, &l, &e);
     if (r == LAUNCH_E_INVALID) {
         report_not_started(w, ref, e.s);
         return;
@@ -181,7 +181,7 @@ void worker_assign(struct worker *w, const Chronos__V1__Assignment *a) {
         report_simple(w, &ref, CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED,
                       CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_UNSPECIFIED, "");
     else
-        assign_process(w, &ref, a->spec);
+        assign_process(w, &ref, a);
 }
 
 static void start_one(struct worker *w, struct held *h) {
@@ -205,7 +205,7 @@ static void start_one(struct worker *w, struct held *h) {
     r = u64map_put(&w->by_pid, (uint64_t) attempt_pid(h->attempt), h);
     if (r < 0) { /* nobody would notice its end */
         log_error(w->log, "cannot follow a process", "error=\"%s\"", err_name(r));
-        attempt_kill(h->attempt);
+        attempt_kill(h->attempt, ATTEMPT_CAUSE_DISCARDED);
         session_abandon(w->session, "no memory");
         return;
     }
@@ -315,13 +315,15 @@ void worker_acknowledge(struct worker *w, const struct ref *ref) {
         log_warn(w->log, "cannot write the journal", "error=\"%s\"", err_name(r));
 }
 
-void worker_kill(struct worker *w, const struct ref *ref, bool cancelled) {
+void worker_kill(struct worker *w, const struct ref *ref, bool cancelled, bool now) {
     struct held *h = worker_find(w, ref);
 
-    if (h && cancelled)
+    if (h && cancelled && now)
+        attempt_kill(h->attempt, ATTEMPT_CAUSE_CANCELLED);
+    else if (h && cancelled)
         attempt_stop(h->attempt, ATTEMPT_CAUSE_CANCELLED, UINT64_MAX);
     else if (h)
-        attempt_kill(h->attempt);
+        attempt_kill(h->attempt, ATTEMPT_CAUSE_DISCARDED);
     else if (!cancelled)
         worker_acknowledge(w, ref); /* ended meanwhile: nobody wants the report */
 }

@@ -92,7 +92,7 @@ struct worker {
 
 /* worker_attempts.c */
 void worker_assign(struct worker *w, const Chronos__V1__Assignment *a);
-void worker_kill(struct worker *w, const struct ref *ref, bool cancelled);
+void worker_kill(struct worker *w, const struct ref *ref, bool cancelled, bool now);
 void worker_acknowledge(struct worker *w, const struct ref *ref);
 struct held *worker_find(const struct worker *w, const struct ref *ref);
 void worker_stop_all(struct worker *w, enum attempt_cause cause, uint64_t grace_ms_max);

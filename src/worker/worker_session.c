@@ -119,7 +119,7 @@ static bool give_up_all(struct worker *w, bool now) {
         count += !h->lease_lost;
         h->lease_lost = true;
         if (now)
-            attempt_kill(h->attempt);
+            attempt_kill(h->attempt, ATTEMPT_CAUSE_DISCARDED);
         else
             attempt_stop(h->attempt, ATTEMPT_CAUSE_DISCARDED, UINT64_MAX);
     }
@@ -173,7 +173,7 @@ static void cb_welcome(void *arg, const Chronos__V1__NodeWelcome *m) {
         struct ref ref;
 
         if (ref_from_pb(m->kill[i], &ref) == 0)
-            worker_kill(w, &ref, false);
+            worker_kill(w, &ref, false, true);
     }
     worker_drain(w, false, 0); /* a drain that still holds is said again, right behind */
     reports_rewind(&w->reports);
@@ -204,7 +204,7 @@ static void cb_message(void *arg, const Chronos__V1__NodeMessage *m) {
         break;
     case CHRONOS__V1__NODE_MESSAGE__BODY_KILL:
         if (ref_from_pb(m->kill->attempt, &ref) == 0)
-            worker_kill(w, &ref, m->kill->cancelled);
+            worker_kill(w, &ref, m->kill->cancelled, m->kill->now);
         break;
     case CHRONOS__V1__NODE_MESSAGE__BODY_REPORT_ACK:
         take_acks(w, m->report_ack);

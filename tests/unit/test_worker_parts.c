@@ -520,6 +520,7 @@ static void test_seen(void **state) {
 static void test_launch_refuses(void **state) {
     const struct launch_base base = {.home = "/", .work_path = "/w", .instance = "i"};
     Chronos__V1__JobSpec spec = CHRONOS__V1__JOB_SPEC__INIT;
+    Chronos__V1__Assignment a = CHRONOS__V1__ASSIGNMENT__INIT;
     Chronos__V1__Command command = CHRONOS__V1__COMMAND__INIT;
     char empty[] = "", relative[] = "x/y", *argv[] = {empty};
     struct ref ref = make_ref(1);
@@ -527,20 +528,21 @@ static void test_launch_refuses(void **state) {
     struct errtext e;
 
     (void) state;
-    assert_int_equal(launch_new(&base, &ref, &spec, &l, &e), LAUNCH_E_INVALID);
+    a.spec = &spec;
+    assert_int_equal(launch_new(&base, &ref, &a, &l, &e), LAUNCH_E_INVALID);
     spec.payload_case = CHRONOS__V1__JOB_SPEC__PAYLOAD_COMMAND;
     spec.command = &command;
-    assert_int_equal(launch_new(&base, &ref, &spec, &l, &e), LAUNCH_E_INVALID);
+    assert_int_equal(launch_new(&base, &ref, &a, &l, &e), LAUNCH_E_INVALID);
     command.argv = argv;
     command.n_argv = 1;
-    assert_int_equal(launch_new(&base, &ref, &spec, &l, &e), LAUNCH_E_INVALID);
+    assert_int_equal(launch_new(&base, &ref, &a, &l, &e), LAUNCH_E_INVALID);
     argv[0] = relative;
     spec.working_dir = relative;
-    assert_int_equal(launch_new(&base, &ref, &spec, &l, &e), LAUNCH_E_INVALID);
+    assert_int_equal(launch_new(&base, &ref, &a, &l, &e), LAUNCH_E_INVALID);
     assert_non_null(strstr(e.s, "x/y"));
     spec.working_dir = empty;
     spec.run_timeout_ms = -1;
-    assert_int_equal(launch_new(&base, &ref, &spec, &l, &e), 0);
+    assert_int_equal(launch_new(&base, &ref, &a, &l, &e), 0);
     assert_true(l->run_timeout_ms == LAUNCH_NO_TIMEOUT && l->kill_grace_ms == 10000);
     assert_string_equal(l->cwd, "/w/j1-1");
     assert_string_equal(l->mark, "CHRONOS_ATTEMPT_KEY=i/j1-1-2");

@@ -83,6 +83,9 @@ void node_assign(struct node *n, const char *job, uint32_t attempt, uint64_t tok
     ref.fencing_token = token;
     a.attempt = &ref;
     a.spec = spec;
+    if (n->schedule_id)
+        a.schedule_id = (char *) (uintptr_t) n->schedule_id;
+    a.tick_ms = n->tick_ms;
     assign.assignments = list;
     assign.n_assignments = 1;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_ASSIGN;
@@ -97,7 +100,7 @@ void node_assign_shell(struct node *n, const char *job, const char *line) {
     node_assign(n, job, 1, 7, &spec);
 }
 
-void node_kill(struct node *n, const char *job, bool cancelled) {
+void node_kill(struct node *n, const char *job, bool cancelled, bool now) {
     Chronos__V1__AttemptRef ref = CHRONOS__V1__ATTEMPT_REF__INIT;
     Chronos__V1__NodeKill kill = CHRONOS__V1__NODE_KILL__INIT;
     Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;
@@ -107,6 +110,7 @@ void node_kill(struct node *n, const char *job, bool cancelled) {
     ref.fencing_token = 7;
     kill.attempt = &ref;
     kill.cancelled = cancelled;
+    kill.now = now;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_KILL;
     m.kill = &kill;
     node_send(n, &m);

@@ -45,6 +45,8 @@ struct node {
     uint32_t heartbeat_ms;
     const char *other_address; /* told in the welcome */
     unsigned refuse;           /* so many hellos: the id is in use */
+    const char *schedule_id;   /* of what is assigned; NULL = none */
+    int64_t tick_ms;
     /* what was heard */
     unsigned hellos, heartbeats, calls;
     unsigned draining; /* heartbeats that said so */
@@ -93,6 +95,6 @@ void node_spec_shell(Chronos__V1__JobSpec *spec, const char *line);
 void node_assign(struct node *n, const char *job, uint32_t attempt, uint64_t token,
                  Chronos__V1__JobSpec *spec);
 void node_assign_shell(struct node *n, const char *job, const char *line);
-void node_kill(struct node *n, const char *job, bool cancelled);
+void node_kill(struct node *n, const char *job, bool cancelled, bool now);
 void node_ask_log(struct node *n, uint64_t id, const char *job, uint64_t offset, bool follow);
 void node_send(struct node *n, const Chronos__V1__NodeMessage *m);
