@@ -102,10 +102,15 @@ static void handed_over(struct server *s) {
         on_worker_stopped(s);
 }
 
+/* Another one leads and this node has heard of it: else the worker's word that it drains would
+ * reach nobody, and the new leader would give it work until its next heartbeat. */
 static void on_transfer_poll(uv_timer_t *t) {
     struct server *s = t->data;
+    uint64_t leader = replica_leader(s->replica);
 
-    if (raft_role(replica_raft(s->replica)) != RAFT_LEADER || uv_now(&s->loop) >= s->transfer_end)
+    if ((raft_role(replica_raft(s->replica)) != RAFT_LEADER && leader > 0 &&
+         leader != s->config.node.id) ||
+        uv_now(&s->loop) >= s->transfer_end)
         handed_over(s);
 }
 
