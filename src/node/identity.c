@@ -55,12 +55,54 @@ static void other_disk_text(uint64_t id, struct errtext *reterr) {
                 (unsigned long long) id, (unsigned long long) id);
 }
 
+/* The newest entry that is in the log, but not applied, and that binds @id to a disk. A leader that
+ * has just been elected, or has just started, has every binding that was committed, but perhaps
+ * here only; what it would send to an erased disk could then win an election against what is
+ * committed. */
+static bool bound_in_log(struct replica *r, uint64_t id, uint8_t ret_disk[16]) {
+    for (uint64_t i = raft_last_index(r->raft); i > fsm_applied_index(r->fsm); i--) {
+        const struct raft_entry *e = raft_entry_at(r->raft, i);
+        Chronos__Internal__V1__LogCommand *cmd;
+        bool found;
+
+        if (!e || e->type != RAFT_ENTRY_COMMAND || !e->data || e->data->len <= ENTRY_HEADER_BYTES)
+            continue;
+        cmd = chronos__internal__v1__log_command__unpack(NULL, e->data->len - ENTRY_HEADER_BYTES,
+                                                         e->data->data + ENTRY_HEADER_BYTES);
+        found = cmd && cmd->body_case == CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SET_NODE &&
+                cmd->set_node->node_id == id && cmd->set_node->disk.len == 16;
+        if (found)
+            memcpy(ret_disk, cmd->set_node->disk.data, 16);
+        if (cmd)
+            chronos__internal__v1__log_command__free_unpacked(cmd, NULL);
+        if (found)
+            return true;
+    }
+    return false;
+}
+
+/* Said on the way in by a disk that the log knows better; not for good: it is not committed yet. */
+bool identity_is_stranger(struct replica *r, uint64_t id) {
+    const struct fsm_node *n = fsm_node_find(r->fsm, id);
+    const struct node_note *note = note_find(r, id);
+    uint8_t disk[16];
+
+    if ((n && n->bound) || !note || !note->disk_known)
+        return false;
+    return bound_in_log(r, id, disk) && memcmp(disk, note->disk, sizeof(disk)) != 0;
+}
+
 /* Before the state machine has bound the id: the first disk heard of in this life has it. */
 static int check_unbound(struct replica *r, const struct replica_hello *h, struct errtext *reterr) {
     struct node_note *n = note_of(r, h->node_id);
+    uint8_t disk[16];
 
     if (is_zero(h->disk))
         return 0;
+    if (bound_in_log(r, h->node_id, disk) && memcmp(disk, h->disk, sizeof(disk)) != 0) {
+        other_disk_text(h->node_id, reterr);
+        return ERR_FOREIGN;
+    }
     if (n->disk_known && memcmp(n->disk, h->disk, sizeof(n->disk)) != 0) {
         other_disk_text(h->node_id, reterr);
         return ERR_FOREIGN;

@@ -73,10 +73,11 @@ struct membership {
     uint64_t round_target;
     struct node_note notes[PEERS_MAX];
     size_t notes_next;
-    bool facts_changed;     /* look whether the state machine's facts are right */
-    bool feature_in_flight; /* SetFeatureLevel proposed */
-    struct mono drain_at;   /* look again whether leadership can move */
-    struct mono peers_at;   /* a peer that is no member is dropped then */
+    uint64_t strangers_term; /* of this leader, when its peers were looked at again */
+    bool facts_changed;      /* look whether the state machine's facts are right */
+    bool feature_in_flight;  /* SetFeatureLevel proposed */
+    struct mono drain_at;    /* look again whether leadership can move */
+    struct mono peers_at;    /* a peer that is no member is dropped then */
 };
 
 /* A decision of the leader about a change: no code and no config: nothing to do. */
@@ -94,6 +95,8 @@ struct change_verdict {
 /* membership.c */
 /* Everything of this header that a turn has to do. */
 void membership_turn(struct replica *r);
+/* True for a peer that was let in before the log had told that its id belongs to another disk. */
+bool identity_is_stranger(struct replica *r, uint64_t id);
 struct mono membership_deadline(const struct replica *r);
 /* Judge @c against the configuration in force. Leader only. */
 void membership_judge(struct replica *r, const Chronos__Internal__V1__ChangeCall *c,
@@ -150,6 +153,8 @@ void drain_tell_all(struct replica *r);
 bool clock_is_off(const struct replica *r, uint64_t id, int64_t *ret_off_ms);
 
 /* features.c */
+/* The newest level that this node's program knows. */
+uint32_t features_max(const struct replica *r);
 void features_run(struct replica *r);
 /* The lowest feature level at which a command of this kind may be proposed. */
 uint32_t features_level_of(Chronos__Internal__V1__LogCommand__BodyCase kind);

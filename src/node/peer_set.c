@@ -201,9 +201,27 @@ static bool peer_leaves(struct replica *r, struct peer *p, bool waiting) {
     return mono_reached(r->now, p->keep_till);
 }
 
+/* Before anything of this term leaves: what was let in earlier is looked at again. The members
+ * among them are added anew at once, and have to say again who they are. */
+static void drop_strangers(struct replica *r) {
+    uint64_t term = raft_role(r->raft) == RAFT_LEADER ? raft_term(r->raft) : 0;
+
+    if (term == r->membership.strangers_term)
+        return;
+    r->membership.strangers_term = term;
+    for (size_t i = 0; term != 0 && i < r->peers_count;) {
+        if (identity_is_stranger(r, r->peers[i].id))
+            peer_drop(r, &r->peers[i]);
+        else
+            i++;
+    }
+}
+
 void peers_sync(struct replica *r) {
     const struct raft_config *config = raft_config_latest(r->raft);
     bool waiting = config->count == 0;
+
+    drop_strangers(r);
 
     for (size_t i = 0; i < r->peers_count; i++)
         r->peers[i].member = raft_config_find(config, r->peers[i].id) != NULL;

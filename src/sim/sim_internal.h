@@ -234,6 +234,8 @@ struct world {
     unsigned ops_pending;
     unsigned changes_pending; /* of them those of the operator */
     uint64_t operator_gap_ns; /* 0 = there is none */
+    bool wipes_early;         /* its first deed; late_node is cut off until then */
+    unsigned late_node;
     struct sim_call *calls_first, *calls_last;
     /* faults */
     bool healing; /* the liveness phase: no new faults */

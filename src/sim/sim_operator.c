@@ -314,8 +314,7 @@ static void undrain(struct world *w) {
 /* ---- disks and addresses --------------------------------------------------------------------- */
 
 /* Somebody erases the disk of a node and starts it again under its old id (W15). */
-static void wipe(struct world *w, const struct raft_config *c) {
-    struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
+static void wipe(struct world *w, const struct raft_config *c, struct sim_node *n) {
     const struct sim_node *judge = any_member(w);
     const struct fsm_node *known;
 
@@ -335,6 +334,24 @@ static void wipe(struct world *w, const struct raft_config *c) {
     n->life++;
     if (sim_node_make(w, n->slot))
         (void) sim_node_start(n);
+}
+
+/* One node has heard of nothing so far; now another one's disk is erased and the leader dies. What
+ * was committed must not be decided anew by the two. */
+static void wipe_early(struct world *w, const struct raft_config *c) {
+    unsigned first = (unsigned) rng_below(&w->rng, w->first_count);
+
+    for (unsigned i = 0; i < w->first_count; i++) {
+        struct sim_node *n = &w->nodes[(first + i) % w->first_count];
+
+        if (n->slot == w->late_node || !n->up || n->acked_index == 0 ||
+            raft_role(replica_raft(n->replica)) == RAFT_LEADER)
+            continue;
+        wipe(w, c, n);
+        break;
+    }
+    faults_heal_network(w);
+    faults_crash_leader(w);
 }
 
 /* A node is stopped and started again elsewhere. */
@@ -406,6 +423,11 @@ static void act(struct world *w) {
     if (!now || !n)
         return;
     c = *now; /* it changes under the requests */
+    if (w->wipes_early) {
+        w->wipes_early = false;
+        wipe_early(w, &c);
+        return;
+    }
     if (dice < 55)
         change_members(w, n, &c);
     else if (dice < 63)
@@ -420,12 +442,19 @@ static void act(struct world *w) {
     else if (dice < 92)
         move(w);
     else
-        wipe(w, &c);
+        wipe(w, &c, &w->nodes[rng_below(&w->rng, w->nodes_count)]);
 }
 
 void sim_operator_start(struct world *w) {
     w->operator_gap_ns = rng_chance(&w->rng, 400) ? 0 : rng_range(&w->rng, 50, 3000) * NS_PER_MS;
-    if (w->operator_gap_ns > 0)
+    w->wipes_early = w->operator_gap_ns > 0 && w->first_count >= 3 && rng_chance(&w->rng, 80);
+    if (w->wipes_early) {
+        w->late_node = (unsigned) rng_below(&w->rng, w->first_count);
+        for (unsigned i = 0; i < w->first_count; i++)
+            w->links[i][w->late_node].blocked = w->links[w->late_node][i].blocked =
+                i != w->late_node;
+        sim_push(w, rng_range(&w->rng, 400, 900) * NS_PER_MS, SIM_OPERATOR, 0, 0, 0, NULL);
+    } else if (w->operator_gap_ns > 0)
         sim_push(w, w->operator_gap_ns, SIM_OPERATOR, 0, 0, 0, NULL);
 }
 
