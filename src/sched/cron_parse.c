@@ -45,7 +45,7 @@ static char peek(const struct text *t) {
     return t->at < t->len ? t->s[t->at] : '\0';
 }
 
-static bool accept(struct text *t, char c) {
+static bool take_char(struct text *t, char c) {
     if (t->at >= t->len || t->s[t->at] != c)
         return false;
     t->at++;
@@ -66,8 +66,9 @@ static int refuse_value(const struct text *t, size_t at, enum cron_field f) {
     const struct cron_field_info *i = &cron_field_info[f];
     const char *names = f == CRON_MONTH ? " or jan-dec" : f == CRON_WEEKDAY ? " or sun-sat" : "";
 
-    errtext_set(t->reterr, "column %zu: the %s is %u-%u%s, '*', a range a-b, a list a,b or a step /n",
-                at + 1, i->name, i->min, i->max, names);
+    errtext_set(t->reterr,
+                "column %zu: the %s is %u-%u%s, '*', a range a-b, a list a,b or a step /n", at + 1,
+                i->name, i->min, i->max, names);
     return ERR_CONFIG;
 }
 
@@ -148,15 +149,15 @@ static int read_hashed(struct text *t, enum cron_field f, struct cron_item *it) 
     it->hashed = true;
     it->lo = info->min;
     it->hi = info->hash_max;
-    if (!accept(t, '('))
+    if (!take_char(t, '('))
         return 0;
     rc = read_value(t, f, &it->lo);
     if (rc < 0)
         return rc;
-    if (!accept(t, '-'))
+    if (!take_char(t, '-'))
         return refuse(t, t->at, "H takes a range in brackets: H(0-29)");
     rc = read_range_end(t, f, it);
-    if (rc == 0 && !accept(t, ')'))
+    if (rc == 0 && !take_char(t, ')'))
         rc = refuse(t, t->at, "')' is missing after H's range");
     return rc;
 }
@@ -186,7 +187,7 @@ static int read_item(struct text *t, enum cron_field f, struct cron_item *it) {
     int rc = 0;
 
     *it = (struct cron_item){.lo = info->min, .hi = info->max};
-    if (accept(t, '*') || accept(t, '?')) {
+    if (take_char(t, '*') || take_char(t, '?')) {
         it->star = true;
         if (f == CRON_WEEKDAY)
             it->hi = 6;
@@ -196,10 +197,10 @@ static int read_item(struct text *t, enum cron_field f, struct cron_item *it) {
     } else {
         rc = read_value(t, f, &it->lo);
         it->hi = it->lo;
-        if (rc == 0 && accept(t, '-'))
+        if (rc == 0 && take_char(t, '-'))
             rc = read_range_end(t, f, it);
     }
-    if (rc == 0 && accept(t, '/'))
+    if (rc == 0 && take_char(t, '/'))
         rc = read_step(t, f, it);
     return rc;
 }
@@ -216,7 +217,7 @@ static int read_field(struct text *t, enum cron_field f, struct cron *c) {
         if (rc < 0)
             return rc;
         (*count)++;
-        if (!accept(t, ','))
+        if (!take_char(t, ','))
             break;
     }
     if (t->at < t->len && !is_space(peek(t)))
@@ -386,7 +387,7 @@ static int parse_every(struct text *t, struct cron *c) {
         return rc;
     if (c->times.every_s < CRON_EVERY_MIN_S)
         return refuse(t, begin, "an interval is at least 1s");
-    if (accept(t, '/')) {
+    if (take_char(t, '/')) {
         begin = t->at;
         rc = read_duration(t, &c->times.phase_s);
         if (rc < 0)
@@ -412,11 +413,11 @@ static int read_offset(struct text *t, int64_t *ret) {
     bool west = peek(t) == '-';
 
     *ret = 0;
-    if (accept(t, 'Z') || accept(t, 'z'))
+    if (take_char(t, 'Z') || take_char(t, 'z'))
         return 0;
-    if (!accept(t, '+') && !accept(t, '-'))
+    if (!take_char(t, '+') && !take_char(t, '-'))
         return 1;
-    if (read_fixed(t, 2, 0, 23, &hours) || !accept(t, ':') || read_fixed(t, 2, 0, 59, &minutes))
+    if (read_fixed(t, 2, 0, 23, &hours) || !take_char(t, ':') || read_fixed(t, 2, 0, 59, &minutes))
         return 1;
     *ret = (hours * 3600 + minutes * 60) * (west ? -1 : 1);
     return 0;
@@ -428,15 +429,15 @@ static int parse_at(struct text *t, struct cron *c) {
     struct civil d;
 
     c->times.kind = CRON_AT;
-    if (read_fixed(t, 4, CRON_YEAR_MIN, CRON_YEAR_MAX, &year) || !accept(t, '-') ||
-        read_fixed(t, 2, 1, 12, &month) || !accept(t, '-') || read_fixed(t, 2, 1, 31, &day))
+    if (read_fixed(t, 4, CRON_YEAR_MIN, CRON_YEAR_MAX, &year) || !take_char(t, '-') ||
+        read_fixed(t, 2, 1, 12, &month) || !take_char(t, '-') || read_fixed(t, 2, 1, 31, &day))
         return refuse(t, t->at, want);
     if (day > civil_month_days((int32_t) year, (uint8_t) month))
         return refuse(t, t->at - 2, "the month does not have that day");
-    if (!accept(t, 'T') && !accept(t, 't') && !accept(t, ' '))
+    if (!take_char(t, 'T') && !take_char(t, 't') && !take_char(t, ' '))
         return refuse(t, t->at, want);
-    if (read_fixed(t, 2, 0, 23, &hour) || !accept(t, ':') || read_fixed(t, 2, 0, 59, &minute) ||
-        !accept(t, ':') || read_fixed(t, 2, 0, 59, &second))
+    if (read_fixed(t, 2, 0, 23, &hour) || !take_char(t, ':') || read_fixed(t, 2, 0, 59, &minute) ||
+        !take_char(t, ':') || read_fixed(t, 2, 0, 59, &second))
         return refuse(t, t->at, want);
     if (peek(t) == '.')
         return refuse(t, t->at, "whole seconds: a tick has no fraction");

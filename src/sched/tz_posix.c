@@ -38,7 +38,7 @@ static char peek(const struct posix_text *t) {
     return t->at < t->len ? t->s[t->at] : '\0';
 }
 
-static bool accept(struct posix_text *t, char c) {
+static bool take_char(struct posix_text *t, char c) {
     if (peek(t) != c)
         return false;
     t->at++;
@@ -61,7 +61,7 @@ static int read_number(struct posix_text *t, int32_t min, int32_t max, const cha
 }
 
 static int read_name(struct posix_text *t, char *out, size_t out_bytes) {
-    bool quoted = accept(t, '<');
+    bool quoted = take_char(t, '<');
     size_t n = 0;
 
     for (;;) {
@@ -77,7 +77,7 @@ static int read_name(struct posix_text *t, char *out, size_t out_bytes) {
         t->at++;
     }
     out[n] = '\0';
-    if (n < 3 || (quoted && !accept(t, '>')))
+    if (n < 3 || (quoted && !take_char(t, '>')))
         return bad(t, "a name of three or more letters");
     return 0;
 }
@@ -87,14 +87,14 @@ static int read_time(struct posix_text *t, int32_t hours_max, int32_t *ret) {
     int32_t sign = 1, hours = 0, minutes = 0, seconds = 0;
     int rc;
 
-    if (accept(t, '-'))
+    if (take_char(t, '-'))
         sign = -1;
     else
-        (void) accept(t, '+');
+        (void) take_char(t, '+');
     rc = read_number(t, 0, hours_max, "hours", &hours);
-    if (rc == 0 && accept(t, ':'))
+    if (rc == 0 && take_char(t, ':'))
         rc = read_number(t, 0, 59, "minutes", &minutes);
-    if (rc == 0 && accept(t, ':'))
+    if (rc == 0 && take_char(t, ':'))
         rc = read_number(t, 0, 59, "seconds", &seconds);
     *ret = sign * (hours * 3600 + minutes * 60 + seconds);
     return rc;
@@ -103,20 +103,20 @@ static int read_time(struct posix_text *t, int32_t hours_max, int32_t *ret) {
 static int read_date(struct posix_text *t, struct posix_date *d) {
     int rc;
 
-    if (!accept(t, ','))
+    if (!take_char(t, ','))
         return bad(t, "','");
     d->time = 2 * 3600;
-    if (accept(t, 'J')) {
+    if (take_char(t, 'J')) {
         d->kind = DATE_JULIAN_NO_LEAP;
         rc = read_number(t, 1, 365, "a day from 1 to 365", &d->day);
-    } else if (accept(t, 'M')) {
+    } else if (take_char(t, 'M')) {
         d->kind = DATE_MONTH_WEEK;
         rc = read_number(t, 1, 12, "a month", &d->month);
-        if (rc == 0 && !accept(t, '.'))
+        if (rc == 0 && !take_char(t, '.'))
             rc = bad(t, "'.'");
         if (rc == 0)
             rc = read_number(t, 1, 5, "a week from 1 to 5", &d->week);
-        if (rc == 0 && !accept(t, '.'))
+        if (rc == 0 && !take_char(t, '.'))
             rc = bad(t, "'.'");
         if (rc == 0)
             rc = read_number(t, 0, 6, "a weekday from 0 to 6", &d->day);
@@ -124,7 +124,7 @@ static int read_date(struct posix_text *t, struct posix_date *d) {
         d->kind = DATE_DAY_OF_YEAR;
         rc = read_number(t, 0, 365, "a day, 'J' or 'M'", &d->day);
     }
-    if (rc == 0 && accept(t, '/'))
+    if (rc == 0 && take_char(t, '/'))
         rc = read_time(t, 167, &d->time);
     return rc;
 }
