@@ -39,11 +39,15 @@ uint32_t features_level_of(Chronos__Internal__V1__LogCommand__BodyCase kind) {
     return UINT32_MAX; /* nobody knows it */
 }
 
+uint32_t features_max(const struct replica *r) {
+    return r->o.fsm.feature_level_max ? r->o.fsm.feature_level_max : FSM_FEATURE_LEVEL_MAX;
+}
+
 int features_check(struct replica *r, struct slice command) {
     struct command_view view;
     uint32_t level = fsm_feature_level(r->fsm);
 
-    if (level >= FSM_FEATURE_LEVEL_MAX)
+    if (level >= features_max(r))
         return 0; /* all that this program can make */
     if (command_parse(command, &view, NULL) < 0)
         return ERR_PROTO;
@@ -75,7 +79,7 @@ static void level_propose(struct replica *r, uint32_t level) {
 
 void features_run(struct replica *r) {
     const struct raft_config *c = raft_config_latest(r->raft);
-    uint32_t level = FSM_FEATURE_LEVEL_MAX;
+    uint32_t level = features_max(r);
 
     /* At the newest level there is nothing to look for. */
     if (r->membership.feature_in_flight || fsm_feature_level(r->fsm) >= level ||

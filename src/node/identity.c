@@ -278,7 +278,7 @@ void identity_run(struct replica *r) {
         const struct peer *p = peer_find(r, id);
 
         if (id == r->o.id)
-            look_at(r, id, r->disk, r->peer_address, r->client_address, FSM_FEATURE_LEVEL_MAX);
+            look_at(r, id, r->disk, r->peer_address, r->client_address, features_max(r));
         else if (p && p->facts_known)
             look_at(r, id, p->disk, p->peer_address, p->client_address, p->feature_max);
     }

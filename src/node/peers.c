@@ -178,7 +178,7 @@ static void send_facts_to(struct replica *r, struct peer *p) {
     f.n_alarms = alarms_own(r, alarms);
     f.alarms = (char **) (uintptr_t) alarms; /* packing reads only */
     f.disk_free_bytes = r->disk_space.free_bytes;
-    f.feature_max = FSM_FEATURE_LEVEL_MAX;
+    f.feature_max = features_max(r);
     f.wall_ms = (uint64_t) r->env.clock.wall(r->env.clock.ctx).ms;
     peers_queue_field(r, p->id, 9, &f.base);
     p->send_facts = false;

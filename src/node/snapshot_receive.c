@@ -26,7 +26,7 @@
 static int take_header_fields(struct receive *x, const Chronos__Internal__V1__SnapshotHeader *h) {
     const struct replica *r = x->replica;
 
-    if (h->version != 1 || h->feature_level > FSM_FEATURE_LEVEL_MAX) {
+    if (h->version != 1 || h->feature_level > features_max(r)) {
         errtext_set(&x->error, "snapshot of version %u, feature level %u: this program is too old",
                     h->version, h->feature_level);
         return ERR_VERSION;

@@ -337,6 +337,66 @@ static void test_feature_table(void **state) {
                      UINT32_MAX);
 }
 
+static void assert_levels(struct cluster *c, uint32_t level) {
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(fsm_feature_level(replica_fsm(c->nodes[i].replica)), level);
+}
+
+static bool all_at_two(struct cluster *c, void *arg) {
+    (void) arg;
+    for (unsigned i = 0; i < 3; i++)
+        if (fsm_feature_level(replica_fsm(c->nodes[i].replica)) != 2)
+            return false;
+    return true;
+}
+
+/* Goal: a rolling upgrade raises the cluster's level when the last member's program knows the new
+ * one and not before; an older program then neither starts on such a state nor joins, and says why;
+ * the others go on. Method: the newest level that a program knows is an option; three nodes are
+ * restarted one after the other. */
+static void test_upgrade(void **state) {
+    struct cluster *c = world(3);
+    unsigned old, leader;
+    struct replica_change add = {.kind = REPLICA_CHANGE_ADD, .id = 4};
+
+    (void) state;
+    assert_levels(c, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        cluster_stop(c, i);
+        c->options.fsm.feature_level_max = 2;
+        cluster_restart(c, i);
+        leader = cluster_lead(c);
+        if (i == 2)
+            break;
+        cluster_run(c, 5000);
+        assert_levels(c, 1);
+        assert_int_equal(record(c, leader, i + 1)->feature_max, 2);
+        assert_int_equal(record(c, leader, 3)->feature_max, 1);
+    }
+    assert_true(cluster_until(c, all_at_two, NULL, 5000));
+    leader = cluster_lead(c);
+    old = (leader + 1) % 3;
+    cluster_stop(c, old);
+    c->options.fsm.feature_level_max = 1;
+    cluster_restart(c, old);
+    cluster_run(c, 1000);
+    assert_null(c->nodes[old].replica);
+    assert_int_equal(c->nodes[old].failed, ERR_VERSION);
+    assert_non_null(strstr(c->nodes[old].failure.s, "feature level to 2"));
+    cluster_join(c, 3);
+    add.peer_address = cluster_address(c, 3);
+    assert_int_equal(cluster_change(c, leader, &add).code, 0);
+    cluster_run(c, 3000);
+    assert_null(c->nodes[3].replica);
+    assert_int_equal(c->nodes[3].failed, ERR_VERSION);
+    assert_non_null(strstr(c->nodes[3].failure.s, "level"));
+    assert_int_equal(c->nodes[leader].failed, 0);
+    c->options.fsm.feature_level_max = 2;
+    cluster_restart(c, old);
+    assert_true(cluster_until(c, all_at_two, NULL, 5000));
+    end(c);
+}
+
 static void take_status(void *arg, enum replica_status status, struct slice bytes) {
     assert_int_equal(status, REPLICA_OK);
     *(Chronos__V1__GetClusterStatusResponse **) arg =
@@ -394,7 +454,8 @@ int main(void) {
         cmocka_unit_test(test_wiped_disk),    cmocka_unit_test(test_first_heard),
         cmocka_unit_test(test_disk_named),    cmocka_unit_test(test_moved),
         cmocka_unit_test(test_drain_leader),  cmocka_unit_test(test_drain_worker),
-        cmocka_unit_test(test_feature_table), cmocka_unit_test(test_status),
+        cmocka_unit_test(test_feature_table), cmocka_unit_test(test_upgrade),
+        cmocka_unit_test(test_status),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
