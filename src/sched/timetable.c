@@ -143,6 +143,10 @@ struct timetable *timetable_unref(struct timetable *t) {
     return NULL;
 }
 
+bool timetable_is_last(const struct timetable *t) {
+    return t->refs == 1;
+}
+
 const struct zone *timetable_zone(const struct timetable *t) {
     return t->zone;
 }
@@ -224,6 +228,37 @@ int64_t timetable_next_tick(const struct timetable *t, int64_t after_s, int64_t 
         if (i.is_tick)
             return i.at_s;
         after_s = i.at_s;
+    }
+}
+
+/* Whether any expression fires at @at, whatever the others do there. */
+static bool fires_at(const struct timetable *t, const struct tz *tz, int64_t at) {
+    for (size_t i = 0; i < t->times_count; i++) {
+        if (cron_next(&t->times[i], tz, (enum cron_dst) t->dst, at - 1, NULL) == at)
+            return true;
+    }
+    return false;
+}
+
+int64_t timetable_next_suppressed(const struct timetable *t, int64_t after_s, int64_t until_s) {
+    const struct tz *tz = t->zone ? t->zone->tz : NULL;
+    int64_t last;
+
+    if (!tz)
+        return CRON_NEVER; /* UTC repeats no hour */
+    after_s = MAX(after_s, t->start_s - 1);
+    until_s = MIN(until_s, t->end_s);
+    for (;;) {
+        int64_t first = CRON_NEVER;
+
+        for (size_t i = 0; i < t->times_count; i++) {
+            if (t->times[i].kind == CRON_CALENDAR)
+                first = MIN(first, cron_next_suppressed(&t->times[i], tz, (enum cron_dst) t->dst,
+                                                        after_s, until_s));
+        }
+        if (first == CRON_NEVER || (!fires_at(t, tz, first) && !excluded(t, tz, first, &last)))
+            return first;
+        after_s = first;
     }
 }
 

@@ -25,6 +25,8 @@ int timetable_new(const Chronos__V1__ScheduleSpec *spec, struct zones *zones,
 struct timetable *timetable_ref(struct timetable *t);
 struct timetable *timetable_unref(struct timetable *t); /* NULL allowed */
 DEFINE_CLEANUP(struct timetable *, timetable_unref);
+/* Whether the next timetable_unref() ends it. */
+bool timetable_is_last(const struct timetable *t);
 
 /* Its zone's entry; NULL for UTC. While the entry has no data the timetable has no ticks. */
 const struct zone *timetable_zone(const struct timetable *t);
@@ -42,6 +44,10 @@ struct timetable_instant timetable_next(const struct timetable *t, int64_t after
                                         uint32_t *io_steps);
 /* The same, going on until it is a tick, CRON_NEVER, or later than @until_s (then CRON_NEVER). */
 int64_t timetable_next_tick(const struct timetable *t, int64_t after_s, int64_t until_s);
+
+/* For previews: the next instant after @after_s, before @until_s, that an expression names by local
+ * time and that is no tick because the hour is repeated; CRON_NEVER when there is none. */
+int64_t timetable_next_suppressed(const struct timetable *t, int64_t after_s, int64_t until_s);
 
 /* By which a run starts after its tick: the same share of spread for all ticks of a name, another
  * share of jitter for each (C15). The same on every node, for ever. 0 <= result < spread + jitter,
