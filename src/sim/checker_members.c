@@ -164,6 +164,11 @@ void checker_members(struct world *w, struct sim_node *n) {
                    ids_with(c, 0) != ids_with(raft_config_latest(r), 0)))
         sim_fail(w, "node %u holds another configuration than the log has at %llu", n->slot + 1,
                  (unsigned long long) index);
+    if (raft_role(r) == RAFT_LEADER && index <= raft_commit(r) &&
+        !(ids_with(raft_config_latest(r), RAFT_MEMBER_VOTER) >> (n->slot + 1) & 1) &&
+        !raft_config_latest(r)->joint) /* section 6: it steps down when Cnew is committed (M32) */
+        sim_fail(w, "node %u leads although it is no voter by the committed configuration %llu",
+                 n->slot + 1, (unsigned long long) index);
     if (index == n->seen_config_index)
         return;
     if (index < n->seen_config_index)

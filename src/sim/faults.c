@@ -278,6 +278,17 @@ static void silence_worker(struct world *w, struct sim_worker *wk) {
     }
 }
 
+static void hand_over(struct world *w) {
+    struct sim_node *n = a_leader(w);
+
+    if (!n)
+        return;
+    sim_trace(w, "node %u: hand over leadership", n->slot + 1);
+    replica_transfer_leadership(
+        n->replica, rng_chance(&w->rng, 500) ? 0 : 1 + rng_below(&w->rng, w->nodes_count));
+    sim_node_turn(n);
+}
+
 static void strike(struct world *w, enum fault f) {
     struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
     struct sim_worker *wk = &w->workers[rng_below(&w->rng, w->workers_count)];
@@ -342,13 +353,7 @@ static void strike(struct world *w, enum fault f) {
         silence_worker(w, wk);
         break;
     case FAULT_TRANSFER:
-        sim_trace(w, "node %u: hand over leadership", n->slot + 1);
-        n = a_leader(w);
-        if (n) {
-            replica_transfer_leadership(
-                n->replica, rng_chance(&w->rng, 500) ? 0 : 1 + rng_below(&w->rng, w->nodes_count));
-            sim_node_turn(n);
-        }
+        hand_over(w);
         break;
     }
 }
