@@ -76,7 +76,8 @@ static struct sim_node *any_member(struct world *w) {
     for (unsigned i = 0; i < w->nodes_count; i++) {
         struct sim_node *n = &w->nodes[(from + i) % w->nodes_count];
 
-        if (n->up && n->joined && !n->wiped)
+        /* At the end only one that still belongs: another would never hear of the outcome. */
+        if (n->up && n->joined && !n->wiped && (!w->healing || sim_world_counts(w, n)))
             return n;
     }
     return NULL;
