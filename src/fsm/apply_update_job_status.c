@@ -7,22 +7,12 @@
  * again. */
 #include "fsm/fsm_internal.h"
 
-#define MESSAGE_UTF8_TAIL_MAX 3 /* continuation bytes of one character */
-
 static const char once_message[] =
     "its worker was stopped while it ran, and it may be started only once";
 
 /* Cut to the limit, not inside a character. */
 static struct slice cut_message(struct slice s) {
-    size_t n = s.len;
-
-    if (n <= FSM_MESSAGE_BYTES_MAX)
-        return s;
-    n = FSM_MESSAGE_BYTES_MAX;
-    for (int i = 0; i < MESSAGE_UTF8_TAIL_MAX && (s.data[n] & 0xc0) == 0x80; i++)
-        n--;
-    ASSERT(n > 0);
-    return slice_of(s.data, n);
+    return slice_of(s.data, utf8_cut(s, FSM_MESSAGE_BYTES_MAX));
 }
 
 /* The last bytes are the ones worth keeping. */

@@ -31,6 +31,12 @@ static const struct command_kind kinds[COMMAND_BODY_MAX + 1] = {
     [BODY(SET_NODE)] = {"SetNode", &record_shape_set_node, false},
     [BODY(DRAIN)] = {"Drain", &record_shape_drain, false},
     [BODY(SET_FEATURE_LEVEL)] = {"SetFeatureLevel", &record_shape_set_feature_level, false},
+    [BODY(PUT_SCHEDULE)] = {"PutSchedule", &record_shape_put_schedule, false},
+    [BODY(DELETE_SCHEDULE)] = {"DeleteSchedule", &record_shape_delete_schedule, false},
+    [BODY(PAUSE_SCHEDULE)] = {"PauseSchedule", &record_shape_pause_schedule, false},
+    [BODY(PROCESS_TICKS)] = {"ProcessTicks", &record_shape_ticks, true},
+    [BODY(RUN_SCHEDULE)] = {"RunSchedule", &record_shape_run_schedule, false},
+    [BODY(SET_SCHEDULE_ALARM)] = {"SetScheduleAlarm", &record_shape_schedule_alarm, false},
 };
 
 const struct command_kind *command_kind_of(Chronos__Internal__V1__LogCommand__BodyCase kind) {
@@ -140,6 +146,47 @@ static int take_field(struct command_view *v, const struct wire_field *f, uint64
     return ERR_VERSION;
 }
 
+/* The ticks of one item, each well-formed; *count goes on from item to item. */
+static int check_ticks(struct slice item, size_t *count, size_t *ret_offset) {
+    struct wire_reader r = wire_reader_of(item);
+    struct item_tick tick;
+    struct wire_field f;
+    int res;
+
+    while ((res = wire_next(&r, &f)) == 0) {
+        *ret_offset = wire_offset(&r);
+        if (f.number != ITEM_TICKS_TICK)
+            continue;
+        if (f.type != WIRE_LEN || ++*count > FSM_TICKS_MAX ||
+            record_decode(&record_shape_item_tick, f.bytes, &tick, ret_offset) < 0)
+            return ERR_PROTO;
+    }
+    return res < 0 ? res : 0;
+}
+
+/* The instants of a run by hand: packed numbers, or one by one. */
+static int check_instants(struct slice item, size_t *ret_offset) {
+    struct wire_reader r = wire_reader_of(item);
+    struct wire_field f;
+    uint64_t v;
+    int res;
+
+    while ((res = wire_next(&r, &f)) == 0) {
+        struct wire_reader numbers = wire_reader_of(f.bytes);
+
+        *ret_offset = wire_offset(&r);
+        if (f.number != ITEM_RUN_TICK || f.type == WIRE_VARINT)
+            continue;
+        if (f.type != WIRE_LEN)
+            return ERR_PROTO;
+        while ((res = wire_next_varint(&numbers, &v)) == 0)
+            ;
+        if (res < 0)
+            return res;
+    }
+    return res < 0 ? res : 0;
+}
+
 static int count_items(struct command_view *v, struct errtext *reterr) {
     struct command_items it = command_items_of(v);
     struct slice item;
@@ -215,7 +262,7 @@ int command_check(struct slice command, struct errtext *reterr) {
     struct command_view v;
     struct command_items it;
     struct slice item;
-    size_t n = 0, at = 0;
+    size_t n = 0, at = 0, ticks = 0;
     int r;
 
     r = command_parse(command, &v, reterr);
@@ -231,11 +278,19 @@ int command_check(struct slice command, struct errtext *reterr) {
         r = record_decode(kinds[v.kind].item, item, &out, &at);
         if (r == 0 && v.kind == BODY(REGISTER_WORKER))
             r = check_held(item, &at);
+        if (r == 0 && v.kind == BODY(PROCESS_TICKS))
+            r = check_ticks(item, &ticks, &at);
+        if (r == 0 && v.kind == BODY(RUN_SCHEDULE))
+            r = check_instants(item, &at);
         if (r == 0 && v.kind == BODY(SET_FEATURE_LEVEL) &&
             out.set_feature_level.level > FSM_FEATURE_LEVEL_MAX) {
             errtext_set(reterr, "SetFeatureLevel %" PRIu32 ": this program knows levels up to %d",
                         out.set_feature_level.level, FSM_FEATURE_LEVEL_MAX);
             return ERR_VERSION;
+        }
+        if (ticks > FSM_TICKS_MAX) {
+            errtext_set(reterr, "%s with more than %d ticks", kinds[v.kind].name, FSM_TICKS_MAX);
+            return ERR_PROTO;
         }
         if (r < 0) {
             errtext_set(reterr, "%s item %zu: malformed at byte %zu", kinds[v.kind].name, n, at);
@@ -268,6 +323,37 @@ static void describe_admin(Chronos__Internal__V1__LogCommand__BodyCase kind,
     else
         (void) snprintf(out, out_bytes, "%s %s node=%" PRIu64 " timeout_ms=%" PRId64, name,
                         o->drain.on ? "on" : "off", o->drain.node_id, o->drain.timeout_ms);
+}
+
+static void describe_schedule(const struct command_view *v, const union record_item *o, char *out,
+                              size_t out_bytes) {
+    const char *name = kinds[v->kind].name;
+    struct slice who = o->put_schedule.name;
+
+    if (v->kind == BODY(PROCESS_TICKS)) {
+        (void) snprintf(
+            out, out_bytes,
+            "%s items=%zu first: schedule %" PRIu64 " generation=%" PRIu64 " watermark_s=%" PRId64,
+            name, v->items_count, o->ticks.schedule_seq, o->ticks.generation, o->ticks.watermark_s);
+        return;
+    }
+    if (v->kind == BODY(SET_SCHEDULE_ALARM)) {
+        (void) snprintf(out, out_bytes, "%s schedule %" PRIu64 " %s", name,
+                        o->schedule_alarm.schedule_seq,
+                        o->schedule_alarm.text.len > 0 ? "on" : "off");
+        return;
+    }
+    if (v->kind == BODY(DELETE_SCHEDULE))
+        who = o->delete_schedule.name;
+    else if (v->kind == BODY(PAUSE_SCHEDULE))
+        who = o->pause_schedule.name;
+    else if (v->kind == BODY(RUN_SCHEDULE))
+        who = o->run_schedule.name;
+    (void) snprintf(out, out_bytes, "%s %s%.*s%s", name, who.len > 0 ? "" : "all",
+                    (int) MIN(who.len, 128UL), (const char *) who.data,
+                    v->kind != BODY(PAUSE_SCHEDULE) ? ""
+                    : o->pause_schedule.on          ? " on"
+                                                    : " off");
 }
 
 static void describe_first(const struct command_view *v, char *out, size_t out_bytes) {
@@ -325,6 +411,8 @@ static void describe_first(const struct command_view *v, char *out, size_t out_b
     case BODY(PROCESS_TICKS):
     case BODY(RUN_SCHEDULE):
     case BODY(SET_SCHEDULE_ALARM):
+        describe_schedule(v, &o, out, out_bytes);
+        break;
     case CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__NOT_SET:
     case _CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY__CASE_IS_INT_SIZE:
         break;

@@ -16,7 +16,7 @@
 
 struct record_shape;
 
-#define COMMAND_BODY_MAX CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SET_FEATURE_LEVEL
+#define COMMAND_BODY_MAX CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SET_SCHEDULE_ALARM
 #define COMMAND_STAMP_BYTES 10 /* the tag of field 100 and its 8 bytes */
 
 /* Encode @cmd with the current version and a placeholder for the time, whatever these two fields

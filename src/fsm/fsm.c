@@ -8,6 +8,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#define SCHEDULES_DIGEST_BYTES 48
+
 struct fsm *fsm_free(struct fsm *f) {
     if (!f)
         return NULL;
@@ -16,6 +18,8 @@ struct fsm *fsm_free(struct fsm *f) {
     jobs_free_all(f);
     workers_free_all(f);
     nodes_free_all(f);
+    schedules_free_all(f);
+    schedule_work_done(&f->work);
     buf_done(&f->config);
     arena_done(&f->arena);
     buf_done(&f->read);
@@ -23,6 +27,8 @@ struct fsm *fsm_free(struct fsm *f) {
     free(f->ops);
     free(f->results);
     free(f->events);
+    free(f->schedule_events);
+    free(f->ticks);
     free(f);
     return NULL;
 }
@@ -121,8 +127,25 @@ void fsm_installed(const struct fsm *f, uint64_t *ret_index, uint64_t *ret_term)
     *ret_term = f->installed_term;
 }
 
+bool schedules_ever(const struct fsm *f) {
+    return f->last_schedule_seq > 0 || f->schedules_pause.paused ||
+           f->schedules_pause.resumed_ms > 0;
+}
+
+static uint8_t *digest_schedules(const struct fsm *f, uint8_t *p) {
+    const struct schedules_pause *pause = &f->schedules_pause;
+
+    put_le64(p, f->last_schedule_seq);
+    put_le64(p + 8, f->schedules.count);
+    put_le64(p + 16, pause->paused);
+    put_le64(p + 24, (uint64_t) pause->until_ms);
+    put_le64(p + 32, (uint64_t) pause->resumed_ms);
+    put_le64(p + 40, XXH3_64bits(pause->reason, pause->reason_len));
+    return p + SCHEDULES_DIGEST_BYTES;
+}
+
 void fsm_digest(const struct fsm *f, uint8_t ret[16]) {
-    uint8_t all[16 + 8 + 8 + 8 + 8 * JOB_STATE_COUNT + 8 + 8 + 16];
+    uint8_t all[16 + 8 + 8 + 8 + 8 * JOB_STATE_COUNT + 8 + 8 + 16 + SCHEDULES_DIGEST_BYTES];
     XXH128_hash_t config = XXH3_128bits(f->config.data, f->config.len);
     XXH128_canonical_t out;
     uint8_t *p = all;
@@ -141,9 +164,12 @@ void fsm_digest(const struct fsm *f, uint8_t ret[16]) {
     put_le64(p + 8, f->config_index);
     put_le64(p + 16, config.low64);
     put_le64(p + 24, config.high64);
-    ASSERT(p + 32 == all + sizeof(all));
+    p += 32;
+    ASSERT(p + SCHEDULES_DIGEST_BYTES == all + sizeof(all));
+    if (schedules_ever(f))
+        p = digest_schedules(f, p);
     STATIC_ASSERT(sizeof(out.digest) == 16, "128 bits");
-    XXH128_canonicalFromHash(&out, XXH3_128bits(all, sizeof(all)));
+    XXH128_canonicalFromHash(&out, XXH3_128bits(all, (size_t) (p - all)));
     memcpy(ret, out.digest, 16);
 }
 

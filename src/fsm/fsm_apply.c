@@ -20,6 +20,12 @@ static apply_item_fn *const handlers[COMMAND_BODY_MAX + 1] = {
     [BODY(SET_NODE)] = apply_set_node,
     [BODY(DRAIN)] = apply_drain,
     [BODY(SET_FEATURE_LEVEL)] = apply_set_feature_level,
+    [BODY(PUT_SCHEDULE)] = apply_put_schedule,
+    [BODY(DELETE_SCHEDULE)] = apply_delete_schedule,
+    [BODY(PAUSE_SCHEDULE)] = apply_pause_schedule,
+    [BODY(PROCESS_TICKS)] = apply_process_ticks,
+    [BODY(RUN_SCHEDULE)] = apply_run_schedule,
+    [BODY(SET_SCHEDULE_ALARM)] = apply_set_schedule_alarm,
 };
 
 static int results_reserve(struct fsm *f, size_t n) {
@@ -112,6 +118,9 @@ int apply_end(struct fsm *f, const struct apply *a, uint64_t term, int result,
     f->output.now_ms = f->last_now_ms;
     f->output.results = f->results;
     f->output.events = f->events;
+    f->output.schedules = f->schedule_events;
+    f->output.ticks = f->ticks;
+    ASSERT(!f->work.view);
     ASSERT(f->counts[S_PENDING] + f->counts[S_RUNNING] == f->jobs.count);
     ASSERT((f->counts[S_PENDING] == 0) == (f->ready_first == NULL));
     *ret = &f->output;

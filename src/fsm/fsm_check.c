@@ -3,7 +3,7 @@
  * A difference is a bug of this program, so it is an assertion. The store itself must be readable:
  * this is not the place where corruption is found.
  * Thread: the loop. */
-#include "fsm/fsm_internal.h"
+#include "fsm/schedule_internal.h"
 
 struct recount {
     fsm_u128 digest;
@@ -11,6 +11,7 @@ struct recount {
     uint64_t keys;
     uint64_t workers;
     uint64_t nodes;
+    struct schedules_recount schedules;
 };
 
 static void check_job(const struct fsm *f, uint64_t seq, const struct record_job *rec) {
@@ -28,6 +29,7 @@ static void check_job(const struct fsm *f, uint64_t seq, const struct record_job
     ASSERT(j->max_attempts == rec->max_attempts);
     ASSERT(j->fencing_token == rec->fencing_token);
     ASSERT(j->cancel_requested == rec->cancel_requested);
+    ASSERT(j->kill == rec->kill);
     ASSERT(rec->lost_attempts < rec->max_attempts);
     ASSERT(!(j->cancel_requested && j->state == S_PENDING));
     if (j->state == S_RUNNING) {
@@ -86,6 +88,7 @@ static void count_record(const struct fsm *f, struct recount *c, struct slice ke
         ASSERT(job.state < JOB_STATE_COUNT);
         c->counts[job.state]++;
         check_job(f, get_be64(key.data + 1), &job);
+        schedules_check_job(f, &c->schedules, &job);
     } else if (key.data[0] == 'w') {
         r = record_decode(&record_shape_worker, value, &worker, &at);
         ASSERT(r == 0);
@@ -96,6 +99,8 @@ static void count_record(const struct fsm *f, struct recount *c, struct slice ke
         ASSERT(r == 0);
         c->nodes++;
         check_node_record(f, get_be64(key.data + 1), &node);
+    } else if (key.data[0] == 's' || key.data[0] == 'i' || key.data[0] == 't') {
+        schedules_check_record(f, &c->schedules, key, value);
     } else {
         ASSERT(key.data[0] == 'k');
         c->keys++;
@@ -220,4 +225,5 @@ void fsm_check_invariants(struct fsm *f) {
     check_workers(f);
     check_draining(f);
     check_nodes(f);
+    schedules_check_all(f, &c.schedules);
 }

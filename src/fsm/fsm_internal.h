@@ -26,6 +26,34 @@
 __extension__ typedef unsigned __int128 fsm_u128;
 
 struct job_slab;
+struct schedule_slab;
+
+/* The global pause of schedules, in StateMeta. */
+struct schedules_pause {
+    bool paused;
+    int64_t until_ms;
+    int64_t resumed_ms;
+    size_t reason_len;
+    char reason[FSM_SCHEDULE_REASON_BYTES_MAX + 1];
+};
+
+struct schedule_wait {
+    int64_t tick_s;
+    uint64_t ordinal;
+    int32_t cause; /* Chronos__V1__TickReason, as it was proposed */
+};
+
+/* The schedule that is being worked on (schedule_internal.h). */
+struct schedule_work {
+    struct fsm_schedule *view; /* NULL: none */
+    struct overlay_entry *entry;
+    struct record_schedule rec; /* slices into the entry, the command or the arena */
+    uint64_t *open;             /* owned, as all three: reused */
+    size_t open_count, open_cap;
+    struct schedule_wait *waits;
+    size_t waits_count, waits_cap;
+    struct buf packed;
+};
 
 struct fsm {
     struct kv *kv; /* borrowed */
@@ -42,6 +70,8 @@ struct fsm {
     struct buf config; /* RaftConfig, encoded; empty before the first */
     uint64_t config_index;
     uint32_t feature_level;
+    uint64_t last_schedule_seq;
+    struct schedules_pause schedules_pause;
 
     /* LocalRecord: this store's own, not replicated. */
     uint64_t installed_index;
@@ -64,7 +94,11 @@ struct fsm {
     struct fsm_node *nodes_first; /* each inside a struct node (nodes.c), owned */
     size_t nodes_count;
     struct idem keys;
-    uint64_t keys_count; /* "k" records */
+    uint64_t keys_count;     /* "k" records */
+    struct u64map schedules; /* seq -> struct fsm_schedule */
+    struct fsm_schedule *schedules_first, *schedules_last;
+    struct schedule_slab *schedule_slabs; /* owned */
+    struct fsm_schedule *free_schedules;  /* linked by next */
 
     /* Reused by each apply. */
     struct arena arena; /* strings of events */
@@ -74,6 +108,11 @@ struct fsm {
     size_t results_cap;
     struct fsm_event *events;
     size_t events_cap;
+    struct fsm_schedule_event *schedule_events;
+    size_t schedule_events_cap;
+    struct fsm_tick *ticks;
+    size_t ticks_cap;
+    struct schedule_work work;
     struct fsm_output output;
 };
 
@@ -82,6 +121,7 @@ struct apply {
     uint64_t index;
     int64_t now_ms; /* made monotonic */
     struct errtext *err;
+    size_t created_bytes; /* of specifications copied into runs of schedules */
 };
 
 /* ---- store.c: records, overlay before kv -------------------- */
@@ -118,6 +158,13 @@ int jobs_load(struct fsm *f, struct apply *a, uint64_t seq, struct record_job *r
  */
 int jobs_transition(struct fsm *f, struct apply *a, struct fsm_job *j, struct record_job *rec,
                     struct overlay_entry *e, enum job_event event) _must_check_;
+/* A new pending job of the next number. @rec: its specification and what is known of it; the rest
+ * is filled in here. */
+int jobs_create(struct fsm *f, struct apply *a, struct record_job *rec,
+                uint64_t *ret_seq) _must_check_;
+/* Ask for its end: a pending one is cancelled at once. Asked before: nothing changes, unless it now
+ * is to be killed at once. */
+int jobs_cancel(struct fsm *f, struct apply *a, struct fsm_job *j, bool kill) _must_check_;
 /* Put @j into the list its state demands (also for fsm_open). */
 void jobs_link(struct fsm *f, struct fsm_job *j);
 /* The running attempt of @j is lost with its worker: again, failed or cancelled (C28, J15, J19). */
@@ -177,11 +224,27 @@ enum { KEYS_NOT_FOUND = 1 };
 /* 0 with the record of a key that is still remembered. */
 int keys_find(struct fsm *f, struct apply *a, struct slice key,
               struct record_key *ret) _must_check_;
-int keys_remember(struct fsm *f, struct apply *a, struct slice key, struct slice request_hash,
-                  uint64_t job_seq) _must_check_;
+/* @rec->created_at_ms is now; @rec->job_seq is greater than that of every key before. */
+int keys_remember(struct fsm *f, struct slice key, const struct record_key *rec) _must_check_;
+/* What the key of a command that creates something says: *ret_code is FSM_OK (free, or no key, with
+ * room made for one), FSM_EXISTING or FSM_KEY_CONFLICT, then with its record. */
+int keys_check(struct fsm *f, struct apply *a, struct slice key, struct slice request_hash,
+               struct record_key *ret, enum fsm_code *ret_code) _must_check_;
 /* Forget up to @budget keys that have expired, or for which there would be no room if @wanted more
  * were remembered. */
 int keys_purge(struct fsm *f, struct apply *a, uint64_t wanted, unsigned budget) _must_check_;
+
+/* ---- schedule_run.c -------------------- */
+
+/* A run of a schedule has ended: what waited for it may start. Nothing when the schedule is gone.
+ */
+int schedules_run_ended(struct fsm *f, struct apply *a, uint64_t schedule_seq, uint64_t job_seq,
+                        Chronos__V1__JobState state) _must_check_;
+void schedules_free_all(struct fsm *f);
+void schedule_work_done(struct schedule_work *w);
+/* Whether there ever was a schedule or a pause of all: else neither is in the digest, so that a
+ * state without schedules has the digest it always had. */
+bool schedules_ever(const struct fsm *f);
 
 /* ---- one file per command -------------------- */
 
@@ -198,6 +261,24 @@ apply_item_fn apply_lose_worker;
 apply_item_fn apply_set_node;
 apply_item_fn apply_drain;
 apply_item_fn apply_set_feature_level;
+apply_item_fn apply_put_schedule;
+apply_item_fn apply_delete_schedule;
+apply_item_fn apply_pause_schedule;
+apply_item_fn apply_process_ticks;
+apply_item_fn apply_run_schedule;
+apply_item_fn apply_set_schedule_alarm;
+
+/* How much of @s fits into @max bytes without cutting a character of UTF-8. */
+static inline size_t utf8_cut(struct slice s, size_t max) {
+    size_t n = s.len;
+
+    if (n <= max)
+        return n;
+    n = max;
+    for (int i = 0; i < 3 && n > 0 && (s.data[n] & 0xc0) == 0x80; i++)
+        n--;
+    return n;
+}
 
 /* Nothing changed, and why: static text. */
 static inline void refuse(struct fsm_result *res, const char *reason) {

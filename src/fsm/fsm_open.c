@@ -3,7 +3,7 @@
  * StateMeta tells the applied index and where the first unfinished job is: the millions of ended
  * jobs before it are not read. What is read is checked against the counters of StateMeta; a
  * difference is corruption and the node must not start on it. Thread: the loop. */
-#include "fsm/fsm_internal.h"
+#include "fsm/schedule_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,6 +18,7 @@ struct loader {
     struct errtext *err;
     uint64_t first_active_seq;
     uint64_t expected_keys;
+    uint64_t expected_schedules;
     uint64_t expected[JOB_STATE_COUNT];
 };
 
@@ -51,6 +52,20 @@ static int take_cluster(struct loader *l, const Chronos__Internal__V1__StateMeta
     return r == ERR_PROTO ? corrupt(l, "unreadable configuration, bytes", m->config.len) : r;
 }
 
+static bool take_pause(struct fsm *f, const Chronos__Internal__V1__StateMeta *m) {
+    struct schedules_pause *p = &f->schedules_pause;
+
+    p->reason_len = strlen(m->schedules_pause_reason);
+    if (p->reason_len > FSM_SCHEDULE_REASON_BYTES_MAX || m->schedules_paused_until_ms < 0 ||
+        (!m->schedules_paused && m->schedules_paused_until_ms != 0))
+        return false;
+    memcpy(p->reason, m->schedules_pause_reason, p->reason_len + 1);
+    p->paused = m->schedules_paused;
+    p->until_ms = m->schedules_paused_until_ms;
+    p->resumed_ms = m->schedules_resumed_ms;
+    return true;
+}
+
 static int take_meta(struct loader *l, const Chronos__Internal__V1__StateMeta *m) {
     struct fsm *f = l->f;
 
@@ -75,6 +90,11 @@ static int take_meta(struct loader *l, const Chronos__Internal__V1__StateMeta *m
         l->expected[i] = m->jobs_by_state[i];
     l->first_active_seq = m->first_active_seq;
     l->expected_keys = m->idempotency_keys;
+    l->expected_schedules = m->schedules;
+    f->last_schedule_seq = m->last_schedule_seq;
+    if (!take_pause(f, m))
+        return corrupt(l, "impossible pause of the schedules until",
+                       (uint64_t) m->schedules_paused_until_ms);
     return take_cluster(l, m);
 }
 
@@ -212,6 +232,7 @@ static int load_job(struct loader *l, struct slice key, struct slice value) {
     j->max_attempts = rec.max_attempts;
     j->fencing_token = rec.fencing_token;
     j->cancel_requested = rec.cancel_requested;
+    j->kill = rec.kill;
     if (j->state == S_RUNNING) {
         j->worker = workers_find(f, rec.worker_id);
         if (!j->worker || j->worker->lost) {
@@ -221,6 +242,37 @@ static int load_job(struct loader *l, struct slice key, struct slice value) {
     }
     f->counts[j->state]++;
     jobs_link(f, j);
+    return 0;
+}
+
+/* Its runs are known by now. */
+static int load_schedule(struct loader *l, struct slice key, struct slice value) {
+    struct schedule_work *w = &l->f->work;
+    struct record_schedule rec;
+    struct fsm_schedule *s;
+    size_t at = 0;
+    int r;
+
+    ASSERT(key.data[0] == 's');
+    if (record_decode(&record_shape_schedule, value, &rec, &at) < 0)
+        return corrupt(l, "a schedule's record is malformed at byte", at);
+    if (key.len != RECORD_SCHEDULE_KEY_BYTES || rec.seq == 0 || rec.seq != get_be64(key.data + 1) ||
+        rec.seq > l->f->last_schedule_seq)
+        return corrupt(l, "a schedule's record under another key, number", rec.seq);
+    if (!schedules_name_ok(rec.name) || rec.generation == 0 || rec.version == 0 ||
+        rec.overlap < (int32_t) OVERLAP(SKIP) || rec.overlap > (int32_t) OVERLAP(ALLOW) ||
+        rec.first_ordinal == 0 || rec.first_ordinal > rec.next_ordinal ||
+        !schedule_read_lists(w, rec.open_runs, value, &r))
+        return corrupt(l, "impossible facts in the record of schedule", rec.seq);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < w->open_count; i++)
+        if (!u64map_get(&l->f->jobs, w->open[i]))
+            return corrupt(l, "an open run of a schedule has ended, job", w->open[i]);
+    s = schedules_new(l->f, rec.seq);
+    if (!s)
+        return -ENOMEM;
+    schedules_view(s, &rec, w->open_count, w->waits, w->waits_count);
     return 0;
 }
 
@@ -340,6 +392,8 @@ static int load_all(struct loader *l) {
     if (r == 0)
         r = scan_prefix(l, record_job_key(l->first_active_seq, key), load_job);
     if (r == 0)
+        r = scan_prefix(l, slice_of("s", 1), load_schedule);
+    if (r == 0)
         r = load_keys(l);
     if (r < 0)
         return r;
@@ -348,6 +402,8 @@ static int load_all(struct loader *l) {
         return corrupt(l, "unfinished jobs missing; found", f->jobs.count);
     if (f->keys_count != l->expected_keys)
         return corrupt(l, "idempotency keys missing; found", f->keys_count);
+    if (f->schedules.count != l->expected_schedules)
+        return corrupt(l, "schedules missing; found", f->schedules.count);
     ASSERT(f->counts[S_COMPLETED] == 0);
     memcpy(f->counts, l->expected, sizeof(f->counts));
     return 0;
@@ -375,6 +431,7 @@ int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret, struc
     f->feature_level = 1;
     overlay_init(&f->overlay);
     u64map_init(&f->jobs);
+    u64map_init(&f->schedules);
     bytesmap_init(&f->workers);
     idem_init(&f->keys);
     arena_init(&f->arena, SIZE_MAX / 2); /* bounded by the size of a command */

@@ -200,6 +200,7 @@ static int emit(struct fsm *f, Chronos__V1__JobState from, const struct fsm_job 
         .worker_id = worker_id,
         .fencing_token = rec->fencing_token,
         .cancel_requested = rec->cancel_requested,
+        .kill = rec->kill,
         .failure_reason = (Chronos__V1__FailureReason) rec->failure_reason,
         .exit_code = rec->exit_code,
         .term_signal = rec->term_signal,
@@ -238,8 +239,12 @@ int jobs_transition(struct fsm *f, struct apply *a, struct fsm_job *j, struct re
     if (r == 0)
         r = emit(f, from, j, rec);
     if (r == 0 && job_state_is_terminal(to)) {
+        uint64_t seq = j->seq;
+
         j->worker = NULL; /* cancelled while pending: it never had one */
         job_drop(f, j);
+        if (rec->schedule_seq > 0)
+            r = schedules_run_ended(f, a, rec->schedule_seq, seq, to);
     }
     return r;
 }
@@ -283,6 +288,49 @@ int jobs_read_ended(struct fsm *f, struct apply *a, uint64_t seq, struct record_
         return corrupt(a, seq, "malformed");
     ASSERT(job_state_is_terminal((Chronos__V1__JobState) ret->state));
     return 0;
+}
+
+int jobs_create(struct fsm *f, struct apply *a, struct record_job *rec, uint64_t *ret_seq) {
+    uint8_t key[RECORD_JOB_KEY_BYTES];
+    uint64_t seq = f->next_seq;
+    struct overlay_entry *e;
+    struct fsm_job *j;
+    int r;
+
+    ASSERT(seq > 0);
+    ASSERT(rec->state == 0);
+    r = store_create(f, record_job_key(seq, key), &e);
+    if (r < 0)
+        return r;
+    j = jobs_new(f, seq);
+    if (!j)
+        return -ENOMEM;
+    f->next_seq++;
+    if (rec->max_attempts == 0)
+        rec->max_attempts = FSM_MAX_ATTEMPTS_DEFAULT;
+    rec->created_at_ms = a->now_ms;
+    rec->created_index = a->index;
+    j->max_attempts = rec->max_attempts;
+    *ret_seq = seq;
+    return jobs_transition(f, a, j, rec, e, JOB_EVENT_SUBMIT);
+}
+
+int jobs_cancel(struct fsm *f, struct apply *a, struct fsm_job *j, bool kill) {
+    struct overlay_entry *e;
+    struct record_job rec;
+    int r;
+
+    ASSERT(j);
+    if (j->cancel_requested && (j->kill || !kill))
+        return 0; /* asked before: no second event */
+    r = jobs_load(f, a, j->seq, &rec, &e);
+    if (r < 0)
+        return r;
+    ASSERT((Chronos__V1__JobState) rec.state == j->state);
+    ASSERT(rec.cancel_requested == j->cancel_requested);
+    rec.cancel_requested = j->cancel_requested = true;
+    rec.kill = j->kill = kill;
+    return jobs_transition(f, a, j, &rec, e, JOB_EVENT_CANCEL);
 }
 
 int jobs_lose(struct fsm *f, struct apply *a, struct fsm_job *j) {

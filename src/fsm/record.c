@@ -35,6 +35,13 @@ static const struct wire_desc job_fields[] = {
     [20] = F(record_job, queue, BYTES),
     [21] = F(record_job, lost_attempts, U64),
     [22] = F(record_job, released_attempts, U64),
+    [23] = F(record_job, schedule, BYTES),
+    [24] = F(record_job, schedule_seq, U64),
+    [25] = F(record_job, schedule_generation, U64),
+    [26] = F(record_job, tick_s, I64),
+    [27] = F(record_job, tick_reason, I32),
+    [28] = F(record_job, beside, BOOL),
+    [29] = F(record_job, kill, BOOL),
 };
 SHAPE(job, record_job);
 
@@ -56,9 +63,9 @@ static const struct wire_desc node_fields[] = {
 SHAPE(node, record_node);
 
 static const struct wire_desc key_fields[] = {
-    [1] = F(record_key, request_hash, BYTES),
-    [2] = F(record_key, job_seq, U64),
-    [3] = F(record_key, created_at_ms, I64),
+    [1] = F(record_key, request_hash, BYTES), [2] = F(record_key, job_seq, U64),
+    [3] = F(record_key, created_at_ms, I64),  [4] = F(record_key, schedule_seq, U64),
+    [5] = F(record_key, first_ordinal, U64),  [6] = F(record_key, ordinals, U64),
 };
 SHAPE(key, record_key);
 
@@ -131,6 +138,122 @@ static const struct wire_desc set_feature_level_fields[] = {
     [1] = F(item_set_feature_level, level, U32),
 };
 SHAPE(set_feature_level, item_set_feature_level);
+
+static const struct wire_desc schedule_fields[] = {
+    [1] = F(record_schedule, seq, U64),
+    [2] = F(record_schedule, name, BYTES),
+    [3] = F(record_schedule, spec, BYTES),
+    [4] = F(record_schedule, job, BYTES),
+    [5] = F(record_schedule, version, U64),
+    [6] = F(record_schedule, generation, U64),
+    [7] = F(record_schedule, created_at_ms, I64),
+    [8] = F(record_schedule, updated_at_ms, I64),
+    [9] = F(record_schedule, watermark_s, I64),
+    [10] = F(record_schedule, paused, BOOL),
+    [11] = F(record_schedule, paused_until_ms, I64),
+    [12] = F(record_schedule, pause_reason, BYTES),
+    [13] = F(record_schedule, open_runs, BYTES),
+    [RECORD_SCHEDULE_BUFFERED] = NESTED,
+    [15] = F(record_schedule, fired, U64),
+    [16] = F(record_schedule, skipped, U64),
+    [17] = F(record_schedule, next_ordinal, U64),
+    [18] = F(record_schedule, first_ordinal, U64),
+    [19] = F(record_schedule, alarm, BYTES),
+    [20] = F(record_schedule, max_attempts, U32),
+    [21] = F(record_schedule, queue, BYTES),
+    [22] = F(record_schedule, overlap, I32),
+    [23] = F(record_schedule, pause_on_failure, BOOL),
+    [24] = F(record_schedule, max_runs, U64),
+    [25] = F(record_schedule, updated_index, U64),
+    [26] = F(record_schedule, resumed_ms, I64),
+    [27] = F(record_schedule, runs_counted, U64),
+};
+SHAPE(schedule, record_schedule);
+
+static const struct wire_desc buffered_fields[] = {
+    [1] = F(record_buffered, tick_s, I64),
+    [2] = F(record_buffered, ordinal, U64),
+    [3] = F(record_buffered, reason, I32),
+};
+SHAPE(buffered, record_buffered);
+
+static const struct wire_desc name_fields[] = {
+    [1] = F(record_name, seq, U64),
+};
+SHAPE(name, record_name);
+
+static const struct wire_desc tick_fields[] = {
+    [1] = F(record_tick, tick_s, I64),     [2] = F(record_tick, last_tick_s, I64),
+    [3] = F(record_tick, count, U64),      [4] = F(record_tick, fired, BOOL),
+    [5] = F(record_tick, waiting, BOOL),   [6] = F(record_tick, reason, I32),
+    [7] = F(record_tick, job_seq, U64),    [8] = F(record_tick, decided_at_ms, I64),
+    [9] = F(record_tick, generation, U64), [10] = F(record_tick, cause, I32),
+};
+SHAPE(tick, record_tick);
+
+static const struct wire_desc put_schedule_fields[] = {
+    [1] = F(item_put_schedule, name, BYTES),
+    [2] = F(item_put_schedule, spec, BYTES),
+    [3] = F(item_put_schedule, job, BYTES),
+    [4] = F(item_put_schedule, create, BOOL),
+    [5] = F(item_put_schedule, version, U64),
+    [6] = F(item_put_schedule, new_generation, BOOL),
+    [7] = F(item_put_schedule, paused, BOOL),
+    [8] = F(item_put_schedule, idempotency_key, BYTES),
+    [9] = F(item_put_schedule, request_hash, BYTES),
+    [10] = F(item_put_schedule, max_attempts, U32),
+    [11] = F(item_put_schedule, queue, BYTES),
+    [12] = F(item_put_schedule, overlap, I32),
+    [13] = F(item_put_schedule, pause_on_failure, BOOL),
+    [14] = F(item_put_schedule, max_runs, U64),
+};
+SHAPE(put_schedule, item_put_schedule);
+
+static const struct wire_desc delete_schedule_fields[] = {
+    [1] = F(item_delete_schedule, name, BYTES),
+    [2] = F(item_delete_schedule, version, U64),
+    [3] = F(item_delete_schedule, cancel_open_runs, BOOL),
+};
+SHAPE(delete_schedule, item_delete_schedule);
+
+static const struct wire_desc pause_schedule_fields[] = {
+    [1] = F(item_pause_schedule, name, BYTES),
+    [2] = F(item_pause_schedule, on, BOOL),
+    [3] = F(item_pause_schedule, until_ms, I64),
+    [4] = F(item_pause_schedule, reason, BYTES),
+};
+SHAPE(pause_schedule, item_pause_schedule);
+
+static const struct wire_desc ticks_fields[] = {
+    [1] = F(item_ticks, schedule_seq, U64),
+    [2] = F(item_ticks, generation, U64),
+    [3] = F(item_ticks, watermark_s, I64),
+    [ITEM_TICKS_TICK] = NESTED,
+};
+SHAPE(ticks, item_ticks);
+
+static const struct wire_desc item_tick_fields[] = {
+    [1] = F(item_tick, tick_s, I64),
+    [2] = F(item_tick, last_tick_s, I64),
+    [3] = F(item_tick, count, U64),
+    [4] = F(item_tick, reason, I32),
+};
+SHAPE(item_tick, item_tick);
+
+static const struct wire_desc run_schedule_fields[] = {
+    [1] = F(item_run_schedule, name, BYTES),
+    [3] = F(item_run_schedule, reason, I32),
+    [4] = F(item_run_schedule, ignore_overlap, BOOL),
+    [5] = F(item_run_schedule, idempotency_key, BYTES),
+    [6] = F(item_run_schedule, request_hash, BYTES),
+};
+SHAPE(run_schedule, item_run_schedule);
+
+static const struct wire_desc schedule_alarm_fields[] = {
+    [1] = F(item_schedule_alarm, schedule_seq, U64),
+    [2] = F(item_schedule_alarm, text, BYTES),
+};
+SHAPE(schedule_alarm, item_schedule_alarm);
 
 int record_decode(const struct record_shape *shape, struct slice bytes, void *out,
                   size_t *ret_offset) {

@@ -2,7 +2,8 @@
  *
  * The schemas are proto/chronos/internal/v1/command.proto; these tables say where wire.h puts each
  * field. Keys: "j" + big-endian sequence number, "w" + worker id, "n" + big-endian node id, "k" +
- * idempotency key, "m", "l".
+ * idempotency key, "s" + big-endian schedule, "i" + schedule's name, "t" + big-endian schedule +
+ * big-endian ordinal, "m", "l".
  * Slices point into the decoded bytes and live as long as those do.
  * Pure. */
 #pragma once
@@ -14,8 +15,10 @@
 
 #define RECORD_JOB_KEY_BYTES 9
 #define RECORD_NODE_KEY_BYTES 9
+#define RECORD_SCHEDULE_KEY_BYTES 9
+#define RECORD_TICK_KEY_BYTES 17
 #define RECORD_DISK_BYTES 16
-#define RECORD_NAME_BYTES_MAX 128 /* the longest worker id or idempotency key */
+#define RECORD_NAME_BYTES_MAX 128 /* the longest worker id, idempotency key, schedule's name */
 #define RECORD_KEY_BYTES_MAX (1 + RECORD_NAME_BYTES_MAX)
 
 struct record_job {
@@ -41,6 +44,13 @@ struct record_job {
     struct slice queue;
     uint64_t lost_attempts;     /* attempts that counted against max_attempts and were lost */
     uint64_t released_attempts; /* given back: they count for nothing, but somebody should look */
+    struct slice schedule;      /* whose run it is: name, number, generation */
+    uint64_t schedule_seq;
+    uint64_t schedule_generation;
+    int64_t tick_s;
+    int32_t tick_reason; /* Chronos__V1__TickReason */
+    bool beside;         /* was allowed to start while other runs were open */
+    bool kill;           /* with cancel_requested: no grace */
 };
 
 /* The scalar part of WorkerRecord; version and labels are copied as they came. */
@@ -69,8 +79,64 @@ struct record_node {
 
 struct record_key {
     struct slice request_hash;
-    uint64_t job_seq;
+    uint64_t job_seq; /* keys are ordered by it */
     int64_t created_at_ms;
+    uint64_t schedule_seq; /* the key is of a schedule's command; there is no such job */
+    uint64_t first_ordinal;
+    uint64_t ordinals;
+};
+
+/* All but the repeated buffered ticks. */
+struct record_schedule {
+    uint64_t seq;
+    struct slice name;
+    struct slice spec;
+    struct slice job;
+    uint64_t version;
+    uint64_t generation;
+    int64_t created_at_ms;
+    int64_t updated_at_ms;
+    int64_t watermark_s;
+    bool paused;
+    int64_t paused_until_ms;
+    struct slice pause_reason;
+    struct slice open_runs; /* packed numbers */
+    uint64_t fired;
+    uint64_t skipped;
+    uint64_t next_ordinal;
+    uint64_t first_ordinal;
+    struct slice alarm;
+    uint32_t max_attempts;
+    struct slice queue;
+    int32_t overlap; /* Chronos__V1__OverlapPolicy */
+    bool pause_on_failure;
+    uint64_t max_runs;
+    uint64_t updated_index;
+    int64_t resumed_ms;
+    uint64_t runs_counted;
+};
+
+struct record_buffered {
+    int64_t tick_s;
+    uint64_t ordinal;
+    int32_t reason; /* Chronos__V1__TickReason */
+};
+
+struct record_name {
+    uint64_t seq;
+};
+
+struct record_tick {
+    int64_t tick_s;
+    int64_t last_tick_s;
+    uint64_t count;
+    bool fired;
+    bool waiting;
+    int32_t reason; /* Chronos__V1__TickReason */
+    uint64_t job_seq;
+    int64_t decided_at_ms;
+    uint64_t generation;
+    int32_t cause; /* Chronos__V1__TickReason */
 };
 
 struct item_submit {
@@ -142,6 +208,64 @@ struct item_set_feature_level {
     uint32_t level;
 };
 
+struct item_put_schedule {
+    struct slice name;
+    struct slice spec;
+    struct slice job;
+    bool create;
+    uint64_t version;
+    bool new_generation;
+    bool paused;
+    struct slice idempotency_key;
+    struct slice request_hash;
+    uint32_t max_attempts;
+    struct slice queue;
+    int32_t overlap; /* Chronos__V1__OverlapPolicy */
+    bool pause_on_failure;
+    uint64_t max_runs;
+};
+
+struct item_delete_schedule {
+    struct slice name;
+    uint64_t version;
+    bool cancel_open_runs;
+};
+
+struct item_pause_schedule {
+    struct slice name;
+    bool on;
+    int64_t until_ms;
+    struct slice reason;
+};
+
+/* The ticks are left to the caller. */
+struct item_ticks {
+    uint64_t schedule_seq;
+    uint64_t generation;
+    int64_t watermark_s;
+};
+
+struct item_tick {
+    int64_t tick_s;
+    int64_t last_tick_s;
+    uint64_t count;
+    int32_t reason; /* Chronos__V1__TickReason */
+};
+
+/* The ticks are left to the caller: packed or not. */
+struct item_run_schedule {
+    struct slice name;
+    int32_t reason; /* Chronos__V1__TickReason */
+    bool ignore_overlap;
+    struct slice idempotency_key;
+    struct slice request_hash;
+};
+
+struct item_schedule_alarm {
+    uint64_t schedule_seq;
+    struct slice text;
+};
+
 /* Room for the item of any command. */
 union record_item {
     struct item_submit submit;
@@ -153,12 +277,25 @@ union record_item {
     struct item_set_node set_node;
     struct item_drain drain;
     struct item_set_feature_level set_feature_level;
+    struct item_put_schedule put_schedule;
+    struct item_delete_schedule delete_schedule;
+    struct item_pause_schedule pause_schedule;
+    struct item_ticks ticks;
+    struct item_run_schedule run_schedule;
+    struct item_schedule_alarm schedule_alarm;
 };
 
 /* Field numbers that the register and the worker record share, so that raw fields can be copied. */
 enum {
     RECORD_WORKER_LABELS = 6,
     ITEM_REGISTER_HELD = 7,
+};
+
+/* Repeated fields, read one by one. */
+enum {
+    RECORD_SCHEDULE_BUFFERED = 14,
+    ITEM_TICKS_TICK = 4,
+    ITEM_RUN_TICK = 2,
 };
 
 /* A table and its length, for wire_decode and wire_encode. */
@@ -182,6 +319,17 @@ extern const struct record_shape record_shape_lose;
 extern const struct record_shape record_shape_set_node;
 extern const struct record_shape record_shape_drain;
 extern const struct record_shape record_shape_set_feature_level;
+extern const struct record_shape record_shape_schedule;
+extern const struct record_shape record_shape_buffered;
+extern const struct record_shape record_shape_name;
+extern const struct record_shape record_shape_tick;
+extern const struct record_shape record_shape_put_schedule;
+extern const struct record_shape record_shape_delete_schedule;
+extern const struct record_shape record_shape_pause_schedule;
+extern const struct record_shape record_shape_ticks;
+extern const struct record_shape record_shape_item_tick;
+extern const struct record_shape record_shape_run_schedule;
+extern const struct record_shape record_shape_schedule_alarm;
 
 /* Zero @out and decode. 0, or ERR_PROTO with *ret_offset. */
 int record_decode(const struct record_shape *shape, struct slice bytes, void *out,
@@ -201,7 +349,22 @@ static inline struct slice record_node_key(uint64_t id, uint8_t out[RECORD_NODE_
     return slice_of(out, RECORD_NODE_KEY_BYTES);
 }
 
-/* @prefix is 'w' or 'k'; @name at most RECORD_NAME_BYTES_MAX. */
+static inline struct slice record_schedule_key(uint64_t seq,
+                                               uint8_t out[RECORD_SCHEDULE_KEY_BYTES]) {
+    out[0] = 's';
+    put_be64(out + 1, seq);
+    return slice_of(out, RECORD_SCHEDULE_KEY_BYTES);
+}
+
+static inline struct slice record_tick_key(uint64_t schedule_seq, uint64_t ordinal,
+                                           uint8_t out[RECORD_TICK_KEY_BYTES]) {
+    out[0] = 't';
+    put_be64(out + 1, schedule_seq);
+    put_be64(out + 9, ordinal);
+    return slice_of(out, RECORD_TICK_KEY_BYTES);
+}
+
+/* @prefix is 'w', 'k' or 'i'; @name at most RECORD_NAME_BYTES_MAX. */
 static inline struct slice record_name_key(char prefix, struct slice name,
                                            uint8_t out[RECORD_KEY_BYTES_MAX]) {
     ASSERT(name.len <= RECORD_NAME_BYTES_MAX);

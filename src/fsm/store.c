@@ -173,10 +173,12 @@ static uint64_t first_active_seq(const struct fsm *f) {
 
 int store_encode_meta(const struct fsm *f, struct buf *b) {
     Chronos__Internal__V1__StateMeta m = CHRONOS__INTERNAL__V1__STATE_META__INIT;
+    char reason[sizeof(f->schedules_pause.reason)];
     uint64_t counts[JOB_STATE_COUNT];
     size_t n, packed;
     int r;
 
+    memcpy(reason, f->schedules_pause.reason, sizeof(reason));
     memcpy(counts, f->counts, sizeof(counts));
     m.version = FSM_COMMAND_VERSION;
     m.applied_index = f->applied_index;
@@ -193,6 +195,12 @@ int store_encode_meta(const struct fsm *f, struct buf *b) {
     m.config.len = f->config.len;
     m.config_index = f->config_index;
     m.feature_level = f->feature_level;
+    m.last_schedule_seq = f->last_schedule_seq;
+    m.schedules = f->schedules.count;
+    m.schedules_paused = f->schedules_pause.paused;
+    m.schedules_paused_until_ms = f->schedules_pause.until_ms;
+    m.schedules_pause_reason = reason;
+    m.schedules_resumed_ms = f->schedules_pause.resumed_ms;
     n = chronos__internal__v1__state_meta__get_packed_size(&m);
     buf_clear(b);
     r = buf_reserve(b, n);

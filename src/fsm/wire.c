@@ -31,6 +31,11 @@ static int read_varint(struct wire_reader *r, uint64_t *ret) {
     return ERR_PROTO;
 }
 
+int wire_next_varint(struct wire_reader *r, uint64_t *ret) {
+    ASSERT(r->p <= r->end);
+    return r->p == r->end ? WIRE_END : read_varint(r, ret);
+}
+
 static int read_payload(struct wire_reader *r, struct wire_field *f) {
     size_t left = (size_t) (r->end - r->p);
     uint64_t len;

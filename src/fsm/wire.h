@@ -39,6 +39,8 @@ static inline struct wire_reader wire_reader_of(struct slice s) {
     return (struct wire_reader){.begin = s.data, .p = s.data, .end = s.data + s.len};
 }
 
+/* One bare number, as in a packed field. 0, WIRE_END, or ERR_PROTO. */
+int wire_next_varint(struct wire_reader *r, uint64_t *ret) _must_check_;
 /* 0 with the next field, WIRE_END, or ERR_PROTO (the reader then stands at the bad field). */
 int wire_next(struct wire_reader *r, struct wire_field *ret) _must_check_;
 static inline size_t wire_offset(const struct wire_reader *r) {

@@ -420,6 +420,7 @@ void worker_session_kill(struct worker_session *s, const struct fsm_job *j) {
     ref.fencing_token = j->fencing_token;
     kill.attempt = &ref;
     kill.cancelled = true;
+    kill.now = j->kill;
     m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_KILL;
     m.kill = &kill;
     worker_session_send(s, &m.base);
@@ -499,6 +500,9 @@ void worker_session_flush(struct worker_session *s) {
         ref->fencing_token = j->fencing_token;
         a->attempt = ref;
         a->spec = rec->spec;
+        a->schedule_id = rec->schedule;
+        a->tick_ms = rec->tick_s * 1000;
+        a->schedule_generation = rec->schedule_generation;
         list.assignments[list.n_assignments++] = a;
     }
     if (list.n_assignments == 0)

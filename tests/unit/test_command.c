@@ -105,7 +105,7 @@ static void test_refused(void **state) {
         {"\x08\x02\x12\0" STAMP, 14, ERR_VERSION, ERR_VERSION},       /* version 2 */
         {"\x12\0" STAMP, 12, ERR_VERSION, ERR_VERSION},               /* no version */
         {"\x08\x01" STAMP, 12, ERR_VERSION, ERR_VERSION},             /* no body */
-        {"\x08\x01\x62\0" STAMP, 14, ERR_VERSION, ERR_VERSION},       /* body 12 */
+        {"\x08\x01\x92\x01\0" STAMP, 15, ERR_VERSION, ERR_VERSION},   /* body 18 */
         {"\x08\x01\x12\0\x1a\0" STAMP, 16, ERR_PROTO, ERR_PROTO},     /* two bodies */
         {"\x08\x01\x10\x05" STAMP, 14, ERR_PROTO, ERR_PROTO},         /* a body that is a number */
         {"\x08\x01\x12\x05\x0a" STAMP, 15, ERR_PROTO, ERR_PROTO},     /* an item beyond its body */
