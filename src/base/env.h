@@ -58,7 +58,7 @@ struct env_peers {
 };
 
 /* The zone files of this machine. Small and cached by the system, so that reading one on the loop
- * is no wait; sched/zones.h parses and keeps them. */
+ * is no wait; sched/zones.h parses and keeps them. All NULL: there are none, UTC needs no file. */
 struct env_zones {
     /* The bytes of the zone's TZif file with a reference for the caller; none at all (length 0)
      * means UTC for ever. *ret_stamp is another number, never 0, whenever the file has changed.
