@@ -20,7 +20,7 @@ _chronos() {
         esac
         ;;
     'server')
-        words='--node.id --node.data_dir --node.listen --node.peer_listen --node.advertise --node.advertise_peer --cluster.name --cluster.raft.profile --cluster.raft.heartbeat_timeout --cluster.raft.election_timeout --cluster.raft.snapshot_interval --cluster.raft.snapshot_threshold --cluster.raft.liveness_window --cluster.raft.log_bytes_max --cluster.raft.log_bytes_kept --cluster.raft.lease_reads --cluster.raft.lease_drift_ppm --limits.pending_proposals --limits.commit_timeout --limits.uncommitted_bytes --limits.uncommitted_entries --limits.message_bytes --limits.jobs_per_call --limits.watch_events --limits.watches --limits.log_streams --limits.lists --limits.worker_streams --limits.peer_connections --wal.segment_bytes --storage.reserve_bytes --storage.scrub_interval --worker.enabled --worker.slots --worker.heartbeat_interval --worker.lease --worker.drain_timeout --worker.data_dir --security.insecure_bind --log.level --log.format --member --worker.labels --bootstrap --join --config --print-config --die-with-parent --help'
+        words='--node.id --node.data_dir --node.listen --node.peer_listen --node.advertise --node.advertise_peer --cluster.name --cluster.raft.profile --cluster.raft.heartbeat_timeout --cluster.raft.election_timeout --cluster.raft.snapshot_interval --cluster.raft.snapshot_threshold --cluster.raft.liveness_window --cluster.raft.log_bytes_max --cluster.raft.log_bytes_kept --cluster.raft.lease_reads --cluster.raft.lease_drift_ppm --limits.pending_proposals --limits.commit_timeout --limits.uncommitted_bytes --limits.uncommitted_entries --limits.message_bytes --limits.jobs_per_call --limits.watch_events --limits.watches --limits.log_streams --limits.lists --limits.worker_streams --limits.connections --limits.peer_connections --wal.segment_bytes --storage.reserve_bytes --storage.scrub_interval --worker.enabled --worker.slots --worker.heartbeat_interval --worker.lease --worker.drain_timeout --worker.data_dir --security.insecure_bind --log.level --log.format --member --worker.labels --bootstrap --join --config --print-config --die-with-parent --help'
         case "$prev" in
         --node.id) words='' files=1 ;;
         --node.data_dir) words='' files=1 ;;
@@ -49,6 +49,7 @@ _chronos() {
         --limits.log_streams) words='' files=1 ;;
         --limits.lists) words='' files=1 ;;
         --limits.worker_streams) words='' files=1 ;;
+        --limits.connections) words='' files=1 ;;
         --limits.peer_connections) words='' files=1 ;;
         --wal.segment_bytes) words='' files=1 ;;
         --storage.reserve_bytes) words='' files=1 ;;

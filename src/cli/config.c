@@ -102,6 +102,8 @@ const struct arg_option config_options[] = {
      AT(limits.lists), 1, 65536},
     {"limits.worker_streams", 0, ARG_UINT, "N", "workers connected to this node", "10000", NULL,
      AT(limits.worker_streams), 1, 100000},
+    {"limits.connections", 0, ARG_UINT, "N", "connections of clients and workers to this node",
+     "16384", NULL, AT(limits.connections), 32, 1000000},
     {"limits.peer_connections", 0, ARG_UINT, "N", "incoming connections of other nodes", "64", NULL,
      AT(limits.peer_connections), 4, 4096},
 

@@ -73,6 +73,7 @@ struct config {
         uint64_t log_streams;
         uint64_t lists;
         uint64_t worker_streams;
+        uint64_t connections;
         uint64_t peer_connections;
     } limits;
     struct {

@@ -2,6 +2,7 @@
  *
  * This is where real and pure meet: the effects of base/env.h are filled from os/ here and nowhere
  * else. */
+#include "cmd/accept_guard.h"
 #include "cmd/server_internal.h"
 
 #include "os/clock.h"
@@ -200,6 +201,30 @@ static int start_storage(struct server *s, struct disk *ret_disk) {
 
 /* ---- clients and worker ---------------------------------------------------------------------- */
 
+/* The bound on connections must stand before there is a listener. */
+static int guard_connections(struct server *s) {
+    struct accept_guard_options o = {.log = &s->log};
+    struct errtext why = {0};
+    char host[256];
+    uint32_t wanted = (uint32_t) s->config.limits.connections;
+    int rc = accept_guard_raise_files(wanted, &o.connections_max, &why);
+
+    if (rc == 0)
+        rc = config_split_address(s->config.node.listen, host, &o.port, &why);
+    if (rc == 0)
+        rc = accept_guard_start(&o);
+    if (rc < 0) {
+        server_fail(s, "cannot serve clients", rc, &why);
+        return rc;
+    }
+    if (o.connections_max < wanted)
+        log_warn(&s->log, "few open files are allowed",
+                 "limits.connections=%u possible=%u "
+                 "why=\"raise the limit of open files (ulimit -n, LimitNOFILE of systemd)\"",
+                 wanted, o.connections_max);
+    return 0;
+}
+
 static int start_api(struct server *s) {
     const struct config *c = &s->config;
     struct errtext why = {0};
@@ -328,7 +353,9 @@ int server_start(struct server *s) {
     int rc;
 
     members_from_config(s);
-    rc = start_storage(s, &env.disk);
+    rc = guard_connections(s); /* before anything is created */
+    if (rc == 0)
+        rc = start_storage(s, &env.disk);
     if (rc == 0)
         rc = start_peers(s);
     if (rc < 0)
