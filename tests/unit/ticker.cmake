@@ -1,0 +1,3 @@
+chronos_unit_test(ticker DEPS sched base)
+chronos_unit_test(tzdir DEPS os base)
+chronos_unit_test(clock_watch DEPS os base)
