@@ -60,11 +60,19 @@ static int pause_one(struct fsm *f, struct apply *a, const struct item_pause_sch
     return schedule_store(f, a, FSM_SCHEDULE_STATE);
 }
 
+/* A text without zero bytes: what reads it back takes them for its end. */
+static struct slice text_of(struct slice s) {
+    const void *zero = s.len > 0 ? memchr(s.data, 0, s.len) : NULL;
+
+    if (zero)
+        s.len = (size_t) ((const uint8_t *) zero - s.data);
+    return slice_of(s.data, utf8_cut(s, FSM_SCHEDULE_REASON_BYTES_MAX));
+}
+
 int apply_pause_schedule(struct fsm *f, struct apply *a, const void *item, struct slice raw,
                          struct fsm_result *res) {
     const struct item_pause_schedule *s = item;
-    struct slice reason =
-        slice_of(s->reason.data, utf8_cut(s->reason, FSM_SCHEDULE_REASON_BYTES_MAX));
+    struct slice reason = text_of(s->reason);
     struct fsm_schedule *view = NULL;
     int r;
 
