@@ -40,15 +40,6 @@ struct accept_guard {
 
 static struct accept_guard guard = {.lock = PTHREAD_MUTEX_INITIALIZER, .spare = -1};
 
-/* HTTP/2 (RFC 9113): an empty SETTINGS, then GOAWAY with ENHANCE_YOUR_CALM and a reason, which is
- * what clients of gRPC show their user. */
-#define REASON "too many connections to this node (limits.connections)"
-static const uint8_t farewell[] =
-    "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-    "\x00\x00\x3e\x07\x00\x00\x00\x00\x00"
-    "\x00\x00\x00\x00\x00\x00\x00\x0b" REASON;
-STATIC_ASSERT(sizeof(REASON) - 1 + 8 == 0x3e, "length of the GOAWAY frame");
-
 static int system_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags) {
     return (int) syscall(SYS_accept4, fd, addr, len, flags);
 }
@@ -109,14 +100,10 @@ static bool admit(int fd) {
     return true;
 }
 
-/* Best effort: nobody waits for this client. What it has sent already is read, because closing over
- * unread bytes resets the connection and the reason may be lost. */
+/* Without a word: to a client of gRPC every answer that is good HTTP/2 means that the connection
+ * was made, and it comes again at once, thousands of times a second; on anything else it fails with
+ * UNAVAILABLE and waits longer each time. Why is in the log. */
 static void turn_away(int fd) {
-    uint8_t ignored[1024];
-
-    (void) recv(fd, ignored, sizeof(ignored), MSG_DONTWAIT);
-    (void) send(fd, farewell, sizeof(farewell) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    (void) shutdown(fd, SHUT_WR);
     (void) close(fd);
     guard.turned_away++;
 }

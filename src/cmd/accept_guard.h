@@ -3,9 +3,9 @@
  * What it is: gRPC 1.51 has no limit on connections, and its listener gives up for good, silently,
  * when accept() fails once because no file descriptor is left: a thousand idle strangers would cut
  * a node off from its clients for ever. gRPC calls accept4() of the C library; the program defines
- * that name itself (which comes first for the dynamic linker), counts, and turns connections away
- * with a reason before gRPC sees them. It lives in cmd/ because a name that replaces the C
- * library's has no context: there is one guard in a process.
+ * that name itself (which comes first for the dynamic linker), counts, and closes those that are
+ * too many before gRPC sees them. It lives in cmd/ because a name that replaces the C library's has
+ * no context: there is one guard in a process.
  * What it is not: a limit on calls, streams or bytes; the API has those.
  * Thread: accept_guard_start on the main thread before the listener exists; accept4 on any. */
 #pragma once
