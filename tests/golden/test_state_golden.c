@@ -8,7 +8,7 @@
  *
  * With CHRONOS_GOLDEN_REWRITE=1 it writes a new DIR for a new release instead. It overwrites
  * nothing: a file that exists is an error. */
-#include "fsm_fixture.h"
+#include "schedule_fixture.h"
 
 #include "base/codec.h"
 
@@ -38,6 +38,9 @@ static const char *const answers[] = {
     [FSM_STALE] = "stale",
     [FSM_REFUSED] = "refused",
     [FSM_WORKER_DRAINING] = "worker_draining",
+    [FSM_NAME_TAKEN] = "name_taken",
+    [FSM_VERSION_MISMATCH] = "version_mismatch",
+    [FSM_PARTIAL] = "partial",
 };
 
 static const char *dir; /* cmocka's tests take no argument of ours */
@@ -119,7 +122,7 @@ static void test_script(void **state) {
             fail_msg("%s: the digest is %s, it was %s", name, got, want);
     }
     (void) fclose(script);
-    for (size_t i = BODY(SUBMIT_JOB); i <= BODY(SET_FEATURE_LEVEL); i++)
+    for (size_t i = BODY(SUBMIT_JOB); i <= COMMAND_BODY_MAX; i++)
         assert_true(seen[i] > 0);
     fsm_check_invariants(x.f);
     fixture_done(&x);
@@ -211,6 +214,46 @@ static struct bytes *batch_update(uint64_t seq, uint64_t token) {
     return fixture_encode(&c, 1700000009000);
 }
 
+/* Two schedules: ticks of all kinds, a run that waits and starts, a pause, an edit, an end. */
+static void write_schedules(struct writer *w) {
+    static const struct tick_args ticks[] = {{1700000021, 1700000025, 5, R_(MISSED)},
+                                             {1700000030, 0, 0, R_(CATCH_UP)},
+                                             {1700000031, 0, 0, R_(ON_TIME)}};
+    static const struct tick_args late = {1700000041, 0, 0, R_(FAILOVER)};
+    static const int64_t past[] = {1600000000, 1600000060};
+    struct put_args p = {.name = "nightly",
+                         .key = "key-3",
+                         .hash = "aaaa",
+                         .overlap = P_(BUFFER_ALL),
+                         .pause_on_failure = true,
+                         .max_runs = 5};
+    const int64_t t = 1700000020000;
+
+    put(w, "put_schedule", false, cmd_put_schedule(&p, t));
+    p.key = NULL;
+    put(w, "put_schedule_taken", false, cmd_put_schedule(&p, t));
+    put(w, "process_ticks", false, cmd_ticks(1, 1, 1700000032, ticks, 3, t + 20000));
+    put(w, "process_ticks_again", false, cmd_ticks(1, 1, 1700000032, ticks, 3, t + 20000));
+    put(w, "cancel_run", false, cmd_cancel(6, t + 20500));
+    put(w, "pause_schedule", false,
+        cmd_pause_schedule("nightly", true, t + 100000, "by hand", t + 21000));
+    put(w, "process_ticks_paused", false, cmd_ticks(1, 1, 1700000041, &late, 1, t + 22000));
+    put(w, "pause_all", false, cmd_pause_schedule("", true, 0, "maintenance", t + 22500));
+    put(w, "run_schedule", false,
+        cmd_run_schedule("nightly", R_(BACKFILL), past, 2, false, "key-4", "bbbb", t + 23000));
+    p.replace = true;
+    p.new_generation = true;
+    p.version = 1;
+    put(w, "put_schedule_edit", false, cmd_put_schedule(&p, t + 24000));
+    put(w, "put_schedule_mismatch", false, cmd_put_schedule(&p, t + 24000));
+    put(w, "set_schedule_alarm", false, cmd_schedule_alarm(1, "zone unreadable", t + 25000));
+    p = (struct put_args){.name = "hourly", .overlap = P_(TERMINATE_OTHER)};
+    put(w, "put_schedule_second", false, cmd_put_schedule(&p, t + 26000));
+    put(w, "run_schedule_now", false,
+        cmd_run_schedule("hourly", R_(TRIGGER), NULL, 0, false, NULL, NULL, t + 26000));
+    put(w, "delete_schedule", false, cmd_delete_schedule("hourly", 1, true, t + 27000));
+}
+
 static void write_entries(struct writer *w) {
     static const uint64_t three[] = {1, 2, 3}, two[] = {1, 3};
     const int64_t t = 1700000000000;
@@ -247,6 +290,7 @@ static void write_entries(struct writer *w) {
     put(w, "lose", false, cmd_lose("worker-1", 8, t + 17));
     put(w, "register_again", false, cmd_register("worker-2", 1, 1, 1, NULL, 0, t + 18));
     put(w, "assign_3_last", false, cmd_assign(3, "worker-2", 1, t + 19));
+    write_schedules(w);
 }
 
 static void write_records(struct kv *kv) {

@@ -2,7 +2,7 @@
  *
  * Every allocation carries a small header, so that what is freed is known; what the store allocates
  * is not counted, for it is not part of the statement. */
-#include "fsm_fixture.h"
+#include "schedule_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -315,11 +315,38 @@ static void test_nodes(void **state) {
     world_done(&w);
 }
 
+static void put_many(struct world *w, size_t from, size_t to) {
+    char name[FSM_SCHEDULE_NAME_BYTES_MAX + 1];
+
+    for (size_t i = from; i < to; i++) {
+        const struct put_args p = {.name = name};
+
+        (void) snprintf(name, sizeof(name), "%0*zu", FSM_SCHEDULE_NAME_BYTES_MAX, i);
+        apply(w, cmd_put_schedule(&p, w->x.now_ms));
+    }
+}
+
+/* Goal: the stated memory per schedule, with the longest names. */
+static void test_schedules(void **state) {
+    struct world w;
+    size_t half;
+
+    (void) state;
+    world_init(&w);
+    put_many(&w, 0, 50000);
+    settle(&w);
+    half = used;
+    put_many(&w, 50000, 100000);
+    settle(&w);
+    demand("schedules", 100000, FSM_MEMORY_SCHEDULE_BYTES, half);
+    world_done(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_jobs),  cmocka_unit_test(test_ended_jobs),
         cmocka_unit_test(test_keys),  cmocka_unit_test(test_workers),
-        cmocka_unit_test(test_nodes),
+        cmocka_unit_test(test_nodes), cmocka_unit_test(test_schedules),
     };
 
     return cmocka_run_group_tests_name("fsm_memory", tests, NULL, NULL);

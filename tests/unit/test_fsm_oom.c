@@ -1,5 +1,5 @@
 /* Every allocation of the state machine and of placement fails once. */
-#include "fsm_fixture.h"
+#include "schedule_fixture.h"
 
 #include "sched/sched.h"
 
@@ -88,6 +88,32 @@ static void add_cluster(struct script *s) {
     add(s, cmd_drain(0, "w1", false, 0, 1000));
 }
 
+/* Schedules are made, fire, wait, are paused, edited, run by hand and deleted. Two schedules; no
+ * job of theirs gets a worker. */
+static void add_schedules(struct script *s) {
+    static const struct tick_args ticks[] = {
+        {2, 3, 2, R_(MISSED)}, {4, 0, 0, R_(CATCH_UP)}, {5, 0, 0, R_(ON_TIME)}};
+    static const int64_t past[] = {1, 2};
+    struct put_args p = {.name = "a", .key = "ka", .hash = "h", .overlap = P_(BUFFER_ALL)};
+
+    add(s, cmd_put_schedule(&p, 500));
+    add(s, cmd_put_schedule(&p, 500));
+    add(s, cmd_ticks(1, 1, 5, ticks, 3, 5000));
+    add(s, cmd_pause_schedule("a", true, 0, "why", 5000));
+    add(s, cmd_pause_schedule("", true, 900000, "all", 5000));
+    add(s, cmd_pause_schedule("", false, 0, "", 5000));
+    add(s, cmd_schedule_alarm(1, "no zone", 5000));
+    add(s, cmd_run_schedule("a", R_(BACKFILL), past, 2, true, "kr", "h", 5000));
+    add(s, cmd_cancel(LIVES + 2, 5000));
+    p = (struct put_args){.name = "a", .replace = true, .new_generation = true};
+    add(s, cmd_put_schedule(&p, 6000));
+    p = (struct put_args){.name = "b", .overlap = P_(CANCEL_OTHER), .paused = true};
+    add(s, cmd_put_schedule(&p, 6000));
+    add(s, cmd_run_schedule("b", R_(TRIGGER), NULL, 0, false, NULL, NULL, 6000));
+    add(s, cmd_run_schedule("b", R_(TRIGGER), NULL, 0, false, NULL, NULL, 7000));
+    add(s, cmd_delete_schedule("b", 0, true, 7000));
+}
+
 /* Registrations, keyed submits, assignments, reports of all kinds, losses, expiry. */
 static void make_script(struct script *s) {
     static const uint64_t held[1][2] = {{1, 12}};
@@ -111,6 +137,7 @@ static void make_script(struct script *s) {
     add(s, cmd_register("w1", 2, 50, 1, held, 1, 1000));
     add(s, cmd_register("w2", 1, 4, 1, NULL, 0, 1000));
     add_cluster(s);
+    add_schedules(s);
     add(s, cmd_drain(0, "w2", true, 900, 1000));
     add(s, cmd_register("w2", 2, 4, 3, NULL, 0, 1000));
     add(s, cmd_lose("w1", 2, 2000));
@@ -184,6 +211,8 @@ static void test_every_allocation(void **state) {
         for (size_t i = fsm_applied_index(f); i < s.count; i++)
             assert_int_equal(apply(f, &s, i, NULL), 0);
         fsm_check_invariants(f);
+        assert_int_equal(fsm_schedules_count(f), 1);
+        assert_int_equal(fsm_schedule_first(f)->generation, 2);
         fsm_digest(f, got);
         if (n < 0)
             memcpy(want, got, sizeof(want));
