@@ -78,6 +78,7 @@ struct membership {
     bool feature_in_flight;  /* SetFeatureLevel proposed */
     struct mono drain_at;    /* look again whether leadership can move */
     struct mono peers_at;    /* a peer that is no member is dropped then */
+    struct mono leader_at;   /* when a leader was last known, or this node opened */
 };
 
 /* A decision of the leader about a change: no code and no config: nothing to do. */

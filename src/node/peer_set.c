@@ -16,6 +16,8 @@
 #define PEER_LINGER_MS 5000
 /* Peers that are no members, before another one is taken in. */
 #define STRANGERS_MAX 8
+/* Without a leader for so long, a member asks all that it was told of: more than any election. */
+#define LOST_MS 5000
 
 static const char *record_address(const struct replica *r, uint64_t id) {
     const struct fsm_node *n = fsm_node_find(r->fsm, id);
@@ -170,18 +172,32 @@ static void sync_members(struct replica *r, const struct raft_config *config) {
     }
 }
 
-/* A node that waits to be added looks for those it was told of, so that they know where it is. */
-static void sync_hints(struct replica *r) {
+/* A node that waits to be added looks for those it was told of, so that they know where it is. So
+ * does a member that was cut off while all others it knows were replaced, and that has moved: the
+ * new ones look for it at its old place, and it does not know them as members. */
+static void sync_hints(struct replica *r, size_t most) {
     for (size_t i = 0; i < r->hints.count; i++) {
         const struct raft_member *m = &r->hints.members[i];
         struct peer *p;
 
-        if (m->id == r->o.id || peer_find(r, m->id))
+        if (m->id == r->o.id || peer_find(r, m->id) || is_removed(r, m->id) || strangers(r) >= most)
             continue;
         p = peer_add(r, m->id);
         if (p)
             peer_set_address(r, p, m->address, "");
     }
+}
+
+/* When a node without a leader is lost; MONO_NEVER: it has one, or nobody to ask. */
+static struct mono lost_at(const struct replica *r) {
+    const struct raft_config *config = raft_config_latest(r->raft);
+
+    if (raft_leader(r->raft) != 0 || config->count == 0)
+        return MONO_NEVER;
+    for (size_t i = 0; i < r->hints.count; i++)
+        if (r->hints.members[i].id != r->o.id && !raft_config_find(config, r->hints.members[i].id))
+            return mono_add_ms(r->membership.leader_at, LOST_MS);
+    return MONO_NEVER;
 }
 
 /* True when the peer is to be dropped now. */
@@ -219,15 +235,18 @@ static void drop_strangers(struct replica *r) {
 
 void peers_sync(struct replica *r) {
     const struct raft_config *config = raft_config_latest(r->raft);
-    bool waiting = config->count == 0;
+    bool waiting;
 
+    if (raft_leader(r->raft) != 0 || r->membership.leader_at.ns == 0)
+        r->membership.leader_at = r->now;
+    waiting = config->count == 0 || mono_reached(r->now, lost_at(r));
     drop_strangers(r);
 
     for (size_t i = 0; i < r->peers_count; i++)
         r->peers[i].member = raft_config_find(config, r->peers[i].id) != NULL;
     sync_members(r, config);
     if (waiting)
-        sync_hints(r);
+        sync_hints(r, config->count == 0 ? PEERS_MAX : STRANGERS_MAX);
     for (size_t i = 0; i < r->peers_count;) {
         if (peer_leaves(r, &r->peers[i], waiting))
             peer_drop(r, &r->peers[i]);
@@ -237,8 +256,10 @@ void peers_sync(struct replica *r) {
 }
 
 struct mono peers_deadline(const struct replica *r) {
-    struct mono at = MONO_NEVER;
+    struct mono at = lost_at(r);
 
+    if (mono_reached(r->now, at))
+        at = MONO_NEVER; /* known */
     for (size_t i = 0; i < r->peers_count; i++)
         if (!r->peers[i].member)
             at = mono_min(at, r->peers[i].keep_till);

@@ -158,7 +158,7 @@ static void start(struct cluster *c, unsigned slot, const struct raft_config *bo
     if (!bootstrap) {
         /* Told of the first node, as an operator would. */
         hints.count = 1;
-        hints.members[0].id = slot == 0 ? 2 : 1;
+        hints.members[0].id = n->told_of ? n->told_of : slot == 0 ? 2 : 1;
         (void) snprintf(hints.members[0].address, sizeof(hints.members[0].address), "%s",
                         c->nodes[hints.members[0].id - 1].address);
         o.hints = &hints;

@@ -24,6 +24,7 @@ struct cluster_node {
     uint64_t random;
     char address[32]; /* where it listens now */
     int64_t clock_off_ms;
+    unsigned told_of; /* id of the node its configuration file names; 0 = the first one */
     /* What the replica told the network below. */
     bool peer_set[CLUSTER_MAX];
     char peer_address[CLUSTER_MAX][2][32];
