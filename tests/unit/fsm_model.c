@@ -6,11 +6,13 @@ const char *worker_name(int w) {
     return names[w];
 }
 
-static void model_move(struct model *m, struct model_job *j, unsigned state) {
+void model_move(struct model *m, struct model_job *j, unsigned state) {
     j->state = state;
     if (state != S(RUNNING))
         j->worker = -1;
     m->events++;
+    if (state != S(PENDING) && state != S(RUNNING) && j->schedule > 0)
+        model_run_ended(m, j);
 }
 
 static void model_lose_job(struct model *m, struct model_job *j) {
@@ -52,10 +54,11 @@ void model_purge(struct model *m, unsigned most) {
 
 enum fsm_code model_submit(struct model *m, int key, char hash, unsigned max_attempts) {
     if (key >= 0 && m->keys[key].used)
-        return m->keys[key].hash == hash ? FSM_EXISTING : FSM_KEY_CONFLICT;
+        return m->keys[key].hash == hash && m->keys[key].schedule == 0 ? FSM_EXISTING
+                                                                       : FSM_KEY_CONFLICT;
     if (key >= 0) {
         model_purge(m, KEYS_REMEMBERED_MAX - 1);
-        m->keys[key] = (struct model_key){true, hash, m->next, m->now_ms};
+        m->keys[key] = (struct model_key){true, hash, m->next, m->now_ms, 0};
     }
     m->jobs[m->next] = (struct model_job){.max_attempts = max_attempts, .worker = -1};
     model_move(m, &m->jobs[m->next], S(PENDING));
@@ -119,6 +122,8 @@ enum fsm_code model_update(struct model *m, uint64_t seq, uint64_t token, int ou
     if (!model_known(m, seq))
         return FSM_NOT_FOUND;
     j = &m->jobs[seq];
+    if (j->state == S(UNSPECIFIED))
+        return FSM_NOT_FOUND; /* a number without a job */
     if (j->state != S(PENDING) && j->state != S(RUNNING))
         return token > 0 && token == j->token && model_ended_like(j, outcome, started) ? FSM_OK
                                                                                        : FSM_STALE;
@@ -138,6 +143,19 @@ enum fsm_code model_update(struct model *m, uint64_t seq, uint64_t token, int ou
     return FSM_OK;
 }
 
+void model_stop(struct model *m, uint64_t seq, bool kill) {
+    struct model_job *j = &m->jobs[seq];
+
+    if (j->cancel && (j->kill || !kill))
+        return;
+    j->cancel = true;
+    j->kill = kill;
+    if (j->state == S(PENDING))
+        model_move(m, j, S(CANCELLED));
+    else
+        m->events++;
+}
+
 enum fsm_code model_cancel(struct model *m, uint64_t seq) {
     struct model_job *j;
 
@@ -146,13 +164,7 @@ enum fsm_code model_cancel(struct model *m, uint64_t seq) {
     j = &m->jobs[seq];
     if (j->state != S(PENDING) && j->state != S(RUNNING))
         return FSM_TERMINAL;
-    if (j->cancel)
-        return FSM_OK;
-    j->cancel = true;
-    if (j->state == S(PENDING))
-        model_move(m, j, S(CANCELLED));
-    else
-        m->events++;
+    model_stop(m, seq, false);
     return FSM_OK;
 }
 

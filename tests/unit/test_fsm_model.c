@@ -1,6 +1,6 @@
 /* The state machine against a second, naive one, and replicas against each other. */
-#include "fsm_fixture.h"
-#include "fsm_model.h"
+#include "schedule_fixture.h"
+#include "schedule_model.h"
 
 #include "base/rand.h"
 
@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #define ENTRIES 3000
+#define REASONS 23
 
 /* ---- one random command, for both -------------------- */
 
@@ -126,6 +127,93 @@ static struct bytes *random_cluster(struct rng *rng, struct model *m, int64_t st
     return cmd_set_feature_level(level, stamp);
 }
 
+static struct bytes *random_put(struct rng *rng, struct model *m, int64_t stamp,
+                                enum fsm_code *want) {
+    int n = (int) rng_below(rng, SCHEDULES);
+    const struct put_args p = {.name = schedule_name(n),
+                               .replace = rng_chance(rng, 400),
+                               .new_generation = rng_chance(rng, 500),
+                               .version = rng_chance(rng, 300) ? rng_below(rng, 5) : 0,
+                               .overlap = (int) rng_below(rng, 6),
+                               .pause_on_failure = rng_chance(rng, 200),
+                               .max_runs = rng_chance(rng, 300) ? rng_range(rng, 1, 20) : 0,
+                               .max_attempts = (uint32_t) rng_range(rng, 1, 3)};
+
+    *want = model_put(m, n, !p.replace, p.new_generation, p.version, p.overlap, p.pause_on_failure,
+                      (unsigned) p.max_runs, p.max_attempts);
+    return cmd_put_schedule(&p, stamp);
+}
+
+/* Mostly what comes next; now and then what came before, or what cannot be. */
+static struct bytes *random_ticks(struct rng *rng, struct model *m, int64_t stamp,
+                                  enum fsm_code *want) {
+    const struct model_schedule *s = &m->schedules[rng_below(rng, SCHEDULES)];
+    uint64_t generation = rng_chance(rng, 950) ? s->generation : s->generation - 1;
+    int64_t now_s = m->now_ms / 1000, at = s->watermark_s - 1;
+    struct model_ticks_args a = {.count = rng_below(rng, 4)};
+    struct tick_args t[4] = {0};
+
+    if (rng_chance(rng, 700))
+        at += 2;
+    for (size_t i = 0; i < a.count; i++) {
+        bool missed = rng_chance(rng, 150);
+
+        at += (int64_t) rng_below(rng, 3) + (i > 0 && rng_chance(rng, 980));
+        at = MAX(at, 0);
+        a.ticks[i].tick_s = t[i].tick_s = at;
+        at += missed ? (int64_t) rng_below(rng, 3) : 0;
+        a.ticks[i].last_tick_s = t[i].last_tick_s = at;
+        t[i].count = (uint64_t) (t[i].last_tick_s - t[i].tick_s) + 1;
+        a.ticks[i].reason = t[i].reason = missed ? R_(MISSED) : R_(ON_TIME);
+        if (t[i].last_tick_s == 0)
+            t[i].count = 1;
+    }
+    a.watermark_s = rng_chance(rng, 500) ? now_s : at + (int64_t) rng_below(rng, 2);
+    *want = model_ticks(m, s->seq, generation, &a);
+    return cmd_ticks(s->seq, generation, a.watermark_s, t, a.count, stamp);
+}
+
+static struct bytes *random_run(struct rng *rng, struct model *m, int64_t stamp,
+                                enum fsm_code *want) {
+    int key = rng_chance(rng, 200) ? (int) rng_below(rng, KEYS) : -1;
+    char hash[2] = {rng_chance(rng, 700) ? 'x' : 'y', 0}, name[16] = "";
+    int n = (int) rng_below(rng, SCHEDULES);
+    size_t count = rng_below(rng, 4);
+    bool ignore = rng_chance(rng, 200);
+    int64_t ticks[4];
+
+    if (key >= 0)
+        (void) snprintf(name, sizeof(name), "key-%d", key);
+    for (size_t i = 0; i < count; i++)
+        ticks[i] = (int64_t) (100 * i) + (int64_t) rng_below(rng, 102);
+    *want = model_run(m, n, ticks, count, ignore, key, hash[0]);
+    return cmd_run_schedule(schedule_name(n), R_(BACKFILL), ticks, count, ignore, name, hash,
+                            stamp);
+}
+
+static struct bytes *random_schedule(struct rng *rng, struct model *m, int64_t stamp,
+                                     enum fsm_code *want) {
+    uint64_t dice = rng_below(rng, 100);
+    int n = (int) rng_below(rng, SCHEDULES);
+    bool on = rng_chance(rng, 400);
+    uint64_t version = rng_chance(rng, 300) ? rng_below(rng, 5) : 0;
+    int64_t until_ms = rng_chance(rng, 500) ? 0 : stamp + (int64_t) rng_below(rng, 9000) - 500;
+
+    if (dice < 55)
+        return random_ticks(rng, m, stamp, want);
+    if (dice < 65)
+        return random_run(rng, m, stamp, want);
+    if (dice < 85)
+        return random_put(rng, m, stamp, want);
+    if (dice < 90) {
+        *want = model_delete(m, n, version, on);
+        return cmd_delete_schedule(schedule_name(n), version, on, stamp);
+    }
+    n = rng_chance(rng, 300) ? -1 : n;
+    *want = model_pause(m, n, on, until_ms);
+    return cmd_pause_schedule(n < 0 ? "" : schedule_name(n), on, until_ms, "", stamp);
+}
+
 /* A configuration entry: it has no time and answers nothing. */
 static struct bytes *random_config(struct rng *rng, struct model *m) {
     uint64_t ids[NODES];
@@ -133,6 +221,7 @@ static struct bytes *random_config(struct rng *rng, struct model *m) {
 
     m->index++;
     m->events = 0;
+    m->ticks_count = 0;
     for (uint64_t id = 1; id <= NODES; id++)
         if (rng_chance(rng, 800) || (id == NODES && n == 0))
             ids[n++] = id;
@@ -150,8 +239,11 @@ static struct bytes *random_command(struct rng *rng, struct model *m, int64_t st
     m->events = 0;
     m->now_ms = MAX(m->now_ms, stamp);
     model_purge(m, KEYS_REMEMBERED_MAX);
+    m->ticks_count = 0;
     if (rng_chance(rng, 70))
         return random_cluster(rng, m, stamp, want);
+    if (rng_chance(rng, 200) && m->next < JOBS_MAX / 2)
+        return random_schedule(rng, m, stamp, want);
     if (dice < 30 && m->next < JOBS_MAX)
         return random_submit(rng, m, stamp, want);
     if (dice < 60) {
@@ -200,19 +292,78 @@ static void compare_cluster(const struct model *m, struct fixture *x) {
     }
 }
 
+static void compare_schedules(const struct model *m, struct fixture *x) {
+    uint64_t count = 0;
+
+    for (int i = 0; i < SCHEDULES; i++) {
+        const struct model_schedule *ms = &m->schedules[i];
+        struct slice name = slice_of(schedule_name(i), strlen(schedule_name(i)));
+        const struct fsm_schedule *s = NULL;
+        int r = fsm_schedule_find(x->f, name, &s);
+
+        assert_int_equal(r, ms->seq > 0 ? 0 : FSM_READ_NOT_FOUND);
+        if (!s)
+            continue;
+        count++;
+        assert_int_equal(s->seq, ms->seq);
+        assert_int_equal(s->generation, ms->generation);
+        assert_true(s->watermark_s == ms->watermark_s);
+        assert_int_equal(s->open_runs, model_open_runs(m, ms->seq, NULL));
+        assert_int_equal(s->buffered, ms->waits_count);
+        assert_int_equal(fsm_schedule_paused(x->f, s, m->now_ms),
+                         model_schedule_paused(m, ms, m->now_ms));
+    }
+    assert_int_equal(fsm_schedules_count(x->f), count);
+}
+
+/* The outcomes the last command tells of. @seen counts them by reason. */
+static void compare_ticks(const struct model *m, const struct fsm_output *out, unsigned *seen) {
+    assert_int_equal(out->ticks_count, m->ticks_count);
+    for (size_t i = 0; i < m->ticks_count; i++) {
+        const struct model_tick *want = &m->ticks[i];
+        const struct fsm_tick *t = &out->ticks[i];
+
+        assert_int_equal(t->schedule_seq, want->schedule);
+        assert_int_equal(t->generation, want->generation);
+        assert_true(t->tick_s == want->tick_s);
+        assert_int_equal(t->reason, want->reason);
+        assert_int_equal(t->waiting, want->waiting);
+        assert_int_equal(t->fired, want->reason < 16);
+        assert_int_equal(t->job_seq, want->job);
+        seen[t->reason]++;
+    }
+}
+
 /* The counts that only records hold. */
 static void compare_records(const struct model *m, struct fixture *x) {
     struct arena arena;
 
-    arena_init(&arena, 1 << 20);
+    arena_init(&arena, 1 << 24);
     for (uint64_t i = 1; i < m->next; i++) {
         Chronos__Internal__V1__JobRecord *rec;
 
         arena_clear(&arena);
+        if (m->jobs[i].state == S(UNSPECIFIED)) {
+            assert_int_equal(fsm_read_job(x->f, i, &arena, &rec), FSM_READ_NOT_FOUND);
+            continue;
+        }
         assert_int_equal(fsm_read_job(x->f, i, &arena, &rec), 0);
+        assert_int_equal(rec->schedule_seq, m->jobs[i].schedule);
+        assert_int_equal(rec->kill, m->jobs[i].kill);
         assert_int_equal(rec->state, m->jobs[i].state);
         assert_int_equal(rec->lost_attempts, m->jobs[i].lost);
         assert_int_equal(rec->released_attempts, m->jobs[i].released);
+    }
+    for (int i = 0; i < SCHEDULES; i++) {
+        Chronos__Internal__V1__ScheduleRecord *rec;
+
+        if (m->schedules[i].seq == 0)
+            continue;
+        assert_int_equal(fsm_read_schedule(x->f, m->schedules[i].seq, &arena, &rec), 0);
+        assert_int_equal(rec->fired, m->schedules[i].fired);
+        assert_int_equal(rec->skipped, m->schedules[i].skipped);
+        assert_int_equal(rec->runs_counted, m->schedules[i].counted);
+        assert_int_equal(rec->n_buffered, m->schedules[i].waits_count);
     }
     arena_done(&arena);
 }
@@ -222,6 +373,7 @@ static void compare(const struct model *m, struct fixture *x) {
     const struct fsm_job *ready = fsm_ready_first(x->f);
 
     compare_cluster(m, x);
+    compare_schedules(m, x);
     assert_int_equal(fsm_next_seq(x->f), m->next);
     for (uint64_t i = 1; i < m->next; i++) {
         const struct model_job *mj = &m->jobs[i];
@@ -255,6 +407,7 @@ struct history {
     uint8_t digests[ENTRIES + 1][16];
     enum fsm_code codes[ENTRIES + 1];
     uint64_t last;
+    unsigned seen[REASONS]; /* outcomes of ticks */
 };
 
 static int apply_entry(struct fixture *x, const struct history *h, uint64_t index) {
@@ -349,6 +502,7 @@ static void first_time(struct rng *rng, struct model *m, struct history *h, stru
     if (!h->is_config[i])
         assert_int_equal(calm->out->results[0].code, want);
     assert_int_equal(calm->out->events_count, m->events);
+    compare_ticks(m, calm->out, h->seen);
     assert_true(fsm_last_now_ms(calm->f) == m->now_ms);
     h->codes[i] = want;
     fsm_digest(calm->f, h->digests[i]);
@@ -373,7 +527,7 @@ static void disturb(struct rng *chaos, const struct model *m, const struct histo
     }
 }
 
-static void run_seed(uint64_t seed) {
+static void run_seed(uint64_t seed, unsigned *seen) {
     const struct fsm_options o = {.idempotency_max = KEYS_REMEMBERED_MAX,
                                   .overlay_bytes_max = 4096,
                                   .feature_level_max = LEVELS};
@@ -403,6 +557,8 @@ static void run_seed(uint64_t seed) {
     assert_true(fsm_jobs_count(calm.f, S(COMPLETED)) > 10); /* draining did not stop the world */
     compare_records(m, &calm);
     compare_records(m, &moved);
+    for (size_t i = 0; i < REASONS; i++)
+        seen[i] += h->seen[i];
     for (uint64_t i = 1; i <= ENTRIES; i++)
         (void) bytes_unref(h->entries[i]);
     fixture_done(&calm);
@@ -420,10 +576,18 @@ static void run_seed(uint64_t seed) {
  * back, one is written back at random, loses power with any prefix of its batches, and is replayed,
  * one is made anew from the records of another or of itself. */
 static void test_model(void **state) {
+    static const int all[] = {R_(ON_TIME), R_(BACKFILL), R_(BUFFERED), R_(MISSED),
+                              R_(OVERLAP), R_(PAUSED),   R_(EXPIRED),  R_(DELETED)};
+    unsigned seen[REASONS] = {0};
+
     (void) state;
     for (uint64_t seed = 1; seed <= 40; seed++) {
         print_message("seed %llu\n", (unsigned long long) seed);
-        run_seed(seed);
+        run_seed(seed, seen);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        print_message("reason %d: %u\n", all[i], seen[all[i]]);
+        assert_true(seen[all[i]] > 100); /* each was tried often */
     }
 }
 
