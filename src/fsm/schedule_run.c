@@ -222,6 +222,7 @@ int schedule_decide(struct fsm *f, struct apply *a, int64_t tick_s, int32_t caus
 
     ASSERT(w->view);
     ASSERT(cause < (int32_t) REASON_NOT_RUN_FIRST);
+    ASSERT(w->rec.overlap >= 0 && w->rec.overlap <= (int32_t) OVERLAP(ALLOW));
     if (!schedules_by_hand(cause)) {
         if (schedule_paused_at(f, &w->rec, tick_s * 1000))
             return skip(f, a, tick_s, cause, REASON(PAUSED));
@@ -246,8 +247,7 @@ int schedule_decide(struct fsm *f, struct apply *a, int64_t tick_s, int32_t caus
     case _CHRONOS__V1__OVERLAP_POLICY_IS_INT_SIZE:
         break;
     }
-    ASSERT(!"an overlap policy that PutSchedule refuses");
-    return -EINVAL;
+    return -EINVAL; /* PutSchedule refuses what is no policy, fsm_open too */
 }
 
 static void remove_open(struct schedule_work *w, uint64_t job_seq) {
