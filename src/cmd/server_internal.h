@@ -12,11 +12,13 @@
 #include "cli/config.h"
 #include "cmd/supervise.h"
 #include "node/replica.h"
+#include "os/clock_watch.h"
 #include "os/disk_posix.h"
 #include "os/disk_queue.h"
 #include "os/log_sink.h"
 #include "os/peer_net.h"
 #include "os/random.h"
+#include "os/tzdir.h"
 #include "storage/meta.h"
 
 #include <uv.h>
@@ -56,6 +58,9 @@ struct server {
     struct disk_queue *disk_queue;
     struct disk_queue *bulk_queue;
     struct random_os random;
+    struct tzdir tzdir;
+    struct clock_watch clock_watch;
+    bool watches_clock;
     struct peer_net *peers;
     struct kv *kv;
     struct replica *replica;

@@ -348,6 +348,29 @@ static void write_pid_file(struct server *s) {
     (void) fclose(f);
 }
 
+static void on_clock_changed(void *arg) {
+    struct server *s = arg;
+
+    if (s->replica)
+        replica_on_clock_changed(s->replica);
+}
+
+static int start_clocks(struct server *s) {
+    struct errtext why = {0};
+    int rc = tzdir_init(&s->tzdir, NULL, &why);
+
+    if (rc < 0) {
+        server_fail(s, "time zones", rc, &why);
+        return rc;
+    }
+    rc = clock_watch_init(&s->loop, &s->clock_watch, on_clock_changed, s);
+    s->watches_clock = rc == 0;
+    if (rc < 0)
+        log_warn(&s->log, "not told when the clock is set: noticed within a second",
+                 "reason=\"%s\"", strerror(-rc));
+    return 0;
+}
+
 int server_start(struct server *s) {
     struct env env = {.clock = clock_env(), .log = &s->log};
     int rc;
@@ -357,9 +380,12 @@ int server_start(struct server *s) {
     if (rc == 0)
         rc = start_storage(s, &env.disk);
     if (rc == 0)
+        rc = start_clocks(s);
+    if (rc == 0)
         rc = start_peers(s);
     if (rc < 0)
         return rc;
+    env.zones = tzdir_env(&s->tzdir);
     env.random = random_os_env(&s->random);
     env.disk_queue = disk_queue_env(s->disk_queue);
     env.bulk_queue = disk_queue_env(s->bulk_queue);

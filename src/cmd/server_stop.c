@@ -31,6 +31,8 @@ static void finish(struct server *s) {
     if (rc < 0)
         log_warn(&s->log, "the state was not settled; the log will replay it",
                  "error=\"%s\" reason=\"%s\"", err_name(rc), why.s);
+    if (s->watches_clock)
+        clock_watch_close(&s->clock_watch, NULL);
     s->bulk_queue = disk_queue_stop(s->bulk_queue);
     s->disk_queue = disk_queue_stop(s->disk_queue);
     s->replica = replica_free(s->replica);

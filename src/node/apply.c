@@ -20,6 +20,7 @@ static void apply_output(struct replica *r, uint64_t index, const struct fsm_out
         sessions_workers_changed(r);
         r->scheduler.dirty = true;
     }
+    ticks_applied(r, out);
     if (out->nodes_changed)
         r->membership.facts_changed = true;
     if (out->workers_changed || out->nodes_changed)

@@ -26,6 +26,8 @@ size_t alarms_own(const struct replica *r, const char *ret[ALARMS_MAX]) {
         ret[n++] = r->disk_space.alarm;
     if (r->scrub.alarm[0])
         ret[n++] = r->scrub.alarm;
+    if (r->ticks.clock_alarm[0])
+        ret[n++] = r->ticks.clock_alarm;
     return n;
 }
 

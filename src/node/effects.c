@@ -460,6 +460,7 @@ static void note_role(struct replica *r) {
     if (leads != r->was_leader) {
         r->was_leader = leads;
         scheduler_reset(r);
+        ticks_reset(r);
         if (leads)
             leases_reset(r);
     }

@@ -314,6 +314,8 @@ static int recover(struct replica *r, struct errtext *reterr) {
     if (rc < 0)
         return rc;
     rc = identity_check_self(r, reterr);
+    if (rc >= 0)
+        rc = ticks_load(r);
     if (rc < 0)
         return rc;
     rc = replay_begin(&p);
@@ -354,6 +356,8 @@ int replica_open(const struct replica_options *o, const struct env *env, struct 
     if (rc == 0)
         rc = sched_new(&r->scheduler.sched);
     if (rc == 0)
+        rc = ticks_init(r);
+    if (rc == 0)
         rc = proposals_init(r);
     if (rc == 0)
         rc = recover(r, reterr);
@@ -389,6 +393,7 @@ struct replica *replica_free(struct replica *r) {
     (void) wal_close(r->wal);
     (void) meta_close(r->meta);
     (void) sched_free(r->scheduler.sched);
+    ticks_free(r);
     arena_done(&r->arena);
     arena_done(&r->rx_arena);
     free(r->version);
@@ -434,6 +439,7 @@ void replica_turn(struct replica *r) {
         apply_committed(r);
         reads_answer(r);
         membership_turn(r);
+        ticks_turn(r);
         scheduler_run(r);
         sessions_flush(r);
         logs_serve_ready(r);
@@ -465,6 +471,7 @@ struct mono replica_deadline(const struct replica *r) {
     d = mono_min(d, snapshots_deadline(r));
     d = mono_min(d, transfers_deadline(r));
     d = mono_min(d, scrub_deadline(r));
+    d = mono_min(d, ticks_deadline(r));
     if (r->reads.unasked > 0 && raft_leader(r->raft) != 0)
         d = mono_min(d, r->reads.retry_at);
     if (replica_leads(r))

@@ -17,6 +17,7 @@
 #include "base/env.h"
 #include "fsm/fsm.h"
 #include "raft/raft.h"
+#include "sched/zones.h"
 #include "storage/wal.h"
 
 struct replica;
@@ -76,6 +77,10 @@ bool replica_wants_turn(const struct replica *r);
 struct mono replica_deadline(const struct replica *r);
 /* 0, or the negative error that ended this replica (with its reason). */
 int replica_failed(const struct replica *r, struct errtext *reterr);
+
+/* The host was told that the wall clock was set. Not needed, only quicker: it is read again every
+ * second anyway. */
+void replica_on_clock_changed(struct replica *r);
 
 /* From the network. @payload borrowed for the call; malformed bytes are counted and dropped. */
 void replica_on_peer_message(struct replica *r, uint64_t from, struct slice payload);
@@ -138,6 +143,9 @@ uint64_t replica_leader(const struct replica *r); /* node id; 0 unknown */
 /* Client address of a node as last heard; NULL when unknown. Borrowed until the next turn. */
 const char *replica_client_address(const struct replica *r, uint64_t node_id);
 struct mono replica_now(const struct replica *r);
+/* The time zones as this node reads them; zones_find() and timetable_new() take them. What they
+ * lend is valid until the next turn. */
+struct zones *replica_zones(struct replica *r);
 const struct raft *replica_raft(const struct replica *r);
 
 /* Hand leadership to @to (0 = the most caught-up voter). Does nothing on a node that does not lead;

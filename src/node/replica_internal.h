@@ -7,6 +7,7 @@
 #include "node/membership_internal.h"
 #include "node/replica.h"
 #include "node/snapshot_internal.h"
+#include "node/ticks_internal.h"
 #include "node/worker_session.h"
 #include "sched/sched.h"
 #include "storage/meta.h"
@@ -274,6 +275,7 @@ struct replica {
     struct events events;
     struct leases leases;
     struct scheduler scheduler;
+    struct ticks ticks;
     size_t disk_jobs; /* in flight beside persist: loads, log listings */
 
     struct peer peers[PEERS_MAX];

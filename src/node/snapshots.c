@@ -200,6 +200,14 @@ static int reopen_state(struct replica *r) {
     return check_installed(r);
 }
 
+static void reload_schedules(struct replica *r) {
+    int rc = ticks_load(r);
+
+    if (rc < 0)
+        replica_fail(r, rc, "reading the schedules of the installed state: %s", err_name(rc));
+    ticks_reset(r);
+}
+
 /* Once nothing reads the old store. Everything that knows the state by heart begins again. */
 static void adopt(struct replica *r) {
     struct snapshots *s = &r->snapshots;
@@ -217,6 +225,7 @@ static void adopt(struct replica *r) {
     events_reset(r);
     sessions_restart(r);
     scheduler_reset(r);
+    reload_schedules(r);
     if (r->was_leader)
         leases_reset(r);
     membership_applied(r);

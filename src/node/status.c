@@ -70,8 +70,8 @@ static void fill_membership(struct replica *r, struct arena *a, const struct raf
     n->membership = unconst(membership_of(raft_config_latest(r->raft), m));
     n->draining = rec && rec->draining;
     if (clock_is_off(r, m->id, &off_ms) && n->alarms && n->n_alarms < ALARMS_MAX) {
-        n->alarms[n->n_alarms] =
-            arena_printf(a, "clock: %lld ms off the median of the nodes", (long long) off_ms);
+        n->alarms[n->n_alarms] = arena_printf(
+            a, "clock_suspect: %lld ms off the median of the nodes", (long long) off_ms);
         if (n->alarms[n->n_alarms])
             n->n_alarms++;
     }
@@ -216,6 +216,31 @@ static bool fill_workers(struct replica *r, struct arena *a,
     return true;
 }
 
+static bool fill_schedules(struct replica *r, struct arena *a,
+                           Chronos__V1__GetClusterStatusResponse *s) {
+    s->schedules = fsm_schedules_count(r->fsm);
+    s->tzdata_version = arena_strdup(a, zones_version(r->ticks.zones));
+    s->lateness = arena_alloc(a, TICKER_CAUSES * sizeof(*s->lateness));
+    for (unsigned c = 0; s->lateness && c < TICKER_CAUSES; c++) {
+        const struct histogram *h = &r->ticks.lateness[c];
+        Chronos__V1__LatenessStatus *l;
+
+        if (h->total == 0)
+            continue;
+        l = arena_alloc(a, sizeof(*l));
+        if (!l)
+            return false;
+        chronos__v1__lateness_status__init(l);
+        l->cause = unconst(ticker_cause_to_string((enum ticker_cause) c));
+        l->count = h->total;
+        l->p50_ms = histogram_quantile(h, 500000);
+        l->p99_ms = histogram_quantile(h, 990000);
+        l->max_ms = h->max;
+        s->lateness[s->n_lateness++] = l;
+    }
+    return s->tzdata_version && s->lateness;
+}
+
 /* This node's view, packed. NULL when memory is out. */
 static struct bytes *status_pack(struct replica *r) {
     Chronos__V1__GetClusterStatusResponse s = CHRONOS__V1__GET_CLUSTER_STATUS_RESPONSE__INIT;
@@ -250,7 +275,7 @@ static struct bytes *status_pack(struct replica *r) {
     s.jobs_failed = fsm_jobs_count(r->fsm, CHRONOS__V1__JOB_STATE__JOB_STATE_FAILED);
     s.jobs_cancelled = fsm_jobs_count(r->fsm, CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED);
     if (s.cluster_id && s.digest && fill_nodes(r, &a, &s) && fill_workers(r, &a, &s) &&
-        fill_all_alarms(&a, &s))
+        fill_schedules(r, &a, &s) && fill_all_alarms(&a, &s))
         packed = bytes_new(chronos__v1__get_cluster_status_response__get_packed_size(&s));
     if (packed)
         (void) chronos__v1__get_cluster_status_response__pack(&s, packed->data);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <errno.h>
 
 #include "base/rand.h"
 #include "fsm/command.h"
@@ -26,7 +27,32 @@ static struct mono fake_mono(void *ctx) {
 static struct wall fake_wall(void *ctx) {
     const struct node_world_node *n = ctx;
 
-    return (struct wall){.ms = 1700000000000 + (int64_t) (n->world->now_ns / NS_PER_MS)};
+    return (struct wall){.ms = 1700000000000 + (int64_t) (n->world->now_ns / NS_PER_MS) +
+                               n->wall_off_ms};
+}
+
+static uint64_t fake_zone_stamp(void *ctx, const char *name) {
+    const struct node_world_node *n = ctx;
+
+    return n->zone_rule && strcmp(name, "Europe/Berlin") == 0 ? n->zone_replaced + 1 : 0;
+}
+
+static int fake_zone_load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
+                          struct errtext *reterr) {
+    const struct node_world_node *n = ctx;
+
+    *ret_stamp = fake_zone_stamp(ctx, name);
+    if (*ret_stamp == 0) {
+        errtext_set(reterr, "no such file");
+        return -ENOENT;
+    }
+    *ret = zones_synthetic(n->zone_rule);
+    return *ret ? 0 : -ENOMEM;
+}
+
+static const char *fake_zone_version(void *ctx) {
+    (void) ctx;
+    return "2026z";
 }
 
 static uint64_t fake_random(void *ctx) {
@@ -133,6 +159,7 @@ static int open_replica(struct node_world *w, struct node_world_node *n, bool jo
         .disk_queue = {.submit = fake_submit, .ctx = n},
         .bulk_queue = {.submit = fake_submit_bulk, .ctx = n},
         .peers = {.send = fake_send, .send_bulk = fake_send_bulk, .ctx = n},
+        .zones = {fake_zone_load, fake_zone_stamp, fake_zone_version, n},
         .log = &n->log,
     };
 

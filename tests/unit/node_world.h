@@ -33,6 +33,9 @@ struct node_world_node {
     uint64_t disk_free, disk_total; /* total 0: as the simulated disk says */
     struct disk_ops disk_ops;
     uint64_t random;
+    int64_t wall_off_ms;    /* its wall clock is that much ahead */
+    const char *zone_rule;  /* what the file of Europe/Berlin holds; NULL = there is none */
+    uint64_t zone_replaced; /* how often that file was replaced */
 };
 
 struct node_world_message {
