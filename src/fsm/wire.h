@@ -36,7 +36,9 @@ struct wire_field {
 enum { WIRE_END = 1 };
 
 static inline struct wire_reader wire_reader_of(struct slice s) {
-    return (struct wire_reader){.begin = s.data, .p = s.data, .end = s.data + s.len};
+    const uint8_t *end = s.len > 0 ? s.data + s.len : s.data; /* an absent field has no address */
+
+    return (struct wire_reader){.begin = s.data, .p = s.data, .end = end};
 }
 
 /* One bare number, as in a packed field. 0, WIRE_END, or ERR_PROTO. */
