@@ -19,9 +19,9 @@
                           */
 #define API_TICK_MS 200
 
+struct api_scan;
 struct api_watch;
 struct api_logs;
-struct api_list;
 struct api_backup;
 struct api_health_watch;
 struct api_session;
@@ -42,7 +42,7 @@ struct api {
     size_t logs_count;
     struct api_backup *backups;
     size_t backups_count;
-    struct api_list *lists; /* being scanned; the head is next */
+    struct api_scan *scans; /* the head is next */
     size_t lists_count;     /* from arrival, waiting for the read barrier included */
     struct api_health_watch *health_watches;
     size_t health_watches_count;
@@ -50,7 +50,7 @@ struct api {
     size_t sessions_count;
     struct replica_listener listener;
     uv_timer_t tick; /* runs while a stream is open: signs of life, health changes */
-    uv_idle_t scan;  /* runs while a list is being scanned */
+    uv_idle_t scan;  /* runs while there are scans */
     unsigned handles_open;
     bool stopping;
     void (*on_stopped)(void *arg);
@@ -104,6 +104,18 @@ int api_job_id(struct rpc_call *call, const char *id, uint64_t *ret_seq) _must_c
 /* Start or stop the tick as the open streams demand. */
 void api_tick_update(struct api *a);
 
+/* ---- listings under way (scan.c) --------------------------------------------------------------
+ */
+
+struct api_scan {
+    /* A few milliseconds of work. It is no longer queued then, and queues itself again for more. */
+    void (*slice)(struct api_scan *s);
+    struct api_scan *next; /* private */
+    bool queued;
+};
+void scan_queue(struct api *a, struct api_scan *s);
+void scan_remove(struct api *a, struct api_scan *s); /* it is queued */
+
 /* ---- the methods, one file per group --------------------------------------------------------- */
 
 void submit_on_job(void *ctx, struct rpc_call *call, struct slice request);
@@ -112,7 +124,19 @@ void cancel_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void read_on_get(void *ctx, struct rpc_call *call, struct slice request);
 void list_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void list_on_gone(void *ctx, struct rpc_call *call);
-void list_scan(struct api *a); /* one slice of the list whose turn it is */
+void schedules_on_create(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_update(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_delete(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_pause(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_resume(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_trigger(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_backfill(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_get(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_preview(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_ticks(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_list(void *ctx, struct rpc_call *call, struct slice request);
+void schedules_on_list_gone(void *ctx, struct rpc_call *call);
+void explain_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void watch_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void watch_on_gone(void *ctx, struct rpc_call *call);
 void watch_on_writable(void *ctx, struct rpc_call *call);

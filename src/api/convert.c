@@ -40,6 +40,8 @@ void convert_job(uint64_t seq, const Chronos__Internal__V1__JobRecord *rec, char
     ret->output_truncated = rec->output_truncated;
     ret->created_index = rec->created_index;
     ret->updated_index = rec->updated_index;
+    ret->schedule = rec->schedule;
+    ret->tick_ms = rec->tick_s * 1000;
 }
 
 struct bytes *convert_job_response(uint64_t seq, const Chronos__Internal__V1__JobRecord *rec,

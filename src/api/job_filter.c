@@ -60,12 +60,16 @@ int job_filter_init(struct job_filter *f, const Chronos__V1__ListJobsRequest *re
     r = take_text("queue", req->queue, &f->queue, reterr);
     if (r != 0)
         return r;
+    r = take_text("schedule", req->schedule, &f->schedule, reterr);
+    if (r != 0)
+        return r;
     return take_text("command_contains", req->command_contains, &f->command_contains, reterr);
 }
 
 void job_filter_done(struct job_filter *f) {
     free(f->worker_id);
     free(f->queue);
+    free(f->schedule);
     free(f->command_contains);
     *f = (struct job_filter){0};
 }
@@ -85,6 +89,7 @@ uint64_t job_filter_hash(const struct job_filter *f) {
     h = XXH3_64bits(numbers, sizeof(numbers));
     h = hash_text(f->worker_id, h);
     h = hash_text(f->queue, h);
+    h = hash_text(f->schedule, h);
     return hash_text(f->command_contains, h);
 }
 
@@ -132,6 +137,8 @@ enum job_filter_verdict job_filter_apply(const struct job_filter *f,
     if (f->worker_id && strcmp(f->worker_id, rec->worker_id) != 0)
         return JOB_FILTER_SKIP;
     if (f->queue && strcmp(f->queue, rec->queue) != 0)
+        return JOB_FILTER_SKIP;
+    if (f->schedule && strcmp(f->schedule, rec->schedule) != 0)
         return JOB_FILTER_SKIP;
     if (f->command_contains &&
         !spec_contains(slice_of(rec->spec.data, rec->spec.len), f->command_contains))

@@ -15,6 +15,7 @@ struct job_filter {
     unsigned states; /* bit per state; 0 = all */
     char *worker_id; /* owned; NULL = any, here and below */
     char *queue;
+    char *schedule;
     char *command_contains;
     int64_t created_after_ms;  /* inclusive */
     int64_t created_before_ms; /* exclusive; INT64_MAX = no bound */

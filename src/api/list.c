@@ -30,6 +30,7 @@
 #define LIST_NS_MAX (2 * NS_PER_S)
 
 struct api_list {
+    struct api_scan scan;
     struct api *api;
     struct rpc_call *call; /* NULL once the client is gone */
     struct mono started;
@@ -37,7 +38,6 @@ struct api_list {
     struct job_filter filter;
     size_t page_size;
     bool with_output;
-    bool scanning;        /* in the api's ring of scans */
     uint64_t next_seq;    /* where the scan goes on */
     uint64_t first_index; /* 0 on the first page until the barrier */
     struct buf page;      /* encoded `jobs` fields */
@@ -45,11 +45,10 @@ struct api_list {
     uint64_t slice_end_ns;
     size_t slice_records;
     enum { LIST_MORE, LIST_PAGE_FULL, LIST_END } outcome;
-    struct api_list *next;
 };
 
 static void list_free(struct api_list *l) {
-    ASSERT(!l->scanning);
+    ASSERT(!l->scan.queued);
     ASSERT(l->api->lists_count > 0);
     l->api->lists_count--;
     if (l->call)
@@ -145,42 +144,12 @@ static int on_record(void *arg, uint64_t seq, const Chronos__Internal__V1__JobRe
     return 0;
 }
 
-static void ring_remove(struct api *a, struct api_list *l) {
-    struct api_list **p = &a->lists;
-
-    while (*p != l) {
-        ASSERT(*p);
-        p = &(*p)->next;
-    }
-    *p = l->next;
-    l->next = NULL;
-    l->scanning = false;
-    if (!a->lists)
-        (void) uv_idle_stop(&a->scan);
-}
-
-static void on_idle(uv_idle_t *idle) {
-    list_scan(idle->data);
-}
-
-static void ring_append(struct api *a, struct api_list *l) {
-    struct api_list **p = &a->lists;
-
-    while (*p)
-        p = &(*p)->next;
-    *p = l;
-    l->scanning = true;
-    (void) uv_idle_start(&a->scan, on_idle);
-}
-
-void list_scan(struct api *a) {
-    struct api_list *l = a->lists;
+static void list_slice(struct api_scan *scan) {
+    struct api_list *l = CONTAINER_OF(scan, struct api_list, scan);
+    struct api *a = l->api;
     uint64_t now = uv_hrtime();
     int r = 0;
 
-    if (!l)
-        return;
-    ring_remove(a, l);
     if (!l->call) {
         list_free(l);
         return;
@@ -195,6 +164,9 @@ void list_scan(struct api *a) {
     if (r < 0) {
         if (r == -ENOMEM)
             api_fail_memory(l->call);
+        else if (r == -ENOSPC || r == -EDQUOT) /* what is not in the store yet is not in order */
+            api_fail(l->call, RPC_UNAVAILABLE,
+                     "this node cannot list jobs while its disk is full; ask another node");
         else
             api_fail(l->call, r == ERR_CORRUPT ? RPC_DATA_LOSS : RPC_INTERNAL,
                      "the jobs cannot be read: %s", err_name(r));
@@ -202,7 +174,7 @@ void list_scan(struct api *a) {
         return;
     }
     if (l->outcome == LIST_MORE && mono_diff_ns((struct mono){now}, l->started) < LIST_NS_MAX) {
-        ring_append(a, l);
+        scan_queue(a, &l->scan);
         return;
     }
     answer(l);
@@ -219,7 +191,7 @@ static void begin(struct api_list *l) {
         l->first_index = replica_applied(a->replica);
         l->next_seq = l->filter.ascending ? 1 : last;
     }
-    ring_append(a, l);
+    scan_queue(a, &l->scan);
 }
 
 static void on_barrier(void *arg, enum replica_status status, uint64_t index) {
@@ -273,6 +245,7 @@ static struct api_list *list_new(struct api *a, struct rpc_call *call) {
     if (!l)
         return NULL;
     l->api = a;
+    l->scan.slice = list_slice;
     l->call = call;
     l->started = (struct mono){uv_hrtime()};
     l->deadline = status_answer_by(rpc_call_deadline(call), l->started);
@@ -335,8 +308,8 @@ void list_on_gone(void *ctx, struct rpc_call *call) {
     if (!l)
         return;
     l->call = NULL;
-    if (!l->scanning)
+    if (!l->scan.queued)
         return; /* the barrier's callback frees it */
-    ring_remove(l->api, l);
+    scan_remove(l->api, &l->scan);
     list_free(l);
 }

@@ -23,7 +23,7 @@ static bool is_control(char c) {
     return (unsigned char) c < 0x20 || c == 0x7f;
 }
 
-static bool has_control(const char *s) {
+bool validate_has_control(const char *s) {
     for (; *s; s++) {
         if (is_control(*s))
             return true;
@@ -42,7 +42,7 @@ static void show(const char *s, char out[SHOWN_BYTES_MAX + 1]) {
     out[n] = '\0';
 }
 
-static bool is_word(const char *s, const char *extra) {
+bool validate_is_word(const char *s, const char *extra) {
     for (; *s; s++) {
         bool ok = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9');
 
@@ -57,7 +57,7 @@ static bool is_word(const char *s, const char *extra) {
 static int check_program(const char *program, struct errtext *reterr) {
     if (program[0] == '\0')
         return bad(reterr, "command.argv[0]", "must name the program to run");
-    if (has_control(program))
+    if (validate_has_control(program))
         return bad(reterr, "command.argv[0]", "must not contain control characters");
     if (program[0] != '/' && strchr(program, '/'))
         return bad(reterr, "command.argv[0]",
@@ -156,7 +156,7 @@ static int bad_entry(struct errtext *reterr, const char *map, const char *key, c
 }
 
 static int check_env_entry(const char *key, const char *value, struct errtext *reterr) {
-    if (key[0] == '\0' || (key[0] >= '0' && key[0] <= '9') || !is_word(key, "_"))
+    if (key[0] == '\0' || (key[0] >= '0' && key[0] <= '9') || !validate_is_word(key, "_"))
         return bad_entry(reterr, "env", key, "the name must be [A-Za-z_][A-Za-z0-9_]*");
     if (strlen(key) > VALIDATE_ENV_NAME_BYTES_MAX)
         return bad_entry(reterr, "env", key, "the name must be at most 255 bytes");
@@ -182,20 +182,28 @@ static int check_env(Chronos__V1__JobSpec *s, struct errtext *reterr) {
     return 0;
 }
 
-static int check_labels(Chronos__V1__JobSpec *s, struct errtext *reterr) {
-    if (s->n_labels > VALIDATE_LABELS_MAX)
+static int check_labels(Chronos__V1__JobSpec__LabelsEntry *const *labels, size_t count,
+                        struct errtext *reterr) {
+    if (count > VALIDATE_LABELS_MAX)
         return bad(reterr, "labels", "must have at most 32 entries");
-    for (size_t i = 0; i < s->n_labels; i++) {
-        const char *key = s->labels[i]->key;
+    for (size_t i = 0; i < count; i++) {
+        const char *key = labels[i]->key;
 
         if (key[0] == '\0' || strlen(key) > VALIDATE_LABEL_KEY_BYTES_MAX)
             return bad_entry(reterr, "labels", key, "the key must be 1 to 63 bytes");
-        if (has_control(key) || has_control(s->labels[i]->value))
+        if (validate_has_control(key) || validate_has_control(labels[i]->value))
             return bad_entry(reterr, "labels", key, "must not contain control characters");
-        if (strlen(s->labels[i]->value) > VALIDATE_LABEL_VALUE_BYTES_MAX)
+        if (strlen(labels[i]->value) > VALIDATE_LABEL_VALUE_BYTES_MAX)
             return bad_entry(reterr, "labels", key, "the value must be at most 255 bytes");
     }
     return 0;
+}
+
+int validate_labels(Chronos__V1__JobSpec__LabelsEntry **labels, size_t *count, struct arena *arena,
+                    struct errtext *reterr) {
+    int r = check_labels(labels, *count, reterr);
+
+    return r != 0 ? r : sort_map((Chronos__V1__JobSpec__EnvEntry **) (void *) labels, count, arena);
 }
 
 /* ---- the rest -------------------------------------------------------------------------------- */
@@ -205,15 +213,15 @@ static int check_texts(Chronos__V1__JobSpec *s, struct arena *arena, struct errt
         return bad(reterr, "working_dir", "must be an absolute path");
     if (strlen(s->working_dir) > VALIDATE_PATH_BYTES_MAX)
         return bad(reterr, "working_dir", "must be at most 4,095 bytes");
-    if (has_control(s->working_dir))
+    if (validate_has_control(s->working_dir))
         return bad(reterr, "working_dir", "must not contain control characters");
     if (strlen(s->queue) > VALIDATE_QUEUE_BYTES_MAX)
         return bad(reterr, "queue", "must be at most 128 bytes");
-    if (!is_word(s->queue, "._-"))
+    if (!validate_is_word(s->queue, "._-"))
         return bad(reterr, "queue", "must consist of [A-Za-z0-9._-]");
     if (strlen(s->name) > VALIDATE_NAME_BYTES_MAX)
         return bad(reterr, "name", "must be at most 255 bytes");
-    if (has_control(s->name))
+    if (validate_has_control(s->name))
         return bad(reterr, "name", "must not contain control characters");
     if (s->queue[0] == '\0') {
         s->queue = arena_strdup(arena, "default");
@@ -253,7 +261,7 @@ static int check_all(Chronos__V1__JobSpec *s, struct arena *arena, struct errtex
     r = check_env(s, reterr);
     if (r != 0)
         return r;
-    r = check_labels(s, reterr);
+    r = check_labels(s->labels, s->n_labels, reterr);
     if (r != 0)
         return r;
     r = check_numbers(s, reterr);
@@ -298,7 +306,7 @@ int validate_job_key(const char *key, struct errtext *reterr) {
         errtext_set(reterr, "idempotency_key: must be at most 128 bytes");
         return VALIDATE_BAD;
     }
-    if (has_control(key)) {
+    if (validate_has_control(key)) {
         errtext_set(reterr, "idempotency_key: must not contain control characters");
         return VALIDATE_BAD;
     }

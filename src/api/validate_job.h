@@ -45,5 +45,14 @@ enum { VALIDATE_BAD = 1 };
 int validate_job(Chronos__V1__JobSpec *spec, struct arena *arena, size_t *ret_bytes,
                  struct errtext *reterr) _must_check_;
 
+/* A map of labels: checked ("spec.labels..."), sorted, the last of equal keys kept. Results as
+ * above. */
+int validate_labels(Chronos__V1__JobSpec__LabelsEntry **labels, size_t *count, struct arena *arena,
+                    struct errtext *reterr) _must_check_;
+/* Bytes below 0x20, and 0x7f. */
+bool validate_has_control(const char *s);
+/* Only letters, digits and those of @extra. */
+bool validate_is_word(const char *s, const char *extra);
+
 /* The idempotency key of a submit, "" meaning none. 0 or VALIDATE_BAD. */
 int validate_job_key(const char *key, struct errtext *reterr) _must_check_;

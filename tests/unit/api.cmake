@@ -1,5 +1,6 @@
 set(api_wrap_memory -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc)
 chronos_unit_test(api_validate DEPS api proto)
+chronos_unit_test(api_schedule_validate DEPS api sched fsm proto)
 chronos_unit_test(api_message_check DEPS api proto)
 chronos_unit_test(api_pages DEPS api proto)
 chronos_unit_test(api_submit DEPS api fsm proto LINK_OPTIONS ${api_wrap_memory})

@@ -72,6 +72,8 @@ static void fill(Chronos__Internal__V1__JobRecord *rec) {
     rec->output_truncated = true;
     rec->created_index = 106;
     rec->updated_index = 107;
+    rec->schedule = mutable("nightly");
+    rec->tick_s = 108;
 }
 
 /* Goal: every field of the record arrives in the public message. */
@@ -108,6 +110,8 @@ static void test_record_to_job(void **state) {
     assert_int_equal(j->output_bytes, 105);
     assert_true(j->output_truncated);
     assert_int_equal(j->created_index, 106);
+    assert_string_equal(j->schedule, "nightly");
+    assert_int_equal(j->tick_ms, 108000);
     assert_int_equal(j->updated_index, 107);
     chronos__v1__get_job_response__free_unpacked(resp, NULL);
     (void) bytes_unref(b);
