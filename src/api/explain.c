@@ -1,6 +1,6 @@
 /* Explain: one line, from replicated state alone, about why a job or a schedule is where it is.
  * Thread: the loop's. */
-#include "api/schedules.h"
+#include "api/schedule_rpc.h"
 
 #include "api/convert.h"
 #include "base/buf.h"
@@ -310,7 +310,8 @@ static void put_last_tick(struct line *l, struct api *a,
     }
 }
 
-static void put_next(struct line *l, const struct schedules_next *next, const struct timetable *t) {
+static void put_next(struct line *l, const struct schedule_rpc_next *next,
+                     const struct timetable *t) {
     const struct zone *zone = t ? timetable_zone(t) : NULL;
     char local[PREVIEW_LOCAL_BYTES];
 
@@ -331,7 +332,7 @@ static void put_next(struct line *l, const struct schedules_next *next, const st
 }
 
 static void put_state(struct line *l, const Chronos__Internal__V1__ScheduleRecord *rec,
-                      const struct schedules_pause *pause, const struct schedules_next *next,
+                      const struct schedule_rpc_pause *pause, const struct schedule_rpc_next *next,
                       const struct timetable *t, const char *error) {
     const char *between = "";
 
@@ -370,21 +371,21 @@ static void explain_schedule(struct api *a, struct rpc_call *call, const char *n
     Chronos__Internal__V1__ScheduleRecord *rec;
     Chronos__V1__ScheduleSpec *spec;
     const struct fsm_schedule *s;
-    struct schedules_pause pause;
-    struct schedules_next next;
+    struct schedule_rpc_pause pause;
+    struct schedule_rpc_next next;
     struct errtext e = {0};
     struct line l = {0};
 
-    if (schedules_find(a, call, name, &s, &rec) != 0 ||
-        schedules_definition(a, call, rec, &spec, &t, &e) != 0)
+    if (schedule_rpc_find(a, call, name, &s, &rec) != 0 ||
+        schedule_rpc_definition(a, call, rec, &spec, &t, &e) != 0)
         return;
-    if (schedules_pause_of(a, s, rec, &a->scratch, &pause) < 0) {
+    if (schedule_rpc_pause_of(a, s, rec, &a->scratch, &pause) < 0) {
         api_fail_memory(call);
         return;
     }
     if (t && timetable_zone(t) && !timetable_zone(t)->tz)
         e = timetable_zone(t)->error;
-    schedules_next(a, s, rec, spec, t, &next);
+    schedule_rpc_next(a, s, rec, spec, t, &next);
     buf_init(&l.text, TEXT_BYTES_MAX);
     put(&l, "%s: ", rec->name);
     put_state(&l, rec, &pause, &next, t, e.s);
@@ -395,7 +396,7 @@ static void explain_schedule(struct api *a, struct rpc_call *call, const char *n
 }
 
 static void explain(struct api *a, struct rpc_call *call, const ProtobufCMessage *m, uint64_t index,
-                    const struct schedules_call *kept) {
+                    const struct schedule_rpc_call *kept) {
     const Chronos__V1__ExplainRequest *req = (const void *) m;
     uint64_t seq;
 
@@ -413,7 +414,7 @@ void explain_on_call(void *ctx, struct rpc_call *call, struct slice request) {
     struct errtext e;
     uint64_t seq;
 
-    req = (Chronos__V1__ExplainRequest *) schedules_decode(a, call, STATUS_READ, d, request);
+    req = (Chronos__V1__ExplainRequest *) schedule_rpc_decode(a, call, STATUS_READ, d, request);
     if (!req)
         return;
     if ((req->job_id[0] != '\0') == (req->schedule[0] != '\0')) {
@@ -426,5 +427,5 @@ void explain_on_call(void *ctx, struct rpc_call *call, struct slice request) {
         api_fail(call, RPC_INVALID_ARGUMENT, "schedule%s", e.s + strlen("name"));
         return;
     }
-    schedules_after_barrier(a, call, explain, d, request, 0);
+    schedule_rpc_after_barrier(a, call, explain, d, request, 0);
 }

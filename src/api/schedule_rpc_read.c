@@ -1,5 +1,5 @@
 /* GetSchedule, ListTicks, PreviewSchedule. Thread: the loop's. */
-#include "api/schedules.h"
+#include "api/schedule_rpc.h"
 
 #include "api/page_token.h"
 #include "os/clock.h"
@@ -30,7 +30,7 @@ static int check_name(struct rpc_call *call, const char *name) {
 /* ---- GetSchedule ----------------------------------------------------------------------------- */
 
 static void get(struct api *a, struct rpc_call *call, const ProtobufCMessage *m, uint64_t index,
-                const struct schedules_call *kept) {
+                const struct schedule_rpc_call *kept) {
     const Chronos__V1__GetScheduleRequest *req = (const void *) m;
     Chronos__V1__ScheduleResponse resp = CHRONOS__V1__SCHEDULE_RESPONSE__INIT;
     Chronos__Internal__V1__ScheduleRecord *rec;
@@ -38,29 +38,29 @@ static void get(struct api *a, struct rpc_call *call, const ProtobufCMessage *m,
     int r;
 
     (void) kept;
-    if (schedules_find(a, call, req->name, &s, &rec) != 0)
+    if (schedule_rpc_find(a, call, req->name, &s, &rec) != 0)
         return;
-    r = schedules_view(a, s, rec, &a->scratch, &resp.schedule);
+    r = schedule_rpc_view(a, s, rec, &a->scratch, &resp.schedule);
     if (r < 0) {
-        schedules_fail_read(call, "the schedule", r);
+        schedule_rpc_fail_read(call, "the schedule", r);
         return;
     }
     resp.index = index;
     api_reply(call, api_pack(&resp.base));
 }
 
-void schedules_on_get(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_get(void *ctx, struct rpc_call *call, struct slice request) {
     const ProtobufCMessageDescriptor *d = &chronos__v1__get_schedule_request__descriptor;
     struct api *a = ctx;
     Chronos__V1__GetScheduleRequest *req;
 
-    req = (Chronos__V1__GetScheduleRequest *) schedules_decode(a, call, STATUS_READ, d, request);
+    req = (Chronos__V1__GetScheduleRequest *) schedule_rpc_decode(a, call, STATUS_READ, d, request);
     if (!req || check_name(call, req->name) != 0)
         return;
     if (req->consistency == CHRONOS__V1__CONSISTENCY__CONSISTENCY_STALE)
         get(a, call, &req->base, replica_applied(a->replica), NULL);
     else
-        schedules_after_barrier(a, call, get, d, request, 0);
+        schedule_rpc_after_barrier(a, call, get, d, request, 0);
 }
 
 /* ---- ListTicks ------------------------------------------------------------------------------- */
@@ -114,7 +114,7 @@ static int ticks_fill(struct api *a, const Chronos__V1__ListTicksRequest *req,
             *ret_next = at;
             break;
         }
-        resp->ticks[resp->n_ticks] = schedules_outcome(tick, at - 1, &a->scratch);
+        resp->ticks[resp->n_ticks] = schedule_rpc_outcome(tick, at - 1, &a->scratch);
         if (!resp->ticks[resp->n_ticks])
             return -ENOMEM;
         resp->n_ticks++;
@@ -123,7 +123,7 @@ static int ticks_fill(struct api *a, const Chronos__V1__ListTicksRequest *req,
 }
 
 static void ticks(struct api *a, struct rpc_call *call, const ProtobufCMessage *m, uint64_t index,
-                  const struct schedules_call *kept) {
+                  const struct schedule_rpc_call *kept) {
     const Chronos__V1__ListTicksRequest *req = (const void *) m;
     Chronos__V1__ListTicksResponse resp = CHRONOS__V1__LIST_TICKS_RESPONSE__INIT;
     Chronos__Internal__V1__ScheduleRecord *rec;
@@ -133,11 +133,12 @@ static void ticks(struct api *a, struct rpc_call *call, const ProtobufCMessage *
     int r;
 
     (void) kept;
-    if (schedules_find(a, call, req->name, &s, &rec) != 0 || ticks_begin(call, req, rec, &end) != 0)
+    if (schedule_rpc_find(a, call, req->name, &s, &rec) != 0 ||
+        ticks_begin(call, req, rec, &end) != 0)
         return;
     r = ticks_fill(a, req, rec, end, &resp, &next);
     if (r < 0) {
-        schedules_fail_read(call, "the schedule's history", r);
+        schedule_rpc_fail_read(call, "the schedule's history", r);
         return;
     }
     if (next > 0) {
@@ -152,12 +153,12 @@ static void ticks(struct api *a, struct rpc_call *call, const ProtobufCMessage *
     api_reply(call, api_pack(&resp.base));
 }
 
-void schedules_on_ticks(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_ticks(void *ctx, struct rpc_call *call, struct slice request) {
     const ProtobufCMessageDescriptor *d = &chronos__v1__list_ticks_request__descriptor;
     struct api *a = ctx;
     Chronos__V1__ListTicksRequest *req;
 
-    req = (Chronos__V1__ListTicksRequest *) schedules_decode(a, call, STATUS_READ, d, request);
+    req = (Chronos__V1__ListTicksRequest *) schedule_rpc_decode(a, call, STATUS_READ, d, request);
     if (!req || check_name(call, req->name) != 0)
         return;
     if (req->page_size > PAGE_SIZE_MAX)
@@ -165,7 +166,7 @@ void schedules_on_ticks(void *ctx, struct rpc_call *call, struct slice request) 
     else if (req->consistency == CHRONOS__V1__CONSISTENCY__CONSISTENCY_STALE)
         ticks(a, call, &req->base, replica_applied(a->replica), NULL);
     else
-        schedules_after_barrier(a, call, ticks, d, request, 0);
+        schedule_rpc_after_barrier(a, call, ticks, d, request, 0);
 }
 
 /* ---- PreviewSchedule ------------------------------------------------------------------------- */
@@ -250,7 +251,7 @@ static void preview_answer(struct api *a, struct rpc_call *call,
 }
 
 static void preview_stored(struct api *a, struct rpc_call *call, const ProtobufCMessage *m,
-                           uint64_t index, const struct schedules_call *kept) {
+                           uint64_t index, const struct schedule_rpc_call *kept) {
     const Chronos__V1__PreviewScheduleRequest *req = (const void *) m;
     _cleanup_(timetable_unrefp) struct timetable *t = NULL;
     Chronos__Internal__V1__ScheduleRecord *rec;
@@ -260,8 +261,8 @@ static void preview_stored(struct api *a, struct rpc_call *call, const ProtobufC
 
     (void) index;
     (void) kept;
-    if (schedules_find(a, call, req->name, &s, &rec) != 0 ||
-        schedules_definition(a, call, rec, &spec, &t, &e) != 0)
+    if (schedule_rpc_find(a, call, req->name, &s, &rec) != 0 ||
+        schedule_rpc_definition(a, call, rec, &spec, &t, &e) != 0)
         return;
     if (t)
         preview_answer(a, call, req, spec, t);
@@ -285,13 +286,13 @@ static void preview_spec(struct api *a, struct rpc_call *call,
         preview_answer(a, call, req, req->spec, t);
 }
 
-void schedules_on_preview(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_preview(void *ctx, struct rpc_call *call, struct slice request) {
     const ProtobufCMessageDescriptor *d = &chronos__v1__preview_schedule_request__descriptor;
     struct api *a = ctx;
     Chronos__V1__PreviewScheduleRequest *req;
 
-    req =
-        (Chronos__V1__PreviewScheduleRequest *) schedules_decode(a, call, STATUS_READ, d, request);
+    req = (Chronos__V1__PreviewScheduleRequest *) schedule_rpc_decode(a, call, STATUS_READ, d,
+                                                                      request);
     if (!req)
         return;
     if (req->count > PREVIEW_MAX)
@@ -304,5 +305,5 @@ void schedules_on_preview(void *ctx, struct rpc_call *call, struct slice request
     else if (req->spec)
         preview_spec(a, call, req);
     else if (check_name(call, req->name) == 0)
-        schedules_after_barrier(a, call, preview_stored, d, request, 0);
+        schedule_rpc_after_barrier(a, call, preview_stored, d, request, 0);
 }

@@ -1,6 +1,6 @@
 /* DeleteSchedule, PauseSchedule, ResumeSchedule, TriggerSchedule, BackfillSchedule.
  * Thread: the loop's. */
-#include "api/schedules.h"
+#include "api/schedule_rpc.h"
 
 #include "os/clock.h"
 
@@ -30,20 +30,20 @@ static void on_deleted(void *arg, const struct replica_proposed *res) {
     struct rpc_call *call = api_op_end(op);
     const struct fsm_result *result;
 
-    if (!call || schedules_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
         return;
     resp.index = res->index;
     api_reply(call, api_pack(&resp.base));
 }
 
-void schedules_on_delete(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_delete(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
     Chronos__Internal__V1__DeleteSchedule body = CHRONOS__INTERNAL__V1__DELETE_SCHEDULE__INIT;
     Chronos__V1__DeleteScheduleRequest *req;
     struct api_op *op;
 
-    req = (Chronos__V1__DeleteScheduleRequest *) schedules_decode(
+    req = (Chronos__V1__DeleteScheduleRequest *) schedule_rpc_decode(
         a, call, STATUS_WRITE, &chronos__v1__delete_schedule_request__descriptor, request);
     if (!req || check_name(call, req->name) != 0)
         return;
@@ -55,7 +55,7 @@ void schedules_on_delete(void *ctx, struct rpc_call *call, struct slice request)
     op = api_op_new(a, call);
     /* Not proposed twice: the second would find nothing, or another schedule of the same name. */
     if (op)
-        schedules_propose(op, &cmd, 0, on_deleted);
+        schedule_rpc_propose(op, &cmd, 0, on_deleted);
 }
 
 /* ---- pause and resume ------------------------------------------------------------------------ */
@@ -68,7 +68,7 @@ static void on_paused(void *arg, const struct replica_proposed *res) {
     struct rpc_call *call = api_op_end(op);
     const struct fsm_result *result;
 
-    if (!call || schedules_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
         return;
     resp.index = res->index;
     resp.changed = result->changed;
@@ -83,15 +83,15 @@ static void propose_pause(struct api *a, struct rpc_call *call,
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_PAUSE_SCHEDULE;
     cmd.pause_schedule = body;
     if (op)
-        schedules_propose(op, &cmd, REPLICA_RETRY_SAFE, on_paused);
+        schedule_rpc_propose(op, &cmd, REPLICA_RETRY_SAFE, on_paused);
 }
 
-void schedules_on_pause(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_pause(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     Chronos__Internal__V1__PauseSchedule body = CHRONOS__INTERNAL__V1__PAUSE_SCHEDULE__INIT;
     Chronos__V1__PauseScheduleRequest *req;
 
-    req = (Chronos__V1__PauseScheduleRequest *) schedules_decode(
+    req = (Chronos__V1__PauseScheduleRequest *) schedule_rpc_decode(
         a, call, STATUS_WRITE, &chronos__v1__pause_schedule_request__descriptor, request);
     if (!req || (req->name[0] != '\0' && check_name(call, req->name) != 0))
         return;
@@ -112,12 +112,12 @@ void schedules_on_pause(void *ctx, struct rpc_call *call, struct slice request) 
     propose_pause(a, call, &body);
 }
 
-void schedules_on_resume(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_resume(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     Chronos__Internal__V1__PauseSchedule body = CHRONOS__INTERNAL__V1__PAUSE_SCHEDULE__INIT;
     Chronos__V1__ResumeScheduleRequest *req;
 
-    req = (Chronos__V1__ResumeScheduleRequest *) schedules_decode(
+    req = (Chronos__V1__ResumeScheduleRequest *) schedule_rpc_decode(
         a, call, STATUS_WRITE, &chronos__v1__resume_schedule_request__descriptor, request);
     if (!req || (req->name[0] != '\0' && check_name(call, req->name) != 0))
         return;
@@ -157,7 +157,7 @@ static int run_outcomes(struct api *a, const struct replica_proposed *res,
         rec.job_seq = t->job_seq;
         rec.decided_at_ms = res->output->now_ms;
         rec.generation = t->generation;
-        all[at] = schedules_outcome(&rec, t->ordinal, &a->scratch);
+        all[at] = schedule_rpc_outcome(&rec, t->ordinal, &a->scratch);
         if (!all[at])
             return -ENOMEM;
     }
@@ -172,7 +172,7 @@ static int run_outcomes(struct api *a, const struct replica_proposed *res,
         if (r < 0)
             return r;
         if (!all[i] && r == 0)
-            all[i] = schedules_outcome(rec, ordinal, &a->scratch);
+            all[i] = schedule_rpc_outcome(rec, ordinal, &a->scratch);
         if (all[i])
             all[count++] = all[i];
     }
@@ -190,7 +190,7 @@ static void propose_run(struct api *a, struct rpc_call *call,
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_RUN_SCHEDULE;
     cmd.run_schedule = body;
     if (op)
-        schedules_propose(op, &cmd, flags, done);
+        schedule_rpc_propose(op, &cmd, flags, done);
 }
 
 static void on_triggered(void *arg, const struct replica_proposed *res) {
@@ -204,11 +204,11 @@ static void on_triggered(void *arg, const struct replica_proposed *res) {
     size_t count;
     int r;
 
-    if (!call || schedules_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
         return;
     r = run_outcomes(a, res, result, &outcomes, &count);
     if (r < 0) {
-        schedules_fail_read(call, "what the trigger did", r);
+        schedule_rpc_fail_read(call, "what the trigger did", r);
         return;
     }
     resp.outcome = count > 0 ? outcomes[0] : NULL;
@@ -216,7 +216,7 @@ static void on_triggered(void *arg, const struct replica_proposed *res) {
     api_reply(call, api_pack(&resp.base));
 }
 
-void schedules_on_trigger(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_trigger(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     Chronos__Internal__V1__RunSchedule body = CHRONOS__INTERNAL__V1__RUN_SCHEDULE__INIT;
     Chronos__V1__TriggerScheduleRequest *req;
@@ -224,7 +224,7 @@ void schedules_on_trigger(void *ctx, struct rpc_call *call, struct slice request
     bool with_key;
     struct errtext e;
 
-    req = (Chronos__V1__TriggerScheduleRequest *) schedules_decode(
+    req = (Chronos__V1__TriggerScheduleRequest *) schedule_rpc_decode(
         a, call, STATUS_WRITE, &chronos__v1__trigger_schedule_request__descriptor, request);
     if (!req || check_name(call, req->name) != 0)
         return;
@@ -241,7 +241,7 @@ void schedules_on_trigger(void *ctx, struct rpc_call *call, struct slice request
             slice_of("trigger", 7), slice_of(req->name, strlen(req->name)),
             slice_of(req->ignore_overlap ? "ignore_overlap" : "", req->ignore_overlap ? 14 : 0)};
 
-        schedules_hash(parts, ARRAY_LEN(parts), hash);
+        schedule_rpc_hash(parts, ARRAY_LEN(parts), hash);
         body.idempotency_key = req->idempotency_key;
         body.request_hash = (ProtobufCBinaryData){.data = hash, .len = sizeof(hash)};
     }
@@ -288,11 +288,11 @@ static void on_backfilled(void *arg, const struct replica_proposed *res) {
     const struct fsm_result *result;
     int r;
 
-    if (!call || schedules_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
         return;
     r = run_outcomes(a, res, result, &resp.outcomes, &resp.n_outcomes);
     if (r < 0) {
-        schedules_fail_read(call, "what the backfill did", r);
+        schedule_rpc_fail_read(call, "what the backfill did", r);
         return;
     }
     resp.ticks = result->ordinals;
@@ -331,7 +331,7 @@ static void backfill_run(struct api *a, struct rpc_call *call,
 }
 
 static void backfill(struct api *a, struct rpc_call *call, const ProtobufCMessage *m,
-                     uint64_t index, const struct schedules_call *kept) {
+                     uint64_t index, const struct schedule_rpc_call *kept) {
     const Chronos__V1__BackfillScheduleRequest *req = (const void *) m;
     _cleanup_(timetable_unrefp) struct timetable *t = NULL;
     Chronos__Internal__V1__ScheduleRecord *rec;
@@ -343,8 +343,8 @@ static void backfill(struct api *a, struct rpc_call *call, const ProtobufCMessag
 
     (void) index;
     (void) kept;
-    if (schedules_find(a, call, req->name, &s, &rec) != 0 ||
-        schedules_definition(a, call, rec, &spec, &t, &e) != 0)
+    if (schedule_rpc_find(a, call, req->name, &s, &rec) != 0 ||
+        schedule_rpc_definition(a, call, rec, &spec, &t, &e) != 0)
         return;
     if (!t || (timetable_zone(t) && !timetable_zone(t)->tz)) {
         api_fail(call, RPC_FAILED_PRECONDITION, "the schedule has no ticks here: %s",
@@ -359,12 +359,12 @@ static void backfill(struct api *a, struct rpc_call *call, const ProtobufCMessag
         backfill_run(a, call, req, s->job_bytes, ticks, count);
 }
 
-void schedules_on_backfill(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_backfill(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     Chronos__V1__BackfillScheduleRequest *req;
     int64_t now_ms = clock_wall().ms;
 
-    req = (Chronos__V1__BackfillScheduleRequest *) schedules_decode(
+    req = (Chronos__V1__BackfillScheduleRequest *) schedule_rpc_decode(
         a, call, STATUS_WRITE, &chronos__v1__backfill_schedule_request__descriptor, request);
     if (!req || check_name(call, req->name) != 0)
         return;
@@ -375,6 +375,6 @@ void schedules_on_backfill(void *ctx, struct rpc_call *call, struct slice reques
     else if (req->until_ms > now_ms)
         api_fail(call, RPC_INVALID_ARGUMENT, "until_ms: must not be in the future");
     else
-        schedules_after_barrier(a, call, backfill,
-                                &chronos__v1__backfill_schedule_request__descriptor, request, 0);
+        schedule_rpc_after_barrier(a, call, backfill,
+                                   &chronos__v1__backfill_schedule_request__descriptor, request, 0);
 }

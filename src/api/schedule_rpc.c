@@ -4,7 +4,7 @@
  * definition it replaces, so it is proposed against the very version it was compared with, and done
  * again when another change came in between.
  * Thread: the loop's. */
-#include "api/schedules.h"
+#include "api/schedule_rpc.h"
 
 #include "fsm/command.h"
 #include "os/clock.h"
@@ -19,9 +19,9 @@
 
 /* ---- reads that wait for the barrier --------------------------------------------------------- */
 
-ProtobufCMessage *schedules_decode(struct api *a, struct rpc_call *call, enum status_kind kind,
-                                   const ProtobufCMessageDescriptor *descriptor,
-                                   struct slice request) {
+ProtobufCMessage *schedule_rpc_decode(struct api *a, struct rpc_call *call, enum status_kind kind,
+                                      const ProtobufCMessageDescriptor *descriptor,
+                                      struct slice request) {
     if (api_refuse_stopping(a, call, kind))
         return NULL;
     return api_decode(a, call, descriptor, request);
@@ -31,7 +31,7 @@ static void on_barrier(void *arg, enum replica_status status, uint64_t index) {
     struct api_op *op = arg;
     struct api *a = op->api;
     struct mono started = op->started, deadline = op->deadline;
-    _cleanup_(freep) struct schedules_call *kept = TAKE_PTR(op->data);
+    _cleanup_(freep) struct schedule_rpc_call *kept = TAKE_PTR(op->data);
     struct rpc_call *call = api_op_end(op);
     ProtobufCMessage *req;
 
@@ -46,10 +46,10 @@ static void on_barrier(void *arg, enum replica_status status, uint64_t index) {
         kept->fn(a, call, req, MAX(index, replica_applied(a->replica)), kept);
 }
 
-void schedules_after_barrier(struct api *a, struct rpc_call *call, schedules_fn fn,
-                             const ProtobufCMessageDescriptor *descriptor, struct slice request,
-                             unsigned tries) {
-    struct schedules_call *kept = malloc(sizeof(*kept) + request.len);
+void schedule_rpc_after_barrier(struct api *a, struct rpc_call *call, schedule_rpc_fn fn,
+                                const ProtobufCMessageDescriptor *descriptor, struct slice request,
+                                unsigned tries) {
+    struct schedule_rpc_call *kept = malloc(sizeof(*kept) + request.len);
     struct api_op *op;
     int r;
 
@@ -57,7 +57,7 @@ void schedules_after_barrier(struct api *a, struct rpc_call *call, schedules_fn 
         api_fail_memory(call);
         return;
     }
-    *kept = (struct schedules_call){
+    *kept = (struct schedule_rpc_call){
         .fn = fn, .descriptor = descriptor, .tries = tries, .len = request.len};
     if (request.len > 0)
         memcpy(kept->request, request.data, request.len);
@@ -72,9 +72,9 @@ void schedules_after_barrier(struct api *a, struct rpc_call *call, schedules_fn 
         api_op_fail(op, STATUS_READ, r);
 }
 
-int schedules_find(struct api *a, struct rpc_call *call, const char *name,
-                   const struct fsm_schedule **ret,
-                   Chronos__Internal__V1__ScheduleRecord **ret_rec) {
+int schedule_rpc_find(struct api *a, struct rpc_call *call, const char *name,
+                      const struct fsm_schedule **ret,
+                      Chronos__Internal__V1__ScheduleRecord **ret_rec) {
     struct fsm *f = replica_fsm(a->replica);
     char what[VALIDATE_SCHEDULE_NAME_BYTES_MAX + 16];
     int r = fsm_schedule_find(f, slice_of(name, strlen(name)), ret);
@@ -88,20 +88,20 @@ int schedules_find(struct api *a, struct rpc_call *call, const char *name,
         return 1;
     }
     (void) snprintf(what, sizeof(what), "schedule %s", name);
-    schedules_fail_read(call, what, r);
+    schedule_rpc_fail_read(call, what, r);
     return 1;
 }
 
-int schedules_definition(struct api *a, struct rpc_call *call,
-                         const Chronos__Internal__V1__ScheduleRecord *rec,
-                         Chronos__V1__ScheduleSpec **ret, struct timetable **ret_timetable,
-                         struct errtext *reterr) {
+int schedule_rpc_definition(struct api *a, struct rpc_call *call,
+                            const Chronos__Internal__V1__ScheduleRecord *rec,
+                            Chronos__V1__ScheduleSpec **ret, struct timetable **ret_timetable,
+                            struct errtext *reterr) {
     int r;
 
     *ret = validate_schedule_unpack(slice_of(rec->spec.data, rec->spec.len),
                                     slice_of(rec->job.data, rec->job.len), &a->scratch);
     if (!*ret) {
-        schedules_fail_read(call, "the schedule", ERR_CORRUPT);
+        schedule_rpc_fail_read(call, "the schedule", ERR_CORRUPT);
         return 1;
     }
     r = timetable_new(*ret, replica_zones(a->replica), ret_timetable, reterr);
@@ -114,8 +114,8 @@ int schedules_definition(struct api *a, struct rpc_call *call,
 
 /* ---- writes ---------------------------------------------------------------------------------- */
 
-void schedules_propose(struct api_op *op, const Chronos__Internal__V1__LogCommand *cmd,
-                       unsigned flags, replica_propose_fn done) {
+void schedule_rpc_propose(struct api_op *op, const Chronos__Internal__V1__LogCommand *cmd,
+                          unsigned flags, replica_propose_fn done) {
     _cleanup_(bytes_unrefp) struct bytes *command = NULL;
     int r = command_encode(cmd, &command);
 
@@ -162,9 +162,9 @@ static int fail_result(struct rpc_call *call, const struct fsm_result *res, cons
     return 1;
 }
 
-int schedules_result(struct api *a, struct rpc_call *call, const struct replica_proposed *res,
-                     struct mono started, struct mono deadline, const char *field,
-                     const struct fsm_result **ret) {
+int schedule_rpc_result(struct api *a, struct rpc_call *call, const struct replica_proposed *res,
+                        struct mono started, struct mono deadline, const char *field,
+                        const struct fsm_result **ret) {
     if (res->status != REPLICA_OK) {
         api_fail_status(a, call, STATUS_WRITE, res->status, started, deadline);
         return 1;
@@ -230,7 +230,7 @@ static void propose_put(struct api_op *op, Chronos__Internal__V1__PutSchedule *p
 
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_PUT_SCHEDULE;
     cmd.put_schedule = put;
-    schedules_propose(op, &cmd, flags, done);
+    schedule_rpc_propose(op, &cmd, flags, done);
 }
 
 static void on_created(void *arg, const struct replica_proposed *res) {
@@ -240,11 +240,11 @@ static void on_created(void *arg, const struct replica_proposed *res) {
     struct rpc_call *call = api_op_end(op);
     const struct fsm_result *result;
 
-    if (call && schedules_result(a, call, res, started, deadline, "spec.name", &result) == 0)
-        schedules_reply(a, call, result->schedule_seq, res->index);
+    if (call && schedule_rpc_result(a, call, res, started, deadline, "spec.name", &result) == 0)
+        schedule_rpc_reply(a, call, result->schedule_seq, res->index);
 }
 
-void schedules_hash(const struct slice *parts, size_t count, uint8_t ret[SCHEDULES_HASH_BYTES]) {
+void schedule_rpc_hash(const struct slice *parts, size_t count, uint8_t ret[SCHEDULES_HASH_BYTES]) {
     uint8_t hashes[SCHEDULES_HASH_PARTS_MAX * SCHEDULES_HASH_BYTES];
     XXH128_canonical_t hash;
 
@@ -258,7 +258,7 @@ void schedules_hash(const struct slice *parts, size_t count, uint8_t ret[SCHEDUL
     memcpy(ret, hash.digest, SCHEDULES_HASH_BYTES);
 }
 
-void schedules_on_create(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_create(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     _cleanup_(timetable_unrefp) struct timetable *t = NULL;
     Chronos__V1__CreateScheduleRequest *req;
@@ -268,7 +268,7 @@ void schedules_on_create(void *ctx, struct rpc_call *call, struct slice request)
     struct api_op *op;
     struct errtext e;
 
-    req = (Chronos__V1__CreateScheduleRequest *) schedules_decode(
+    req = (Chronos__V1__CreateScheduleRequest *) schedule_rpc_decode(
         a, call, STATUS_WRITE, &chronos__v1__create_schedule_request__descriptor, request);
     if (!req)
         return;
@@ -285,7 +285,7 @@ void schedules_on_create(void *ctx, struct rpc_call *call, struct slice request)
         const struct slice parts[] = {packed.spec, packed.job,
                                       slice_of(req->paused ? "paused" : "", req->paused ? 6 : 0)};
 
-        schedules_hash(parts, ARRAY_LEN(parts), hash);
+        schedule_rpc_hash(parts, ARRAY_LEN(parts), hash);
         put.idempotency_key = req->idempotency_key;
         put.request_hash = (ProtobufCBinaryData){.data = hash, .len = sizeof(hash)};
     }
@@ -296,13 +296,13 @@ void schedules_on_create(void *ctx, struct rpc_call *call, struct slice request)
 }
 
 static void update(struct api *a, struct rpc_call *call, const ProtobufCMessage *m, uint64_t index,
-                   const struct schedules_call *kept);
+                   const struct schedule_rpc_call *kept);
 
 static void on_updated(void *arg, const struct replica_proposed *res) {
     struct api_op *op = arg;
     struct api *a = op->api;
     struct mono started = op->started, deadline = op->deadline;
-    _cleanup_(freep) struct schedules_call *kept = TAKE_PTR(op->data);
+    _cleanup_(freep) struct schedule_rpc_call *kept = TAKE_PTR(op->data);
     struct rpc_call *call = api_op_end(op);
     const struct fsm_result *result;
 
@@ -311,12 +311,12 @@ static void on_updated(void *arg, const struct replica_proposed *res) {
     /* Somebody else was first, or this update itself, when it was proposed twice. */
     if (res->status == REPLICA_OK && res->output->results_count == 1 &&
         res->output->results[0].code == FSM_VERSION_MISMATCH && kept->tries < UPDATE_TRIES_MAX) {
-        schedules_after_barrier(a, call, update, kept->descriptor,
-                                slice_of(kept->request, kept->len), kept->tries + 1);
+        schedule_rpc_after_barrier(a, call, update, kept->descriptor,
+                                   slice_of(kept->request, kept->len), kept->tries + 1);
         return;
     }
-    if (schedules_result(a, call, res, started, deadline, "spec.name", &result) == 0)
-        schedules_reply(a, call, result->schedule_seq, res->index);
+    if (schedule_rpc_result(a, call, res, started, deadline, "spec.name", &result) == 0)
+        schedule_rpc_reply(a, call, result->schedule_seq, res->index);
 }
 
 static bool equal(ProtobufCBinaryData a, struct slice b) {
@@ -332,7 +332,7 @@ static bool may_update(struct api *a, struct rpc_call *call,
         return true;
     if (tries > 0 && rec->version == req->version + 1 && equal(rec->spec, packed->spec) &&
         equal(rec->job, packed->job))
-        schedules_reply(a, call, rec->seq, index); /* it was this one */
+        schedule_rpc_reply(a, call, rec->seq, index); /* it was this one */
     else
         api_fail(call, RPC_ABORTED,
                  "version: the schedule is at version %" PRIu64 ", not %" PRIu64
@@ -348,7 +348,7 @@ static int is_new_generation(struct api *a, struct rpc_call *call,
     _cleanup_(timetable_unrefp) struct timetable *before = NULL;
     Chronos__V1__ScheduleSpec *old;
 
-    if (schedules_definition(a, call, rec, &old, &before, NULL) != 0)
+    if (schedule_rpc_definition(a, call, rec, &old, &before, NULL) != 0)
         return 1;
     *ret = true;
     if (before) {
@@ -360,19 +360,19 @@ static int is_new_generation(struct api *a, struct rpc_call *call,
 }
 
 static void update(struct api *a, struct rpc_call *call, const ProtobufCMessage *m, uint64_t index,
-                   const struct schedules_call *kept) {
+                   const struct schedule_rpc_call *kept) {
     const Chronos__V1__UpdateScheduleRequest *req = (const void *) m;
     _cleanup_(timetable_unrefp) struct timetable *t = NULL;
     Chronos__Internal__V1__ScheduleRecord *rec;
     Chronos__Internal__V1__PutSchedule put;
-    struct schedules_call *again;
+    struct schedule_rpc_call *again;
     const struct fsm_schedule *s;
     struct schedule_packed packed;
     bool new_generation;
     struct api_op *op;
 
     if (take_spec(a, call, req->spec, false, &t, &packed) != 0 ||
-        schedules_find(a, call, req->spec->name, &s, &rec) != 0 ||
+        schedule_rpc_find(a, call, req->spec->name, &s, &rec) != 0 ||
         !may_update(a, call, req, rec, &packed, index, kept->tries) ||
         is_new_generation(a, call, rec, t, &new_generation) != 0)
         return;
@@ -392,16 +392,16 @@ static void update(struct api *a, struct rpc_call *call, const ProtobufCMessage 
     propose_put(op, &put, REPLICA_RETRY_SAFE, on_updated);
 }
 
-void schedules_on_update(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_update(void *ctx, struct rpc_call *call, struct slice request) {
     struct api *a = ctx;
     _cleanup_(timetable_unrefp) struct timetable *t = NULL;
     Chronos__V1__UpdateScheduleRequest *req;
     struct schedule_packed packed;
 
-    req = (Chronos__V1__UpdateScheduleRequest *) schedules_decode(
+    req = (Chronos__V1__UpdateScheduleRequest *) schedule_rpc_decode(
         a, call, STATUS_WRITE, &chronos__v1__update_schedule_request__descriptor, request);
     /* Checked before anything is waited for, so that what is wrong is said without a leader. */
     if (req && take_spec(a, call, req->spec, false, &t, &packed) == 0)
-        schedules_after_barrier(a, call, update, &chronos__v1__update_schedule_request__descriptor,
-                                request, 0);
+        schedule_rpc_after_barrier(a, call, update,
+                                   &chronos__v1__update_schedule_request__descriptor, request, 0);
 }

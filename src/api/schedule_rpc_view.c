@@ -1,4 +1,4 @@
-#include "api/schedules.h"
+#include "api/schedule_rpc.h"
 
 #include "fsm/job_id.h"
 #include "os/clock.h"
@@ -43,10 +43,10 @@ static int64_t pause_end_ms(const struct fsm *f, const struct fsm_schedule *s, i
     return end;
 }
 
-void schedules_next(struct api *a, const struct fsm_schedule *s,
-                    const Chronos__Internal__V1__ScheduleRecord *rec,
-                    const Chronos__V1__ScheduleSpec *spec, const struct timetable *t,
-                    struct schedules_next *ret) {
+void schedule_rpc_next(struct api *a, const struct fsm_schedule *s,
+                       const Chronos__Internal__V1__ScheduleRecord *rec,
+                       const Chronos__V1__ScheduleSpec *spec, const struct timetable *t,
+                       struct schedule_rpc_next *ret) {
     const struct fsm *f = replica_fsm(a->replica);
     uint64_t hash = timetable_name_hash(rec->name);
     int64_t now_ms = clock_wall().ms;
@@ -54,7 +54,7 @@ void schedules_next(struct api *a, const struct fsm_schedule *s,
     bool by_hand = spec->n_cron > 0 && strncmp(spec->cron[0], "@manual", 7) == 0;
     uint32_t steps = 0;
 
-    *ret = (struct schedules_next){.tick_s = CRON_NEVER, .run_tick_s = CRON_NEVER};
+    *ret = (struct schedule_rpc_next){.tick_s = CRON_NEVER, .run_tick_s = CRON_NEVER};
     if (s->runs_left == 0) {
         ret->finished = s->buffered == 0;
         return;
@@ -92,14 +92,14 @@ void schedules_next(struct api *a, const struct fsm_schedule *s,
         ret->tick_s = at;
 }
 
-int schedules_pause_of(struct api *a, const struct fsm_schedule *s,
-                       const Chronos__Internal__V1__ScheduleRecord *rec, struct arena *arena,
-                       struct schedules_pause *ret) {
+int schedule_rpc_pause_of(struct api *a, const struct fsm_schedule *s,
+                          const Chronos__Internal__V1__ScheduleRecord *rec, struct arena *arena,
+                          struct schedule_rpc_pause *ret) {
     const struct fsm *f = replica_fsm(a->replica);
     int64_t now_ms = clock_wall().ms;
     struct fsm_schedules_pause all;
 
-    *ret = (struct schedules_pause){.paused = fsm_schedule_paused(f, s, now_ms)};
+    *ret = (struct schedule_rpc_pause){.paused = fsm_schedule_paused(f, s, now_ms)};
     fsm_schedules_pause(f, &all);
     if (!ret->paused) {
         ret->reason = arena_strdup(arena, "");
@@ -126,8 +126,8 @@ static char *job_id_in(uint64_t seq, struct arena *arena) {
     return id;
 }
 
-Chronos__V1__TickOutcome *schedules_outcome(const Chronos__Internal__V1__TickRecord *rec,
-                                            uint64_t ordinal, struct arena *arena) {
+Chronos__V1__TickOutcome *schedule_rpc_outcome(const Chronos__Internal__V1__TickRecord *rec,
+                                               uint64_t ordinal, struct arena *arena) {
     Chronos__V1__TickOutcome *o = arena_alloc(arena, sizeof(*o));
 
     if (!o)
@@ -170,15 +170,15 @@ static int view_last_tick(struct api *a, const Chronos__Internal__V1__ScheduleRe
     r = fsm_read_tick(replica_fsm(a->replica), rec->seq, rec->next_ordinal - 1, arena, &tick);
     if (r != 0)
         return r < 0 ? r : 0;
-    out->last_tick = schedules_outcome(tick, rec->next_ordinal - 1, arena);
+    out->last_tick = schedule_rpc_outcome(tick, rec->next_ordinal - 1, arena);
     return out->last_tick ? 0 : -ENOMEM;
 }
 
 static int view_state(struct api *a, const struct fsm_schedule *s,
                       const Chronos__Internal__V1__ScheduleRecord *rec, struct arena *arena,
                       Chronos__V1__Schedule *out) {
-    struct schedules_pause pause;
-    int r = schedules_pause_of(a, s, rec, arena, &pause);
+    struct schedule_rpc_pause pause;
+    int r = schedule_rpc_pause_of(a, s, rec, arena, &pause);
 
     if (r < 0)
         return r;
@@ -202,22 +202,22 @@ static int view_state(struct api *a, const struct fsm_schedule *s,
 static int view_next(struct api *a, const struct fsm_schedule *s,
                      const Chronos__Internal__V1__ScheduleRecord *rec, Chronos__V1__Schedule *out) {
     _cleanup_(timetable_unrefp) struct timetable *t = NULL;
-    struct schedules_next next;
+    struct schedule_rpc_next next;
     int r = timetable_new(out->spec, replica_zones(a->replica), &t, NULL);
 
     if (r == -ENOMEM)
         return r;
     /* Otherwise the alarm says what is wrong with it on this machine. */
-    schedules_next(a, s, rec, out->spec, t, &next);
+    schedule_rpc_next(a, s, rec, out->spec, t, &next);
     out->next_tick_ms = next.tick_s == CRON_NEVER ? 0 : next.tick_s * 1000;
     out->next_run_ms = next.run_ms;
     out->finished = next.finished;
     return 0;
 }
 
-int schedules_view(struct api *a, const struct fsm_schedule *s,
-                   const Chronos__Internal__V1__ScheduleRecord *rec, struct arena *arena,
-                   Chronos__V1__Schedule **ret) {
+int schedule_rpc_view(struct api *a, const struct fsm_schedule *s,
+                      const Chronos__Internal__V1__ScheduleRecord *rec, struct arena *arena,
+                      Chronos__V1__Schedule **ret) {
     Chronos__V1__Schedule *out = arena_alloc(arena, sizeof(*out));
     int r;
 
@@ -241,7 +241,7 @@ int schedules_view(struct api *a, const struct fsm_schedule *s,
     return r;
 }
 
-void schedules_fail_read(struct rpc_call *call, const char *what, int r) {
+void schedule_rpc_fail_read(struct rpc_call *call, const char *what, int r) {
     ASSERT(r != 0);
     if (r == FSM_READ_NOT_FOUND)
         api_fail(call, RPC_NOT_FOUND, "name: there is no longer %s", what);
@@ -252,7 +252,7 @@ void schedules_fail_read(struct rpc_call *call, const char *what, int r) {
                  "the record of %s cannot be read: %s", what, err_name(r));
 }
 
-void schedules_reply(struct api *a, struct rpc_call *call, uint64_t seq, uint64_t index) {
+void schedule_rpc_reply(struct api *a, struct rpc_call *call, uint64_t seq, uint64_t index) {
     Chronos__V1__ScheduleResponse resp = CHRONOS__V1__SCHEDULE_RESPONSE__INIT;
     struct fsm *f = replica_fsm(a->replica);
     const struct fsm_schedule *s = fsm_schedule_by_seq(f, seq);
@@ -263,9 +263,9 @@ void schedules_reply(struct api *a, struct rpc_call *call, uint64_t seq, uint64_
     if (r == 0)
         r = fsm_read_schedule(f, seq, &a->scratch, &rec);
     if (r == 0)
-        r = schedules_view(a, s, rec, &a->scratch, &resp.schedule);
+        r = schedule_rpc_view(a, s, rec, &a->scratch, &resp.schedule);
     if (r != 0) {
-        schedules_fail_read(call, "such a schedule", r);
+        schedule_rpc_fail_read(call, "such a schedule", r);
         return;
     }
     resp.index = index;

@@ -1,6 +1,6 @@
 /* ListSchedules: filters, pages, and a scan by name in slices, as ListJobs (list.c).
  * Thread: the loop's. */
-#include "api/schedules.h"
+#include "api/schedule_rpc.h"
 
 #include "api/schedule_page.h"
 #include "base/buf.h"
@@ -22,7 +22,7 @@
 #define LIST_NS_MAX (2 * NS_PER_S)
 #define REQUEST_BYTES_MAX (256UL * 1024)
 
-struct schedules_list {
+struct schedule_rpc_list {
     struct api_scan scan;
     struct api *api;
     struct rpc_call *call; /* NULL once the client is gone */
@@ -41,7 +41,7 @@ struct schedules_list {
     enum { LIST_MORE, LIST_PAGE_FULL, LIST_END } outcome;
 };
 
-static void list_free(struct schedules_list *l) {
+static void list_free(struct schedule_rpc_list *l) {
     ASSERT(!l->scan.queued);
     ASSERT(l->api->lists_count > 0);
     l->api->lists_count--;
@@ -52,7 +52,7 @@ static void list_free(struct schedules_list *l) {
     free(l);
 }
 
-static void answer(struct schedules_list *l) {
+static void answer(struct schedule_rpc_list *l) {
     uint8_t tail[SCHEDULE_PAGE_TEXT_BYTES + 32];
     char token[SCHEDULE_PAGE_TEXT_BYTES];
     struct bytes *reply;
@@ -92,14 +92,14 @@ static bool has_labels(const Chronos__V1__ListSchedulesRequest *req,
 }
 
 /* What can be told before the definition is decoded. */
-static bool wanted_by_state(struct schedules_list *l, const struct fsm_schedule *s) {
+static bool wanted_by_state(struct schedule_rpc_list *l, const struct fsm_schedule *s) {
     if (l->req->only_alarmed && !s->alarmed)
         return false;
     return !l->req->only_paused ||
            fsm_schedule_paused(replica_fsm(l->api->replica), s, clock_wall().ms);
 }
 
-static bool wanted(const struct schedules_list *l, const Chronos__V1__Schedule *v) {
+static bool wanted(const struct schedule_rpc_list *l, const Chronos__V1__Schedule *v) {
     int64_t before_ms = l->req->next_before_ms;
 
     if (before_ms != 0 && (v->next_run_ms == 0 || v->next_run_ms >= before_ms))
@@ -122,7 +122,7 @@ static uint64_t hash_filters(const Chronos__V1__ListSchedulesRequest *req) {
 /* ---- the scan -------------------------------------------------------------------------------- */
 
 /* Append one schedule to the page. 0; 1 = the page has no room for it; -ENOMEM, ERR_LIMIT. */
-static int add(struct schedules_list *l, const Chronos__V1__Schedule *v) {
+static int add(struct schedule_rpc_list *l, const Chronos__V1__Schedule *v) {
     size_t bytes = chronos__v1__schedule__get_packed_size(v);
     uint8_t *p, *start;
     int r;
@@ -141,14 +141,14 @@ static int add(struct schedules_list *l, const Chronos__V1__Schedule *v) {
     return 0;
 }
 
-static int take(struct schedules_list *l, const struct fsm_schedule *s,
+static int take(struct schedule_rpc_list *l, const struct fsm_schedule *s,
                 const Chronos__Internal__V1__ScheduleRecord *rec) {
     Chronos__V1__Schedule *v;
     int r;
 
     if (!wanted_by_state(l, s))
         return 0;
-    r = schedules_view(l->api, s, rec, &l->api->scratch, &v);
+    r = schedule_rpc_view(l->api, s, rec, &l->api->scratch, &v);
     if (r < 0)
         return r;
     return wanted(l, v) ? add(l, v) : 0;
@@ -156,7 +156,7 @@ static int take(struct schedules_list *l, const struct fsm_schedule *s,
 
 static int on_record(void *arg, const struct fsm_schedule *s,
                      const Chronos__Internal__V1__ScheduleRecord *rec) {
-    struct schedules_list *l = arg;
+    struct schedule_rpc_list *l = arg;
     size_t prefix = strlen(l->req->name_prefix);
     int r;
 
@@ -176,7 +176,7 @@ static int on_record(void *arg, const struct fsm_schedule *s,
 }
 
 static void list_slice(struct api_scan *scan) {
-    struct schedules_list *l = CONTAINER_OF(scan, struct schedules_list, scan);
+    struct schedule_rpc_list *l = CONTAINER_OF(scan, struct schedule_rpc_list, scan);
     struct api *a = l->api;
     uint64_t now = uv_hrtime();
     char from[SCHEDULE_PAGE_NAME_BYTES_MAX + 1];
@@ -194,7 +194,7 @@ static void list_slice(struct api_scan *scan) {
     r = fsm_scan_schedules(replica_fsm(a->replica), slice_of(from, strlen(from)), &a->scratch,
                            on_record, l);
     if (r < 0) {
-        schedules_fail_read(l->call, "a schedule", r);
+        schedule_rpc_fail_read(l->call, "a schedule", r);
         list_free(l);
         return;
     }
@@ -208,13 +208,13 @@ static void list_slice(struct api_scan *scan) {
 
 /* ---- the call -------------------------------------------------------------------------------- */
 
-static void begin(struct schedules_list *l) {
+static void begin(struct schedule_rpc_list *l) {
     l->index = replica_applied(l->api->replica);
     scan_queue(l->api, &l->scan);
 }
 
 static void on_barrier(void *arg, enum replica_status status, uint64_t index) {
-    struct schedules_list *l = arg;
+    struct schedule_rpc_list *l = arg;
 
     (void) index; /* replica_applied() is at least that inside this callback */
     if (l->call && status == REPLICA_OK) {
@@ -228,7 +228,7 @@ static void on_barrier(void *arg, enum replica_status status, uint64_t index) {
 }
 
 /* 0; 1: the call was failed. */
-static int list_check(struct schedules_list *l) {
+static int list_check(struct schedule_rpc_list *l) {
     const Chronos__V1__ListSchedulesRequest *req = l->req;
 
     if (req->page_size > PAGE_SIZE_MAX) {
@@ -269,8 +269,9 @@ static int list_check(struct schedules_list *l) {
     return 0;
 }
 
-static struct schedules_list *list_new(struct api *a, struct rpc_call *call, struct slice request) {
-    struct schedules_list *l = calloc(1, sizeof(*l));
+static struct schedule_rpc_list *list_new(struct api *a, struct rpc_call *call,
+                                          struct slice request) {
+    struct schedule_rpc_list *l = calloc(1, sizeof(*l));
 
     if (!l)
         return NULL;
@@ -292,13 +293,13 @@ static struct schedules_list *list_new(struct api *a, struct rpc_call *call, str
     return l;
 }
 
-void schedules_on_list(void *ctx, struct rpc_call *call, struct slice request) {
+void schedule_rpc_on_list(void *ctx, struct rpc_call *call, struct slice request) {
     const ProtobufCMessageDescriptor *d = &chronos__v1__list_schedules_request__descriptor;
     struct api *a = ctx;
-    struct schedules_list *l;
+    struct schedule_rpc_list *l;
     int r;
 
-    if (!schedules_decode(a, call, STATUS_READ, d, request))
+    if (!schedule_rpc_decode(a, call, STATUS_READ, d, request))
         return;
     if (a->lists_count >= a->o.lists_max) {
         api_fail_status(a, call, STATUS_READ, REPLICA_FULL, (struct mono){0}, MONO_NEVER);
@@ -331,8 +332,8 @@ void schedules_on_list(void *ctx, struct rpc_call *call, struct slice request) {
     list_free(l);
 }
 
-void schedules_on_list_gone(void *ctx, struct rpc_call *call) {
-    struct schedules_list *l = rpc_call_user(call);
+void schedule_rpc_on_list_gone(void *ctx, struct rpc_call *call) {
+    struct schedule_rpc_list *l = rpc_call_user(call);
 
     (void) ctx;
     if (!l)
