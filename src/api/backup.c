@@ -71,6 +71,9 @@ static void fail(struct api_backup *b, int rc) {
     else if (rc == -EBUSY)
         api_fail(b->call, RPC_RESOURCE_EXHAUSTED,
                  "this node reads its state for others already (backups, new members); try again");
+    else if (rc == -ENOSPC || rc == -EDQUOT)
+        api_fail(b->call, RPC_UNAVAILABLE,
+                 "this node cannot be backed up while its disk is full; ask another node");
     else
         api_fail(b->call, RPC_INTERNAL, "the state could not be read: %s", err_name(rc));
 }

@@ -212,7 +212,9 @@ void fsm_digest(const struct fsm *f, uint8_t ret[16]);
 int64_t fsm_last_now_ms(const struct fsm *f);
 
 bool fsm_wants_write_back(const struct fsm *f);
-/* Overlay + applied index into the kv store as one batch (volatile until the store flushes). */
+/* Overlay + applied index into the kv store as one batch (volatile until the store flushes).
+ * 0; -ENOSPC, -EDQUOT: the store takes nothing while the disk is full, nothing has changed and the
+ * log still has all of it: try again; other errors: the state machine is of no use any more. */
 int fsm_write_back(struct fsm *f) _must_check_;
 /* The applied index contained in the last write-back. */
 uint64_t fsm_written_index(const struct fsm *f);

@@ -250,6 +250,8 @@ int fsm_write_back(struct fsm *f) {
         (struct kv_op){.key = slice_of("m", 1), .value = slice_of(f->encode.data, f->encode.len)};
     ASSERT(n <= f->ops_cap);
     r = f->kv->ops->write(f->kv, f->ops, n);
+    if (r == -ENOSPC || r == -EDQUOT)
+        return r; /* a batch is written whole or not at all: the overlay still has all of it */
     if (r < 0) {
         f->failed = true;
         return r;

@@ -4,6 +4,8 @@
 
 #include "base/codec.h"
 
+#include <errno.h>
+
 static void apply_output(struct replica *r, uint64_t index, const struct fsm_output *out) {
     events_add(r, index, out);
     for (size_t i = 0; i < out->events_count; i++) {
@@ -94,7 +96,8 @@ void apply_committed(struct replica *r) {
     if (fsm_wants_write_back(r->fsm)) {
         int rc = fsm_write_back(r->fsm);
 
-        if (rc < 0) {
+        /* On a full disk the overlay grows with the log, which has its own end (W5). */
+        if (rc < 0 && rc != -ENOSPC && rc != -EDQUOT) {
             replica_fail(r, rc, "state store: %s", err_name(rc));
             return;
         }

@@ -83,8 +83,8 @@ static void judge(struct replica *r) {
         log_warn(r->env.log, low ? "disk nearly full: submits are refused" : "disk has room again",
                  "free_bytes=%llu reserve_bytes=%llu", (unsigned long long) d->free_bytes,
                  (unsigned long long) reserve);
-    if (low && !d->low)
-        replica_snapshot_now(r); /* what the log can give back */
+    if (low != d->low)
+        replica_snapshot_now(r); /* what the log can give back; what could not be made durable */
     d->low = low;
     d->alarm[0] = '\0';
     if (!low) {

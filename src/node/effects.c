@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define WAL_RECORDS_PER_CALL 64
+#define NO_SPACE_SAID_MS 10000
 
 void replica_fail(struct replica *r, int err, const char *fmt, ...) {
     va_list ap;
@@ -246,7 +247,10 @@ static void persist_done(struct disk_job *job) {
     if (p->kind == PERSIST_PREPARE && (p->result == -ENOSPC || p->result == -EDQUOT)) {
         /* The segment in use may still have room; the next commit tries again. What a snapshot
          * releases becomes spare. */
-        log_warn(r->env.log, "no space for a spare log segment", "reason=\"%s\"", p->error.s);
+        if (mono_reached(r->now, p->no_space_said)) {
+            p->no_space_said = mono_add_ms(r->now, NO_SPACE_SAID_MS);
+            log_warn(r->env.log, "no space for a spare log segment", "reason=\"%s\"", p->error.s);
+        }
         snapshots_make_room(r);
         return;
     }

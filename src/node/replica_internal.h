@@ -128,6 +128,7 @@ struct persist {
     struct log_facts job_log;     /* the disk thread's */
     struct log_facts log;         /* after the last job */
     struct delayed_message *delayed_head, *delayed_tail;
+    struct mono no_space_said; /* not again before: each commit would */
     int result;
     struct errtext error;
 };

@@ -236,8 +236,14 @@ void transfers_on_ack(struct replica *r, uint64_t from,
 void transfers_on_link(struct replica *r, uint64_t peer) {
     struct transfer *t = transfer_find(r, peer);
 
-    if (t && t->state == TRANSFER_SENDING)
-        go_back(t);
+    if (!t || t->state != TRANSFER_SENDING)
+        return;
+    if (t->read_all && !t->head) {
+        t->failed = true; /* whether it is in place there, or went with the process, raft can ask */
+        r->wants_turn = true;
+        return;
+    }
+    go_back(t);
 }
 
 void replica_on_peer_bulk_ready(struct replica *r, uint64_t node_id) {
@@ -283,7 +289,7 @@ static void transfer_start(struct replica *r, struct transfer *t) {
         fsm_applied_index(r->fsm) < t->min_index)
         return;
     rc = replica_view_open(r, &t->view);
-    if (rc == -EBUSY || rc == -ENOMEM) {
+    if (rc == -EBUSY || rc == -ENOMEM || rc == -ENOSPC || rc == -EDQUOT) {
         t->start_at = mono_add_ms(r->now, AFTER_FAILURE_MS);
         return;
     }

@@ -47,6 +47,12 @@ static void release_log(struct replica *r) {
     r->wants_turn = true;
 }
 
+/* The log still has everything; the next flush tries again. */
+static void flush_without_space(struct replica *r, uint64_t index) {
+    log_warn(r->env.log, "no space to make the state durable", "index=%llu",
+             (unsigned long long) index);
+}
+
 /* Bulk thread. */
 static void flush_run(struct disk_job *job) {
     struct snapshots *s = CONTAINER_OF(job, struct snapshots, job);
@@ -63,9 +69,8 @@ static void flush_done(struct disk_job *job) {
     r->disk_jobs--;
     r->wants_turn = true;
     if (s->result == -ENOSPC || s->result == -EDQUOT) {
-        log_warn(r->env.log, "no space to make the state durable", "index=%llu",
-                 (unsigned long long) s->flush_index);
-        return; /* the log still has everything; the next one tries again */
+        flush_without_space(r, s->flush_index);
+        return;
     }
     if (s->result < 0) {
         replica_fail(r, s->result, "state store: flush: %s", err_name(s->result));
@@ -86,12 +91,16 @@ static void flush_start(struct replica *r) {
     struct snapshots *s = &r->snapshots;
     int rc = fsm_write_back(r->fsm);
 
+    s->now = false;
+    s->taken_at = r->now;
+    if (rc == -ENOSPC || rc == -EDQUOT) {
+        flush_without_space(r, fsm_applied_index(r->fsm));
+        return;
+    }
     if (rc < 0) {
         replica_fail(r, rc, "state store: %s", err_name(rc));
         return;
     }
-    s->now = false;
-    s->taken_at = r->now;
     s->flush_index = fsm_written_index(r->fsm);
     s->flushing = true;
     s->job = (struct disk_job){.run = flush_run, .done = flush_done};

@@ -4,7 +4,10 @@
 #include "os/rocks_db.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #define MIB ((size_t) 1024 * 1024)
 #define MEMTABLE_BYTES (32 * MIB)
@@ -21,6 +24,9 @@
 /* Start writing back early, so that a finished file's fsync does not queue in front of the Raft
  * log's fdatasync with megabytes. */
 #define BYTES_PER_SYNC (MIB / 2)
+/* Opening writes a manifest and an options file. Packaged builds of RocksDB abort in an assertion
+ * when there is no room for them (WritableFileWriter, seen with 7.8), so it is not tried. */
+#define OPEN_BYTES (256UL * 1024)
 
 int rocks_error_of(const char *text) {
     /* Only the first words are stable (Status::ToString); the rest is strerror's. */
@@ -145,12 +151,41 @@ static rocksdb_t *open_once(const struct rocks_config *c, const char *dir, enum 
     return rocksdb_open(c->options, dir, ret_err);
 }
 
+/* -ENOSPC without room to open @dir, or its parent when it is to be created. What cannot be looked
+ * at is left to RocksDB's own words. */
+static int check_room(const char *dir, struct errtext *reterr) {
+    char parent[PATH_MAX];
+    struct statvfs st;
+    uint64_t bytes;
+
+    if (statvfs(dir, &st) < 0) {
+        int n = snprintf(parent, sizeof(parent), "%s", dir);
+        char *slash = strrchr(parent, '/');
+
+        if (n < 0 || (size_t) n >= sizeof(parent) || !slash || slash == parent)
+            return 0;
+        *slash = '\0';
+        if (statvfs(parent, &st) < 0)
+            return 0;
+    }
+    bytes = (uint64_t) st.f_bavail * st.f_frsize;
+    if (bytes >= OPEN_BYTES)
+        return 0;
+    errtext_set(reterr,
+                "cannot open the state store %s: no space: %llu bytes free on its file system, "
+                "%lu needed",
+                dir, (unsigned long long) bytes, OPEN_BYTES);
+    return -ENOSPC;
+}
+
 /* LZ4 where the library has it, none otherwise. */
 int rocks_config_open(struct rocks_config *c, const char *dir, enum rocks_open how, rocksdb_t **ret,
                       struct errtext *reterr) {
     static const int compressions[] = {rocksdb_lz4_compression, rocksdb_no_compression};
-    int r = 0;
+    int r = how == ROCKS_READ_ONLY ? 0 : check_room(dir, reterr);
 
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < ARRAY_LEN(compressions); i++) {
         char *err = NULL;
         rocksdb_t *db;
