@@ -1,7 +1,7 @@
 #include "fsm/command.h"
 
 #include "fsm/record.h"
-#include "fsm_fixture.h"
+#include "schedule_fixture.h"
 
 #include "base/rand.h"
 
@@ -15,10 +15,12 @@
 
 #define O(x) CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_##x
 
-#define SAMPLES 11
+#define SAMPLES 18
 
 static void samples(struct bytes *ret[SAMPLES]) {
     static const uint64_t held[2][2] = {{5, 6}, {7, 8}};
+    static const struct tick_args ticks[] = {{7, 9, 2, R_(MISSED)}, {10, 0, 0, R_(ON_TIME)}};
+    static const int64_t past[] = {1, 300, 70000};
 
     ret[0] = cmd_submit("spec", "key", "hash", 3, 42);
     ret[1] = cmd_assign(9, "worker", 77, 42);
@@ -31,6 +33,13 @@ static void samples(struct bytes *ret[SAMPLES]) {
     ret[8] = cmd_drain(3, "", true, 30000, 42);
     ret[9] = cmd_drain(0, "worker", false, 0, 42);
     ret[10] = cmd_set_feature_level(1, 42);
+    ret[11] = cmd_put_schedule(&(struct put_args){.name = "s", .max_runs = 3}, 42);
+    ret[12] = cmd_delete_schedule("s", 4, true, 42);
+    ret[13] = cmd_pause_schedule("s", true, 99, "why", 42);
+    ret[14] = cmd_pause_schedule("", false, 0, "", 42);
+    ret[15] = cmd_ticks(5, 2, 11, ticks, 2, 42);
+    ret[16] = cmd_run_schedule("s", R_(BACKFILL), past, 3, true, "key", "hash", 42);
+    ret[17] = cmd_schedule_alarm(5, "no zone", 42);
 }
 
 static void samples_done(struct bytes *s[SAMPLES]) {
@@ -248,6 +257,13 @@ static void test_describe(void **state) {
         "Drain on node=3 timeout_ms=30000",
         "Drain off worker worker timeout_ms=0",
         "SetFeatureLevel level=1",
+        "PutSchedule s",
+        "DeleteSchedule s",
+        "PauseSchedule s on",
+        "PauseSchedule all off",
+        "ProcessTicks items=1 first: schedule 5 generation=2 watermark_s=11",
+        "RunSchedule s",
+        "SetScheduleAlarm schedule 5 on",
     };
     struct bytes *s[SAMPLES];
     char text[100];

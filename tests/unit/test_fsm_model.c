@@ -364,6 +364,7 @@ static void compare_records(const struct model *m, struct fixture *x) {
         assert_int_equal(rec->skipped, m->schedules[i].skipped);
         assert_int_equal(rec->runs_counted, m->schedules[i].counted);
         assert_int_equal(rec->n_buffered, m->schedules[i].waits_count);
+        assert_int_equal(rec->n_open_runs, model_open_runs(m, rec->seq, NULL));
     }
     arena_done(&arena);
 }

@@ -373,6 +373,10 @@ static void test_max_runs(void **state) {
     assert_int_equal(s->runs_left, 1);
     assert_waits(tick(&x, seq, 1020), 1020, 1);
     assert_int_equal(s->runs_left, 0);
+    assert_tick(tick(&x, seq, 1028), 1028, R_(EXPIRED), 0);
+    assert_int_equal(fixture_do(&x, cmd_pause_schedule("s", true, 1030000, "", x.now_ms)), FSM_OK);
+    assert_tick(tick(&x, seq, 1029), 1029, R_(PAUSED), 0);
+    assert_int_equal(x.out->ticks[0].ordinal, 5); /* another reason, another line */
     assert_tick(tick(&x, seq, 1030), 1030, R_(EXPIRED), 0);
     assert_int_equal(
         fixture_do(&x, cmd_run_schedule("s", R_(TRIGGER), NULL, 0, true, NULL, NULL, x.now_ms)),
