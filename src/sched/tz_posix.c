@@ -185,9 +185,12 @@ static int64_t date_local(const struct posix_date *d, int32_t year) {
     return days * CIVIL_SECONDS_PER_DAY + d->time;
 }
 
+/* ERR_PROTO: the change lies before the last one, as when summer ends after the next one began. */
 static int append_after(struct tz *z, size_t *cap, struct tz_change c, int64_t at, int64_t after) {
     if (at <= after)
         return 0;
+    if (z->count > 0 && at < z->changes[z->count - 1].at)
+        return ERR_PROTO;
     c.at = at;
     return tz_append(z, cap, &c);
 }
@@ -212,5 +215,8 @@ int tz_posix_append(struct tz *z, size_t *cap, struct slice rule, int64_t after,
         if (rc == 0)
             rc = append_after(z, cap, start < end ? r.std : r.dst, MAX(start, end), after);
     }
+    if (rc == ERR_PROTO)
+        errtext_set(reterr, "rule \"%.*s\": a change comes after the next year's",
+                    (int) MIN(t.len, 100), t.s);
     return rc;
 }

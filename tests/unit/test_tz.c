@@ -160,6 +160,20 @@ static void test_permanent_daylight_saving(void **state) {
     (void) tz_free(z);
 }
 
+/* Goal: a rule whose summer ends after the next one began is refused, not unrolled out of order.
+ * Method: found by the fuzzer as a failed assertion. */
+static void test_overlapping_rule(void **state) {
+    static const char rule[] = "EST5EDT,0/0,J365/85";
+    struct tz z = {0};
+    struct errtext why = {0};
+    size_t cap = 0;
+
+    (void) state;
+    assert_int_equal(tz_posix_append(&z, &cap, slice_of(rule, strlen(rule)), 0, &why), ERR_PROTO);
+    assert_non_null(strstr(why.s, rule));
+    free(z.changes);
+}
+
 /* Goal: damaged files are refused with an offset, never crash.
  * Method: every truncation of a real file; every byte of it set to 0, 0xff and flipped. */
 static void test_damaged(void **state) {
@@ -217,6 +231,7 @@ int main(void) {
         cmocka_unit_test(test_every_zone_against_libc),
         cmocka_unit_test(test_posix_rules),
         cmocka_unit_test(test_permanent_daylight_saving),
+        cmocka_unit_test(test_overlapping_rule),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_names),
     };
