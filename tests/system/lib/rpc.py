@@ -9,7 +9,8 @@ import tempfile
 import grpc
 
 PROTO_DIR = pathlib.Path(__file__).resolve().parents[3] / "proto"
-_FILES = ("job", "job_service", "cluster_service", "worker_service")
+_FILES = ("job", "job_service", "cluster_service", "worker_service", "schedule",
+          "schedule_service")
 
 
 def _compile():
@@ -23,7 +24,7 @@ def _compile():
         shutil.rmtree(directory)
 
 
-job_pb, service_pb, cluster_pb, worker_pb = _compile()
+job_pb, service_pb, cluster_pb, worker_pb, schedule_pb, schedules_pb = _compile()
 
 PENDING = job_pb.JOB_STATE_PENDING
 RUNNING = job_pb.JOB_STATE_RUNNING
@@ -120,6 +121,11 @@ class Client:
         for last in self._job("GetJobLogs", timeout, "unary_stream", job_id=job_id, **fields):
             data += last.data
         return data, last
+
+    def schedule(self, method, /, timeout=10, response=None, **fields):
+        """Any method of the ScheduleService by its name."""
+        return self.call("ScheduleService", method, getattr(schedules_pb, method + "Request")(**fields),
+                         getattr(schedules_pb, response or method + "Response"), timeout)
 
     def status(self, local=False, timeout=5):
         return self.call("ClusterService", "GetClusterStatus",
