@@ -1,0 +1,286 @@
+#!/usr/bin/python3
+"""Disks that fill up (reliability W5).
+
+Goal: before a node's disk is full it refuses new jobs with RESOURCE_EXHAUSTED and says why, and
+still answers reads, takes cancels and completes what runs; it goes on by itself within 10 s of
+there being room, without anybody touching its files; no acknowledged job is lost, even when the
+disk had not one byte left. Method: each node's directory is a tmpfs of its own; a stranger's file
+fills that of the leader, of a follower or of all nodes, to below the reserve or to the last byte,
+while jobs come in and, in one of two worlds, a snapshot is made every second. A node that ends with
+exit code 1 is started again a second later, as a service manager does.
+"""
+import os
+import pathlib
+import random
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+
+import mounts  # noqa: E402
+
+mounts.own_namespace()
+
+import grpc  # noqa: E402
+
+import checks  # noqa: E402
+import rpc  # noqa: E402
+from cluster import Cluster  # noqa: E402
+
+DISK_MIB = 64
+RESERVE_MIB = 8
+HEALED_S = 10
+COMMON = ["--wal.segment_bytes", "1MiB", "--storage.reserve_bytes", f"{RESERVE_MIB}MiB",
+          "--cluster.raft.log_bytes_kept", "1MiB"]
+APPENDING = ["--cluster.raft.snapshot_interval", "1h", "--cluster.raft.log_bytes_max", "24MiB"]
+SNAPSHOTS = ["--cluster.raft.snapshot_interval", "1s", "--cluster.raft.snapshot_threshold", "50",
+             "--cluster.raft.log_bytes_max", "4MiB"]
+SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
+
+
+class World:
+    """A cluster on small disks, a load, and a service manager."""
+
+    def __init__(self, flags):
+        self.cluster = Cluster(3, flags=COMMON + flags, start=False)
+        for n in self.cluster.nodes:
+            mounts.tmpfs(n.data_dir, DISK_MIB)
+        self.cluster.start()
+        self.acknowledged = []
+        self.refused = {n.id: "" for n in self.cluster.nodes}
+        self.unclear = 0
+        self.restarts = 0
+        self.exit_codes = set()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._load), threading.Thread(target=self._tend)]
+        for t in self._threads:
+            t.start()
+
+    def _load(self):
+        clients = {n.id: rpc.Client(n.address) for n in self.cluster.nodes}
+        while not self._stop.is_set():
+            for n in self.cluster.nodes:
+                spec = rpc.noop(name="load", env={"PAYLOAD": "x" * 20000})
+                try:
+                    self.acknowledged.append(clients[n.id].submit(spec, timeout=3).job_id)
+                except grpc.RpcError as e:
+                    if e.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        self.refused[n.id] = e.details()
+                    else:
+                        self.unclear += 1
+                self._stop.wait(0.02)
+        for c in clients.values():
+            c.close()
+
+    def _tend(self):
+        while not self._stop.wait(1):
+            for n in self.cluster.nodes:
+                if not n.running():
+                    self.exit_codes.add(n.process.returncode)
+                    self.restarts += 1
+                    n.start()
+
+    def end(self):
+        self._stop.set()
+        for t in self._threads:
+            t.join()
+
+
+def fill(node, leave_bytes):
+    """A stranger's file on the node's disk."""
+    with open(f"{node.data_dir}/stranger", "wb", buffering=0) as f:
+        try:
+            while mounts.free_bytes(node.data_dir) > leave_bytes:
+                f.write(bytes(min(65536, max(4096, mounts.free_bytes(node.data_dir) -
+                                             leave_bytes))))
+        except OSError:
+            pass  # to the last byte
+
+
+def patient(call, seconds=10):
+    """The answer of a call that may meet an election or a restart."""
+    last = None
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            return call()
+        except grpc.RpcError as e:
+            last = e
+        time.sleep(0.05)
+    return f"{last.code().name}: {last.details()}" if last else None
+
+
+def takes_jobs(node):
+    try:
+        return node.client.submit(rpc.noop(name="probe"), timeout=2).job_id
+    except (grpc.RpcError, ValueError):
+        node.forget_client()
+        return ""
+
+
+def alarms(cluster):
+    leader = cluster.leader()
+    status = leader.status(local=False) if leader else None
+    return list(status.alarms) if status else []
+
+
+def check_refusal(c, w, case, victims):
+    words = checks.wait_for(lambda: all(w.refused[n.id] for n in victims), 5)
+    c.check(f"{case}: new jobs are refused within 5 s", words, w.refused)
+    text = w.refused[victims[0].id]
+    c.check(f"{case}: with words", "not submitted" in text and "disk" in text, text)
+    for n in victims:
+        seen = checks.wait_for(lambda n=n: any(
+            a.startswith(f"node {n.id}: disk_full") and "MiB free" in a
+            for a in alarms(w.cluster)), 5)
+        c.check(f"{case}: node {n.id}'s alarm is in the status", seen, alarms(w.cluster))
+
+
+def check_service(c, w, case, victim, running, gate):
+    """What does not need new room goes on, also through the node without any."""
+    ended = [j for j in w.acknowledged[:1]]
+    got = patient(lambda: victim.client.get(ended[0]))
+    c.check(f"{case}: a linearizable read", getattr(got, "id", None) == ended[0], got)
+    got = patient(lambda: victim.client.cancel(running[0]))
+    c.check(f"{case}: a cancel is taken", getattr(got, "id", None) == running[0], got)
+    c.check(f"{case}: and ends the job", checks.wait_for(
+        lambda: getattr(patient(lambda: victim.client.get(running[0])), "state", 0) ==
+        rpc.CANCELLED, 10))
+    pathlib.Path(gate).touch()
+    for job in running[1:]:
+        c.check(f"{case}: a running job completes", checks.wait_for(
+            lambda job=job: getattr(patient(lambda: victim.client.get(job)), "state", 0) ==
+            rpc.COMPLETED, 15), patient(lambda job=job: victim.client.get(job)))
+
+
+def one_case(c, w, mode, who, leave_mib):
+    cluster = w.cluster
+    case = f"{mode}, {who}, {leave_mib} MiB left"
+    gate = f"{cluster.directory}/gate-{mode}-{who}-{leave_mib}"
+    leader = cluster.leader()
+    victims = {"leader": [leader], "all": cluster.nodes,
+               "follower": [n for n in cluster.nodes if n is not leader][:1]}[who]
+    wait = rpc.shell(f"while ! [ -e {gate} ]; do sleep 0.05; done", name="waits")
+    running = [leader.client.submit(wait).job_id for _ in range(4)]
+    c.require(f"{case}: the jobs run", checks.wait_for(
+        lambda: all(leader.client.get(j).state == rpc.RUNNING for j in running), 10))
+    for n in cluster.nodes:
+        w.refused[n.id] = ""
+    for n in victims:
+        fill(n, leave_mib << 20)
+    check_refusal(c, w, case, victims)
+    check_service(c, w, case, victims[0], running, gate)
+    for n in victims:
+        os.unlink(f"{n.data_dir}/stranger")
+    begun = time.monotonic()
+    for n in victims:
+        c.check(f"{case}: node {n.id} takes jobs again within {HEALED_S} s",
+                checks.wait_for(lambda n=n: takes_jobs(n), HEALED_S), n.log()[-600:])
+    c.check(f"{case}: and has no alarm", checks.wait_for(
+        lambda: not alarms(cluster), 10), alarms(cluster))
+    print(f"#       {case}: healed in {time.monotonic() - begun:.1f} s, "
+          f"{len(w.acknowledged)} acknowledged, {w.restarts} restarts so far")
+
+
+def run_world(c, mode, flags):
+    w = World(flags)
+    cluster = w.cluster
+    try:
+        c.require(f"{mode}: under load", checks.wait_for(lambda: len(w.acknowledged) > 50, 10))
+        cases = [(who, left) for who in ("leader", "follower", "all") for left in (3, 0)]
+        random.Random(SEED).shuffle(cases)
+        for who, left in cases:
+            one_case(c, w, mode, who, left)
+    finally:
+        w.end()
+    c.check(f"{mode}: a node that stopped said why with exit code 1", w.exit_codes <= {1},
+            w.exit_codes)
+    c.check(f"{mode}: all nodes run", checks.wait_for(
+        lambda: len(cluster.live()) == 3 and cluster.wait_ready(1), 15))
+    same, text = cluster.digests_equal(20)
+    c.check(f"{mode}: equal digests", same, text)
+    have = {j.id for j in cluster.leader().client.list(consistency=1, timeout=30)}
+    lost = set(w.acknowledged) - have
+    c.check(f"{mode}: all {len(w.acknowledged)} acknowledged jobs are there", not lost, len(lost))
+    cluster.stop()
+
+
+def test_while_appending(c):
+    print(f"#       seed {SEED}")
+    run_world(c, "append", APPENDING)
+
+
+def test_while_snapshots_are_made(c):
+    run_world(c, "snapshots", SNAPSHOTS)
+
+
+def test_no_room_for_a_snapshot(c):
+    """A follower that needs the whole state, and whose disk does not have the room for it."""
+    cluster = Cluster(3, flags=COMMON + SNAPSHOTS, start=False, workers=False)
+    for n in cluster.nodes:
+        mounts.tmpfs(n.data_dir, DISK_MIB)
+    cluster.start()
+    leader = cluster.leader()
+    behind = next(n for n in cluster.nodes if n is not leader)
+    behind.kill()
+    ids = set()
+    for i in range(600):
+        ids.add(leader.client.submit(rpc.noop(name=f"j{i}",
+                                              env={"P": random.Random(SEED + i).randbytes(
+                                                  8000).hex()})).job_id)
+    last = behind.log().count("\n")
+    c.require("the log no longer reaches back", checks.wait_for(
+        lambda: leader.status().log_first_index > 200, 15), leader.status().log_first_index)
+    fill(behind, 5 << 20)
+    behind.start()
+    c.check("it says that the state has no room", checks.wait_for(
+        lambda: "space" in "\n".join(behind.log().splitlines()[last:]), 20), behind.log()[-800:])
+    c.check("the others go on", leader.client.submit(rpc.noop(name="x")).job_id)
+    os.unlink(f"{behind.data_dir}/stranger")
+    # What a service manager does, if it had to stop.
+    begun = time.monotonic()
+    if not behind.running():
+        c.equal("it stopped with", behind.process.returncode, 1)
+        behind.start()
+    same, text = cluster.digests_equal(HEALED_S)
+    c.check(f"with room it has the state {time.monotonic() - begun:.1f} s later, below "
+            f"{HEALED_S} s", same, text + behind.log()[-800:])
+    c.check("every job is there",
+            ids <= {j.id for j in behind.client.list(consistency=1, timeout=30)})
+    cluster.stop()
+
+
+def test_no_room_for_the_log(c):
+    """The others go on for so long that a full follower cannot even write the log any more."""
+    w = World(SNAPSHOTS)
+    cluster = w.cluster
+    try:
+        leader = cluster.leader()
+        full = next(n for n in cluster.nodes if n is not leader)
+        fill(full, 0)
+        c.require("the full node stops", checks.wait_for(lambda: w.restarts, 30))
+        c.check("and names the segment that has no room",
+                "no space for a log segment" in full.log(), full.log()[-600:])
+        before = len(w.acknowledged)
+        c.check("the others take jobs", checks.wait_for(lambda: len(w.acknowledged) > before + 50,
+                                                        10), w.refused)
+        os.unlink(f"{full.data_dir}/stranger")
+        begun = time.monotonic()
+        back = checks.wait_for(lambda: takes_jobs(full), HEALED_S)
+        c.check(f"with room it is back in {time.monotonic() - begun:.1f} s", back,
+                full.log()[-600:])
+    finally:
+        w.end()
+    c.equal("it ended each time with", w.exit_codes, {1})
+    same, text = cluster.digests_equal(HEALED_S)
+    c.check("equal digests", same, text)
+    have = {j.id for j in full.client.list(consistency=1, timeout=30)}
+    c.check(f"all {len(w.acknowledged)} acknowledged jobs are there",
+            set(w.acknowledged) <= have, len(set(w.acknowledged) - have))
+    cluster.stop()
+
+
+if __name__ == "__main__":
+    checks.run(test_while_appending, test_while_snapshots_are_made, test_no_room_for_a_snapshot,
+               test_no_room_for_the_log)
