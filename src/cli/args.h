@@ -39,7 +39,7 @@ struct arg_option {
     const char *value_name;     /* for help: "FILE"; NULL for flags */
     const char *help;           /* one line, no period */
     const char *def;            /* default as text, or NULL = zero */
-    const char *const *choices; /* ARG_CHOICE: NULL-terminated */
+    const char *const *choices; /* ARG_CHOICE: NULL-terminated; ARG_STRING: for help only */
     size_t offset;              /* of the field in the values structure */
     uint64_t min;
     uint64_t max; /* 0 = no upper bound */

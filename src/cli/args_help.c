@@ -11,7 +11,7 @@ static void option_left(const struct arg_option *o, char *out, size_t bytes) {
     const char *value = o->value_name ? o->value_name : "";
     size_t used = 0;
 
-    if (o->kind == ARG_CHOICE) {
+    if (o->choices) {
         for (size_t i = 0; o->choices[i] && used < sizeof(choices); i++)
             used += (size_t) snprintf(choices + used, sizeof(choices) - used, "%s%s",
                                       i > 0 ? "|" : "", o->choices[i]);
@@ -91,7 +91,7 @@ static void completion_arm(const struct arg_command *cmd, const char *path, FILE
             fprintf(out, "        -%c | --%s) ", o->alias, o->name);
         else
             fprintf(out, "        --%s) ", o->name);
-        if (o->kind == ARG_CHOICE) {
+        if (o->choices) {
             fprintf(out, "words='");
             for (size_t c = 0; o->choices[c]; c++)
                 fprintf(out, "%s%s", c > 0 ? " " : "", o->choices[c]);

@@ -55,6 +55,8 @@ static int dispatch(int argc, char **argv) {
                                                   &worker_command,
                                                   &cmd_dev,
                                                   &cmd_job,
+                                                  &cmd_schedule,
+                                                  &cmd_why,
                                                   &cmd_cluster,
                                                   &cmd_backup,
                                                   &cmd_restore,
