@@ -1,7 +1,8 @@
-#include "node_world.h"
+#include "node_snapshot_fixture.h"
 
 #include "base/rand.h"
 #include "fsm/command.h"
+#include "node/replica_internal.h"
 
 #include "chronos/v1/cluster_service.pb-c.h"
 #include "chronos/v1/schedule.pb-c.h"
@@ -24,10 +25,18 @@ static int64_t wall_s(void) {
     return (WALL0 + (int64_t) (w.now_ns / NS_PER_MS)) / 1000;
 }
 
+static bool is_cut_off(unsigned slot) {
+    unsigned cut = 0;
+
+    for (unsigned i = 0; i < w.count; i++)
+        cut += w.cut[slot][i] ? 1 : 0;
+    return cut > 0 && cut + 1 == w.count;
+}
+
 static unsigned leader(void) {
     for (int tries = 0; tries < 2000; tries++) {
         for (unsigned i = 0; i < w.count; i++)
-            if (!w.nodes[i].down && !w.cut[i][(i + 1) % w.count] &&
+            if (!w.nodes[i].down && !is_cut_off(i) &&
                 raft_role(replica_raft(w.nodes[i].replica)) == RAFT_LEADER &&
                 raft_leader_ready(replica_raft(w.nodes[i].replica)))
                 return i;
@@ -396,11 +405,42 @@ static void test_restart(void **state) {
     node_world_close(&w);
 }
 
+/* Goal: a node whose state is replaced by a snapshot has the schedules in it: it can lead at once
+ * and goes on where the watermark stands. Method: a follower that fell behind the log. */
+static void test_install(void **state) {
+    struct ticker_stats st;
+    struct line lines[100];
+    struct lag l;
+    size_t n;
+
+    (void) state;
+    lag_begin(&l, &w, 200);
+    put("a", "@every 2s", "", false);
+    put("b", "0 0 1 1 *", "", false);
+    submit_jobs(&w, l.leader, 200, 100); /* and the log is cut behind them */
+    node_world_run(&w, 3000);
+    ticker_stats(w.nodes[l.follower].replica->ticks.ticker, &st);
+    assert_int_equal(st.schedules, 0);
+    lag_heal(&l);
+    lag_wait_equal(&l);
+    assert_true(w.nodes[l.follower].replica->snapshots.installed > 0);
+    ticker_stats(w.nodes[l.follower].replica->ticks.ticker, &st);
+    assert_int_equal(st.schedules, 2);
+    replica_transfer_leadership(w.nodes[leader()].replica, l.follower + 1);
+    node_world_run(&w, 1000);
+    assert_int_equal(leader(), l.follower);
+    node_world_run(&w, 10000);
+    n = history(l.follower, "a", lines);
+    check_gapless(lines, n, 2);
+    assert_true(lines[n - 1].tick_s + 2 >= wall_s());
+    node_world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quiet),       cmocka_unit_test(test_leader_changes),
         cmocka_unit_test(test_clock_steps), cmocka_unit_test(test_zone_missing),
-        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_restart),     cmocka_unit_test(test_install),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
