@@ -81,6 +81,7 @@ static void test_services(void **state) {
         "chronos.v1.JobService",
         "chronos.v1.ClusterService",
         "chronos.v1.WorkerService",
+        "chronos.v1.ScheduleService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
