@@ -141,6 +141,15 @@ static int print_workers(const Chronos__V1__GetClusterStatusResponse *s) {
     return r;
 }
 
+static void print_schedules(const Chronos__V1__GetClusterStatusResponse *s) {
+    printf("Ticks   %" PRIu64 " schedules, time zones %s", s->schedules,
+           or_dash(s->tzdata_version));
+    for (size_t i = 0; i < s->n_lateness; i++)
+        printf("%s %" PRIu64 " %s (99%% within %" PRIu64 " ms)", i ? "," : ", fired",
+               s->lateness[i]->count, s->lateness[i]->cause, s->lateness[i]->p99_ms);
+    printf("\n\n");
+}
+
 /* What an operator must see first: bold words, one line each. Empty when all is well. */
 static int print_alarms(const Chronos__V1__GetClusterStatusResponse *s) {
     int r = 0;
@@ -179,9 +188,10 @@ static int print_status(const Chronos__V1__GetClusterStatusResponse *s) {
         printf("State   %s, on disk up to %" PRIu64 ", %" PRIu64 " MiB, feature level %u\n",
                or_dash(s->digest), s->snapshot_index, s->state_bytes >> 20, s->feature_level);
         printf("Jobs    %" PRIu64 " pending, %" PRIu64 " running, %" PRIu64 " completed, %" PRIu64
-               " failed, %" PRIu64 " cancelled\n\n",
+               " failed, %" PRIu64 " cancelled\n",
                s->jobs_pending, s->jobs_running, s->jobs_completed, s->jobs_failed,
                s->jobs_cancelled);
+        print_schedules(s);
         r = print_alarms(s);
     }
     if (r == 0)
