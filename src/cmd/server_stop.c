@@ -160,5 +160,6 @@ void server_die(struct server *s, int rc, const struct errtext *why) {
      * node has left the cluster. */
     if (rc == ERR_FOREIGN && s->worker && s->state < SERVER_STOPPING_WORKER)
         supervise_stop(s->worker, s->config.worker.drain_timeout_ms, ignore, NULL);
-    _exit(rc == ERR_FOREIGN ? EXIT_REFUSED : EXIT_FAILURE);
+    /* Damage does not heal either: a restart would serve with it until it is found again. */
+    _exit(rc == ERR_FOREIGN || rc == ERR_CORRUPT ? EXIT_REFUSED : EXIT_FAILURE);
 }
