@@ -14,7 +14,7 @@
 #define PEER_KEEP_MS 30000
 /* After its removal is known to be committed: time to tell it. */
 #define PEER_LINGER_MS 5000
-/* Peers that are no members, before another one is taken in. */
+/* Peers that are neither members nor hints, before another one is taken in. */
 #define STRANGERS_MAX 8
 /* Without a leader for so long, a member asks all that it was told of: more than any election. */
 #define LOST_MS 5000
@@ -72,7 +72,7 @@ static size_t strangers(const struct replica *r) {
     size_t n = 0;
 
     for (size_t i = 0; i < r->peers_count; i++)
-        n += !r->peers[i].member;
+        n += !r->peers[i].member && !raft_config_find(&r->hints, r->peers[i].id);
     return n;
 }
 
@@ -175,12 +175,13 @@ static void sync_members(struct replica *r, const struct raft_config *config) {
 /* A node that waits to be added looks for those it was told of, so that they know where it is. So
  * does a member that was cut off while all others it knows were replaced, and that has moved: the
  * new ones look for it at its old place, and it does not know them as members. */
-static void sync_hints(struct replica *r, size_t most) {
+static void sync_hints(struct replica *r) {
     for (size_t i = 0; i < r->hints.count; i++) {
         const struct raft_member *m = &r->hints.members[i];
         struct peer *p;
 
-        if (m->id == r->o.id || peer_find(r, m->id) || is_removed(r, m->id) || strangers(r) >= most)
+        if (m->id == r->o.id || peer_find(r, m->id) || is_removed(r, m->id) ||
+            r->peers_count + STRANGERS_MAX >= ARRAY_LEN(r->peers))
             continue;
         p = peer_add(r, m->id);
         if (p)
@@ -210,7 +211,7 @@ static bool peer_leaves(struct replica *r, struct peer *p, bool waiting) {
         tell_removed(r, p);
     } else if (waiting) {
         p->keep_till = MONO_NEVER; /* else peers_deadline asks for a turn again and again */
-        return false;              /* without a configuration everybody may be the leader to come */
+        return false;
     } else if (p->keep_till.ns == MONO_NEVER.ns) {
         p->keep_till = mono_add_ms(r->now, PEER_KEEP_MS);
     }
@@ -246,9 +247,13 @@ void peers_sync(struct replica *r) {
         r->peers[i].member = raft_config_find(config, r->peers[i].id) != NULL;
     sync_members(r, config);
     if (waiting)
-        sync_hints(r, config->count == 0 ? PEERS_MAX : STRANGERS_MAX);
+        sync_hints(r);
     for (size_t i = 0; i < r->peers_count;) {
-        if (peer_leaves(r, &r->peers[i], waiting))
+        /* Without a configuration everybody may be the leader to come; a lost member keeps its
+         * hints, and lets go of others: they would leave no place for the leader. */
+        if (peer_leaves(r, &r->peers[i],
+                        config->count == 0 ||
+                            (waiting && raft_config_find(&r->hints, r->peers[i].id))))
             peer_drop(r, &r->peers[i]);
         else
             i++;
