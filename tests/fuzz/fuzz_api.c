@@ -1,15 +1,20 @@
 /* Any bytes as a request: what the checks let through validates to a specification that encodes,
  * is accepted by the log, and validates again unchanged; any text as a page token parses only when
- * it prints back the same. The first byte of the input chooses. */
+ * it prints back the same. A definition of a schedule that is accepted is accepted again unchanged,
+ * also after it was packed and unpacked. The first byte of the input chooses. */
 #include "api/job_filter.h"
 #include "api/message_check.h"
 #include "api/page_token.h"
+#include "api/schedule_page.h"
 #include "api/submit_encode.h"
 #include "api/validate_job.h"
+#include "api/validate_schedule.h"
 #include "fsm/command.h"
 
 #include "chronos/v1/job_service.pb-c.h"
+#include "chronos/v1/schedule_service.pb-c.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +78,74 @@ static void fuzz_token(struct slice in) {
     free(text);
 }
 
+static int zone_load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
+                     struct errtext *reterr) {
+    (void) ctx;
+    *ret_stamp = 1;
+    if (strcmp(name, "Europe/Berlin") != 0) {
+        errtext_set(reterr, "there is no such file");
+        return -ENOENT;
+    }
+    *ret = zones_synthetic("CET-1CEST,M3.5.0,M10.5.0/3");
+    return *ret ? 0 : -ENOMEM;
+}
+
+static uint64_t zone_stamp(void *ctx, const char *name) {
+    (void) ctx;
+    (void) name;
+    return 1;
+}
+
+static const char *zone_version(void *ctx) {
+    (void) ctx;
+    return "";
+}
+
+static void fuzz_schedule(struct arena *arena, struct slice in) {
+    const struct env_zones env = {.load = zone_load, .stamp = zone_stamp, .version = zone_version};
+    struct validate_schedule o = {
+        .now_s = 1767225600, .with_job = true, .with_name = true, .must_tick = true};
+    Chronos__V1__CreateScheduleRequest *req;
+    struct schedule_packed packed, again;
+    Chronos__V1__ScheduleSpec *back;
+    struct timetable *t = NULL;
+    struct errtext e;
+
+    if (message_check(&chronos__v1__create_schedule_request__descriptor, in, &e) != 0)
+        return;
+    req = chronos__v1__create_schedule_request__unpack(arena_pb(arena), in.len, in.data);
+    if (!req || zones_new(&env, &o.zones) != 0)
+        return;
+    if (validate_schedule(req->spec, &o, arena, &t, &e) == 0 &&
+        validate_schedule_pack(req->spec, arena, &packed, &e) == 0) {
+        back = validate_schedule_unpack(packed.spec, packed.job, arena);
+        t = timetable_unref(t);
+        ASSERT(back);
+        ASSERT(validate_schedule(back, &o, arena, &t, &e) == 0);
+        ASSERT(validate_schedule_pack(back, arena, &again, &e) == 0);
+        ASSERT(again.spec.len == packed.spec.len && again.job.len == packed.job.len);
+        ASSERT(memcmp(again.spec.data, packed.spec.data, packed.spec.len) == 0);
+        ASSERT(memcmp(again.job.data, packed.job.data, packed.job.len) == 0);
+    }
+    (void) timetable_unref(t);
+    (void) zones_free(o.zones);
+}
+
+static void fuzz_schedule_token(struct slice in) {
+    char *text = malloc(in.len + 1), again[SCHEDULE_PAGE_TEXT_BYTES];
+    struct schedule_page p;
+
+    if (!text)
+        return;
+    memcpy(text, in.data, in.len);
+    text[in.len] = '\0';
+    if (schedule_page_parse(text, &p) == 0) {
+        schedule_page_format(&p, again);
+        ASSERT(strcmp(text, again) == 0);
+    }
+    free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct arena arena;
     struct slice in;
@@ -81,7 +154,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     in = slice_of(data + 1, size - 1);
     arena_init(&arena, 16UL * 1024 * 1024);
-    switch (data[0] % 3) {
+    switch (data[0] % 5) {
     case 0:
         fuzz_submit(&arena, in);
         break;
@@ -90,6 +163,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         break;
     case 2:
         fuzz_token(in);
+        break;
+    case 3:
+        fuzz_schedule(&arena, in);
+        break;
+    case 4:
+        fuzz_schedule_token(in);
         break;
     }
     arena_done(&arena);

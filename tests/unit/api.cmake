@@ -6,7 +6,7 @@ chronos_unit_test(api_pages DEPS api proto)
 chronos_unit_test(api_submit DEPS api fsm proto LINK_OPTIONS ${api_wrap_memory})
 chronos_unit_test(api_convert DEPS api fsm proto)
 chronos_unit_test(api_reflection DEPS api proto LINK_OPTIONS ${api_wrap_memory})
-foreach(t calls admin)
+foreach(t calls schedule_calls admin)
   chronos_unit_test(api_${t} DEPS api node fsm storage os proto SOURCES unit/api_world.c)
 endforeach()
 
