@@ -83,6 +83,16 @@ const struct table_column schedule_tick_columns[SCHEDULE_TICK_COLUMNS] = {
     {"TICKS", TABLE_RIGHT, false}, {"JOB", TABLE_LEFT, false},     {"LATE", TABLE_RIGHT, false},
 };
 
+/* How late a tick's run was decided; of what was asked for by hand that says nothing. */
+static const char *lateness(const Chronos__V1__TickOutcome *o, char out[32]) {
+    bool by_hand = o->reason == CHRONOS__V1__TICK_REASON__TICK_REASON_TRIGGER ||
+                   o->reason == CHRONOS__V1__TICK_REASON__TICK_REASON_BACKFILL;
+
+    if (!o->fired || o->waiting || by_hand || o->decided_at_ms < o->tick_ms)
+        return "-";
+    return text_elapsed(o->decided_at_ms - o->tick_ms, out);
+}
+
 int schedule_tick_row(struct table *t, const Chronos__V1__TickOutcome *o) {
     char first[32], last[32], late[32];
     int r;
@@ -102,10 +112,7 @@ int schedule_tick_row(struct table *t, const Chronos__V1__TickOutcome *o) {
     if (r == 0)
         r = table_add(t, NULL, "%s", o->job_id[0] ? o->job_id : "-");
     if (r == 0)
-        r = table_add(t, NULL, "%s",
-                      o->decided_at_ms >= o->tick_ms
-                          ? text_elapsed(o->decided_at_ms - o->tick_ms, late)
-                          : "-");
+        r = table_add(t, NULL, "%s", lateness(o, late));
     return r;
 }
 
@@ -125,7 +132,7 @@ static int line(const char *label, const char *value) {
     if (r == 0)
         r = text_escape_end(&e, &b);
     if (r == 0)
-        printf("%-13s %.*s\n", label, (int) b.len, (const char *) b.data);
+        printf("%-14s %.*s\n", label, (int) b.len, (const char *) b.data);
     buf_done(&b);
     return r;
 }
@@ -191,7 +198,7 @@ static int print_state(const Chronos__V1__Schedule *s) {
     char when[32];
     int r = 0;
 
-    printf("%-13s %s%s%s%s%s\n", "State", colour ? "\x1b[" : "", colour ? colour : "",
+    printf("%-14s %s%s%s%s%s\n", "State", colour ? "\x1b[" : "", colour ? colour : "",
            colour ? "m" : "", schedule_state(s), colour ? "\x1b[0m" : "");
     if (s->paused) {
         r = line("Because", s->pause_reason);

@@ -343,7 +343,7 @@ const struct arg_command cmd_schedule = {
     .summary = "run jobs by the clock",
     .details = "describe, and preview with --cron, need no cluster.",
     .examples =
-        "  chronos schedule create report --cron '0 9 * * mon-fri' --tz Europe/Berlin -- ./report\n"
+        "  chronos schedule create report --cron '0 9 * * mon-fri' --tz Europe/Berlin -- report\n"
         "  chronos schedule preview --cron '30 2 * * *' --tz America/New_York -n 5\n"
         "  chronos schedule apply -f schedules.yaml --dry-run",
     .children = children,

@@ -388,9 +388,9 @@ const struct arg_command cmd_schedule_create = {
         "docs/semantics.md has the language of expressions. `schedule preview --cron` shows what\n"
         "one will do, without creating anything.",
     .examples =
-        "  chronos schedule create report --cron '0 9 * * mon-fri' --tz Europe/Berlin -- ./report\n"
+        "  chronos schedule create report --cron '0 9 * * mon-fri' --tz Europe/Berlin -- report\n"
         "  chronos schedule create sync --cron '@every 90s' --overlap skip -s 'rsync -a /a /b'\n"
-        "  chronos schedule create night --cron '30 2 * * *' --exclude '* * 24-26 12 *' -- ./night",
+        "  chronos schedule create night --cron '30 2 * * *' --exclude '* * 24-26 12 *' -- /opt/night",
     .options = create_options,
     .options_count = ARRAY_LEN(create_options),
     .values_bytes = sizeof(struct put_values),
@@ -409,7 +409,7 @@ const struct arg_command cmd_schedule_update = {
     .examples =
         "  chronos schedule update report --cron '0 10 * * mon-fri'\n"
         "  chronos schedule update report --unset spread --unset labels\n"
-        "  chronos schedule update report -- ./report --all",
+        "  chronos schedule update report -- /opt/report --all",
     .options = update_options,
     .options_count = ARRAY_LEN(update_options),
     .values_bytes = sizeof(struct put_values),
