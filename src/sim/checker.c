@@ -1,7 +1,7 @@
 /* Checkers of consensus: what must hold between the nodes, looked at from outside after every event
  * (reliability.md R1-R10, R12-R15, R22). They remember across crashes; the nodes they watch do not.
  * What nodes say is judged in checker_wire.c, jobs in checker_jobs.c. Thread: one. */
-#include "sim/sim_internal.h"
+#include "sim/schedule_model.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +32,8 @@ void checker_done(struct checker *c) {
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         u64map_done(maps[i]);
     free(c->committed);
+    if (c->schedules)
+        c->schedules = schedule_model_free(c->schedules);
 }
 
 bool checker_remember(struct world *w, struct u64map *m, uint64_t key, uint64_t value) {
@@ -113,6 +115,7 @@ static bool log_entry(struct world *w, struct sim_node *n, const struct raft_ent
 
     *g = (struct ghost_entry){.term = e->term, .hash = XXH3_64bits(h, sizeof(h)) | 1};
     g->config_index = e->index > 1 ? n->chain[e->index - 1].config_index : 0;
+    schedule_model_entry(c->schedules, e);
     if (e->type == RAFT_ENTRY_CONFIG) {
         checker_config_entry(w, n, e);
         g->config_index = e->index;
@@ -399,6 +402,7 @@ void checker_node(struct world *w, struct sim_node *n) {
     if (applied != n->seen_applied) {
         check_digest(w, n);
         checker_jobs(w, n);
+        checker_schedules(w, n, false);
     }
     n->seen_leader = raft_role(r) == RAFT_LEADER;
     n->seen_term = raft_term(r);

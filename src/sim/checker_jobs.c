@@ -1,6 +1,6 @@
 /* Checkers of jobs: transitions as every node tells them, what workers run and were told, and what
  * is left at the end (reliability.md J1-J3, J7, J11, J12, J16, J18, J19, J23). Thread: one. */
-#include "sim/sim_internal.h"
+#include "sim/schedule_model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +106,15 @@ static void check_run(struct world *w, struct sim_node *n, const struct replica_
                  (unsigned long long) index);
 }
 
+/* The model of schedules follows whoever is ahead and tells all that is new. */
+static void follow(struct world *w, uint64_t seen, uint64_t index,
+                   const struct replica_event *events, size_t count) {
+    struct schedule_model *m = w->checker.schedules;
+
+    if (seen <= m->index && index > m->index && !w->failed)
+        schedule_model_apply(m, index, events, count);
+}
+
 static void check_events(struct world *w, struct sim_node *n) {
     const struct replica_event *events = NULL;
     uint64_t cursor = 0;
@@ -120,10 +129,12 @@ static void check_events(struct world *w, struct sim_node *n) {
             for (end = i + 1; end < count && events[end].index == events[i].index; end++)
                 continue;
             check_run(w, n, events + i, end - i);
+            follow(w, n->events_cursor, events[i].index, events + i, end - i);
             n->events_cursor = events[i].index;
         }
         if (cursor < n->events_cursor)
             sim_fail(w, "node %u: the cursor goes back", n->slot + 1);
+        follow(w, n->events_cursor, cursor, NULL, 0);
         n->events_cursor = cursor;
         if (count == 0)
             break;
@@ -247,6 +258,13 @@ static int each_job(void *arg, uint64_t seq, const Chronos__Internal__V1__JobRec
     const struct sim_op *op;
     unsigned number = 0;
 
+    if (rec->schedule_seq != 0) { /* checker_schedules_final looks at it */
+        if (rec->state < S_COMPLETED)
+            sim_fail(w, "node %u: job %llu of schedule %llu never ended, state %d", scan->node + 1,
+                     (unsigned long long) seq, (unsigned long long) rec->schedule_seq,
+                     (int) rec->state);
+        return w->failed;
+    }
     if (rec->spec.len != 8) {
         sim_fail(w, "node %u: job %llu has another spec than was submitted", scan->node + 1,
                  (unsigned long long) seq);
@@ -311,6 +329,7 @@ void checker_final(struct world *w) {
             memcmp(a, b, sizeof(a)) != 0)
             sim_fail(w, "node %u did not come to the state of node %u", i + 1, first->slot + 1);
         check_jobs_on(w, &w->nodes[i]);
+        checker_schedules_final(w, &w->nodes[i]);
     }
     checker_members_final(w);
 }

@@ -344,7 +344,7 @@ static void strike(struct world *w, enum fault f) {
         sim_disk_set_free(n->disk, rng_chance(&w->rng, 500) ? UINT64_MAX : 4096);
         break;
     case FAULT_CLOCK:
-        n->wall_offset_ms = (int64_t) rng_below(&w->rng, 524000) - 262000;
+        sim_clock_fault(n);
         break;
     case FAULT_WORKER_KILL:
         sim_worker_kill(wk);

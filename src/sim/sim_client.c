@@ -308,6 +308,31 @@ static void cancel_job(struct sim_client *cl, struct sim_node *n) {
         call_end(c);
 }
 
+static void schedule_done(void *arg, const struct replica_proposed *res) {
+    struct sim_call *c = arg;
+    struct world *w = c->world;
+
+    w->clients[c->client].in_flight--;
+    sim_schedules_done(w, res);
+    call_end(c);
+}
+
+static void keep_schedules(struct sim_client *cl, struct sim_node *n) {
+    unsigned flags = 0;
+    struct bytes *command = sim_schedules_draw(cl->world, n, &flags);
+    struct mono deadline;
+    struct sim_call *c;
+
+    if (!command)
+        return;
+    c = call_begin(cl, n, &deadline);
+    cl->in_flight++;
+    if (replica_propose(n->replica, command, flags, deadline, schedule_done, c) != 0) {
+        cl->in_flight--;
+        call_end(c);
+    }
+}
+
 void sim_client_act(struct sim_client *c) {
     struct world *w = c->world;
     struct sim_node *n = any_node(w);
@@ -318,7 +343,9 @@ void sim_client_act(struct sim_client *c) {
     if (n && c->in_flight < CLIENT_IN_FLIGHT_MAX) {
         uint64_t burst = rng_chance(&w->rng, w->burst_permille) ? rng_below(&w->rng, BURST_MAX) : 0;
 
-        if (dice < 60)
+        if (w->schedules > 0 && rng_chance(&w->rng, w->schedule_permille))
+            keep_schedules(c, n);
+        else if (dice < 60)
             do
                 submit_new(c, n);
             while (burst-- > 0);

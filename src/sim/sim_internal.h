@@ -77,7 +77,9 @@ struct sim_node {
     struct sim_disk *disk;
     struct sim_kv *kv;
     struct logger log;
-    int64_t wall_offset_ms;
+    int64_t wall_offset_ms; /* its wall clock against the world's; see sim_clock.c */
+    int64_t drift_ppm, strobe_ms;
+    uint64_t drift_since, strobe_until;
     uint64_t wake_at; /* ns of the wake-up that is armed */
     uint64_t wake_gen;
     struct sim_queue disk_jobs, bulk_jobs;
@@ -182,6 +184,7 @@ struct checker {
     struct u64map job_state;     /* job -> struct job_ghost */
     uint64_t acked_index;        /* highest index acknowledged to any client */
     struct u64map configs;       /* index and term -> struct raft_config, owned */
+    struct schedule_model *schedules;
     /* Bit sets of node ids: of the newest committed configuration, gone from one, and what
      * operators were told or asked for. */
     uint64_t ids_members, ids_removed;
@@ -254,6 +257,10 @@ struct world {
     int key_digits;          /* of idempotency keys */
     uint32_t burst_permille; /* clients that submit many at once */
     uint64_t menu;           /* which faults are likely, see faults.c */
+    int64_t wall_base_ms;    /* of the wall clocks that are right, when the world begins */
+    unsigned schedules;      /* names in use; 0 = there are none */
+    unsigned schedule_keys;
+    uint32_t schedule_permille; /* of what clients do */
     struct checker checker;
     bool failed;
     bool no_memory;
@@ -366,3 +373,24 @@ void checker_worker_lost(struct world *w, struct sim_node *n, const char *fields
 void checker_result_acked(struct world *w, const struct sim_attempt *a);
 void checker_cancelled(struct world *w, uint64_t seq, uint64_t index);
 void checker_final(struct world *w);
+
+/* sim_schedules.c */
+struct bytes *sim_schedules_draw(struct world *w, struct sim_node *n, unsigned *ret_flags);
+void sim_schedules_done(struct world *w, const struct replica_proposed *res);
+
+/* sim_clock.c */
+void sim_clock_draw(struct world *w);
+struct wall sim_clock_wall(const struct sim_node *n);
+void sim_clock_fault(struct sim_node *n);
+void sim_clock_heal(struct sim_node *n);
+void sim_clock_env(struct env *env);
+
+/* checker_schedules.c */
+/* @all: its whole history, not only what is new. */
+void checker_schedules(struct world *w, struct sim_node *n, bool all);
+/* Everything due has its outcome, as far as can be told. */
+bool checker_schedules_settled(struct world *w, uint64_t applied);
+/* For the trace. */
+void checker_schedules_tell(struct world *w);
+void checker_schedules_end(struct world *w);
+void checker_schedules_final(struct world *w, struct sim_node *n);

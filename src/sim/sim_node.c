@@ -18,8 +18,7 @@ static struct mono node_mono(void *ctx) {
 static struct wall node_wall(void *ctx) {
     const struct sim_node *n = ctx;
 
-    return (struct wall){.ms = 1700000000000 + (int64_t) (n->world->now_ns / NS_PER_MS) +
-                               n->wall_offset_ms};
+    return sim_clock_wall(n);
 }
 
 static uint64_t node_random(void *ctx) {
@@ -94,6 +93,7 @@ static int open_replica(struct sim_node *n, struct errtext *reterr) {
 
     n->log = (struct logger){.level = LOG_INFO, .sink = node_log, .ctx = n};
     sim_jobs_env(n, &env);
+    sim_clock_env(&env);
     sim_net_env(n, &env);
     sim_net_address(n, address);
     members(w, w->first_count, &config);

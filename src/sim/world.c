@@ -1,5 +1,5 @@
 /* The world's clock, event queue, faults and phases. */
-#include "sim/sim_internal.h"
+#include "sim/schedule_model.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -243,6 +243,18 @@ static unsigned draw_nodes(struct world *w) {
     return rare[rng_below(&w->rng, ARRAY_LEN(rare))];
 }
 
+/* Time is what schedules need: in half of their worlds everything else is slower. */
+static void draw_schedules(struct world *w) {
+    if (rng_chance(&w->rng, 350))
+        return;
+    w->schedules = (unsigned) rng_range(&w->rng, 1, 5);
+    w->schedule_permille = (uint32_t) rng_range(&w->rng, 50, 500);
+    if (rng_chance(&w->rng, 500)) {
+        w->client_gap_ns *= 4;
+        w->fault_interval_ns *= 2;
+    }
+}
+
 static void draw_options(struct world *w) {
     bool swarm = rng_chance(&w->rng, 300); /* very high rates, small logs */
     unsigned nodes = draw_nodes(w);
@@ -266,6 +278,8 @@ static void draw_options(struct world *w) {
     w->in_order = rng_chance(&w->rng, 500);
     draw_node_options(w, swarm);
     faults_draw(w, swarm);
+    sim_clock_draw(w);
+    draw_schedules(w);
     sim_trace(w,
               "seed=%llu nodes=%u workers=%u clients=%u loss=%u dup=%u swarm=%d menu=%llx kept=%zu",
               (unsigned long long) w->o.seed, w->nodes_count, w->workers_count, w->clients_count,
@@ -309,6 +323,7 @@ static void heal(struct world *w) {
     for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
         struct sim_node *n = &w->nodes[i];
 
+        sim_clock_heal(n);
         sim_disk_clear_fault(n->disk);
         sim_disk_set_free(n->disk, UINT64_MAX);
         sim_kv_clear_fault(n->kv);
@@ -345,10 +360,13 @@ static bool leader_stays(const struct world *w, const struct raft_config *c) {
     return false;
 }
 
-static bool settled(const struct world *w) {
+static bool settled(struct world *w) {
     const struct raft_config *c = checker_config(w);
     uint64_t applied = UINT64_MAX;
 
+    for (unsigned i = 0; i < w->workers_count && w->schedules > 0; i++)
+        if (w->workers[i].to_worker_at > w->now_ns + NS_PER_S)
+            return false; /* what it is sent waits behind what it was sent while it was stopped */
     if (w->ops_pending > 0 || !c || !config_settled(w, c) || !leader_stays(w, c))
         return false;
     for (unsigned i = 0; i < w->nodes_count; i++) {
@@ -367,7 +385,7 @@ static bool settled(const struct world *w) {
             return false;
         applied = replica_applied(n->replica);
     }
-    return applied != UINT64_MAX;
+    return applied != UINT64_MAX && checker_schedules_settled(w, applied);
 }
 
 static uint64_t highest_term(const struct world *w) {
@@ -416,6 +434,7 @@ static void not_settled(struct world *w) {
                                                     CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING),
                 (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
                                                     CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING));
+    checker_schedules_tell(w);
     sim_fail(w, "liveness: not settled %llu s after healing (%u calls unanswered)",
              (unsigned long long) (HEAL_NS / NS_PER_S), w->ops_pending);
 }
@@ -438,6 +457,7 @@ static void liveness(struct world *w) {
     while (may_step(w) && w->now_ns < healed_at + LEADER_WITHIN_NS)
         step(w); /* what was under way before healing may still start an election */
     quiet_from = w->now_ns;
+    checker_schedules_end(w);
     elections = w->result->stats[SIM_STAT_ELECTIONS];
     leases = w->result->stats[SIM_STAT_LEASES_EXPIRED];
     for (unsigned i = 0; i < w->workers_count; i++) /* none stopped, none between two streams */
@@ -489,6 +509,11 @@ int sim_run(const struct sim_options *o, struct sim_result *ret) {
     w->rng = rng_seed(o->seed * 0x9e3779b97f4a7c15ULL + 1);
     arena_init(&w->arena, ARENA_MAX);
     checker_init(&w->checker);
+    w->checker.schedules = schedule_model_new(w);
+    if (!w->checker.schedules) {
+        free(w);
+        return -ENOMEM;
+    }
     draw_options(w);
     build(w);
     while (!w->failed && !w->no_memory && ret->events < o->events_max)

@@ -1,0 +1,105 @@
+/* Wall clocks of nodes, and what goes wrong with them: steps of milliseconds to minutes, a clock
+ * that is set to and fro (strobe), one that runs too fast or too slow; and the zone files. The
+ * monotonic clock is the world's: it has no faults, as the kernel promises. */
+#include "sim/sim_internal.h"
+
+#include "sched/zones.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define DRIFT_PPM_MAX 50000
+#define STROBE_PERIOD_NS (40 * NS_PER_MS)
+
+/* An hour of 2024 in which the clocks of central Europe were set, or one in which not. */
+void sim_clock_draw(struct world *w) {
+    static const int64_t bases_s[] = {1700000000, 1711846800, 1729990800};
+    uint64_t i = rng_below(&w->rng, 2 * ARRAY_LEN(bases_s));
+
+    w->wall_base_ms = bases_s[i % ARRAY_LEN(bases_s)] * 1000;
+    if (i % ARRAY_LEN(bases_s) != 0)
+        w->wall_base_ms -= (int64_t) rng_below(&w->rng, i < ARRAY_LEN(bases_s) ? 10000 : 300000);
+}
+
+struct wall sim_clock_wall(const struct sim_node *n) {
+    uint64_t now = n->world->now_ns;
+    int64_t ms = n->world->wall_base_ms + (int64_t) (now / NS_PER_MS) + n->wall_offset_ms;
+
+    if (n->drift_ppm != 0)
+        ms += (int64_t) ((now - n->drift_since) / NS_PER_US) * n->drift_ppm / 1000 / 1000000;
+    if (now < n->strobe_until && now / STROBE_PERIOD_NS % 2 == 1)
+        ms += n->strobe_ms;
+    return (struct wall){.ms = ms};
+}
+
+/* Of 4 ms, 8, 16 ... 262 s, to either side, against where it is. */
+static int64_t draw_step(struct world *w) {
+    int64_t ms = rng_chance(&w->rng, 500) ? (int64_t) 4 << rng_below(&w->rng, 16)
+                                          : (int64_t) rng_range(&w->rng, 1000, 262000);
+
+    return rng_chance(&w->rng, 500) ? ms : -ms;
+}
+
+void sim_clock_fault(struct sim_node *n) {
+    struct world *w = n->world;
+    uint64_t dice = rng_below(&w->rng, 100);
+
+    sim_count(w, SIM_STAT_CLOCK_FAULTS);
+    if (dice < 60) {
+        int64_t to_ms = n->wall_offset_ms + draw_step(w);
+
+        n->wall_offset_ms = to_ms > 262000 || to_ms < -262000 ? 0 : to_ms;
+        sim_trace(w, "node %u: its clock is off by %lld ms", n->slot + 1,
+                  (long long) n->wall_offset_ms);
+    } else if (dice < 75) {
+        n->strobe_ms = draw_step(w);
+        n->strobe_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+    } else if (dice < 90) {
+        n->drift_ppm = (int64_t) rng_below(&w->rng, 2 * DRIFT_PPM_MAX) - DRIFT_PPM_MAX;
+        n->drift_since = w->now_ns;
+    } else {
+        n->wall_offset_ms = 0;
+        n->drift_ppm = 0;
+    }
+    if (n->up && rng_chance(&w->rng, 500)) { /* else it is noticed at the next reading */
+        replica_on_clock_changed(n->replica);
+        sim_node_turn(n);
+    }
+}
+
+void sim_clock_heal(struct sim_node *n) {
+    n->wall_offset_ms = 0;
+    n->drift_ppm = 0;
+    n->strobe_until = 0;
+    if (n->up)
+        replica_on_clock_changed(n->replica);
+}
+
+/* ---- zones ----------------------------------------------------------------------------------- */
+
+static int zone_load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
+                     struct errtext *reterr) {
+    (void) ctx;
+    if (strcmp(name, "Sim/Central") != 0) {
+        errtext_set(reterr, "%s: no such zone", name);
+        return -ENOENT;
+    }
+    *ret = zones_synthetic("CET-1CEST,M3.5.0,M10.5.0/3");
+    *ret_stamp = 1;
+    return *ret ? 0 : -ENOMEM;
+}
+
+static uint64_t zone_stamp(void *ctx, const char *name) {
+    (void) ctx;
+    return strcmp(name, "Sim/Central") == 0;
+}
+
+static const char *zone_version(void *ctx) {
+    (void) ctx;
+    return "sim";
+}
+
+void sim_clock_env(struct env *env) {
+    env->zones =
+        (struct env_zones){.load = zone_load, .stamp = zone_stamp, .version = zone_version};
+}
