@@ -120,6 +120,7 @@ class Caller:
         self.calls, self.failed, self.retried, self.times = 0, [], 0, []
         self.stop = threading.Event()
         self.clients = [rpc.Client(n.address) for n in cluster.nodes]
+        self.answered = [0] * len(self.clients)  # by each node, at the first try
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
@@ -130,6 +131,7 @@ class Caller:
             first = (self.number + self.calls) % len(self.clients)
             try:
                 self.clients[first].submit(rpc.noop(name=key), key=key, timeout=5)
+                self.answered[first] += 1
             except grpc.RpcError as e:
                 self.retried += 1
                 try:
@@ -162,6 +164,13 @@ def test_rolling_restart(c):
             c.equal(f"node {node.id} stops with", node.kill(signal.SIGTERM), 0)
             node.start()
             c.require(f"node {node.id} is back", w.wait_ready(15), node.log()[-500:])
+            # For its clients too, whose connections pause up to 0.2 s between two attempts: with two
+            # nodes away no single retry helps.
+            was = [list(x.answered) for x in callers]
+            at = w.nodes.index(node)
+            c.require(f"node {node.id} answers everybody again", checks.wait_for(
+                lambda was=was, at=at: all(x.answered[at] > a[at]
+                                           for x, a in zip(callers, was)), 5))
     finally:
         stop.set()
         thread.join()
