@@ -105,23 +105,23 @@ static void put_waiting(struct line *l, const struct fsm *f, uint64_t seq) {
     size_t ahead = 0;
 
     if (fleet.live == 0) {
-        put(l, "waiting for a worker: none is connected");
+        put(l, "is waiting for a worker: none is connected");
         return;
     }
     if (fleet.live == fleet.draining) {
-        put(l, "waiting for a worker: all %zu are draining", fleet.live);
+        put(l, "is waiting for a worker: all %zu are draining", fleet.live);
         return;
     }
     if (fleet.running < fleet.slots) {
-        put(l, "about to be assigned: %u of %u slots are free", fleet.slots - fleet.running,
+        put(l, "is about to be assigned: %u of %u slots are free", fleet.slots - fleet.running,
             fleet.slots);
         return;
     }
     for (const struct fsm_job *j = fsm_ready_first(f); j && j->seq != seq && ahead <= AHEAD_MAX;
          j = j->ready_next)
         ahead++;
-    put(l, "waiting for a free slot: all %u of %zu workers are taken", fleet.slots,
-        fleet.live - fleet.draining);
+    put(l, "is waiting for a worker: all %u slots of the %zu that take work are in use",
+        fleet.slots, fleet.live - fleet.draining);
     if (ahead > AHEAD_MAX)
         put(l, ", more than %d jobs are in front of it", AHEAD_MAX);
     else if (ahead > 0)
@@ -161,7 +161,7 @@ static void put_failure(struct line *l, const Chronos__Internal__V1__JobRecord *
 }
 
 static void put_running(struct line *l, const Chronos__Internal__V1__JobRecord *rec) {
-    put(l, "running on worker %s since ", rec->worker_id);
+    put(l, "is running on worker %s since ", rec->worker_id);
     put_time(l, rec->started_at_ms);
     put(l, ", attempt %u of %u", rec->attempt, rec->max_attempts);
     if (rec->cancel_requested)
@@ -183,19 +183,19 @@ static void put_job_state(struct line *l, const struct fsm *f, uint64_t seq,
         put_running(l, rec);
         return;
     case CHRONOS__V1__JOB_STATE__JOB_STATE_COMPLETED:
-        put(l, "completed ");
+        put(l, "completed at ");
         break;
     case CHRONOS__V1__JOB_STATE__JOB_STATE_FAILED:
         put(l, "failed: ");
         put_failure(l, rec);
-        put(l, "; ended ");
+        put(l, "; it ended at ");
         break;
     case CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED:
-        put(l, "cancelled ");
+        put(l, "was cancelled at ");
         break;
     case CHRONOS__V1__JOB_STATE__JOB_STATE_UNSPECIFIED:
     case _CHRONOS__V1__JOB_STATE_IS_INT_SIZE:
-        put(l, "in a state that this version does not know");
+        put(l, "is in a state that this version does not know");
         return;
     }
     put_time(l, rec->finished_at_ms);
@@ -215,7 +215,7 @@ static void explain_job(struct api *a, struct rpc_call *call, uint64_t seq, uint
     }
     buf_init(&l.text, TEXT_BYTES_MAX);
     put_job(&l, seq);
-    put(&l, " is ");
+    put(&l, " ");
     put_job_state(&l, f, seq, rec);
     if (rec->schedule[0] != '\0') {
         put(&l, "; a run of schedule %s for ", rec->schedule);

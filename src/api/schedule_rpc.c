@@ -15,7 +15,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define UPDATE_TRIES_MAX 8
+#define UPDATE_TRIES_MAX 64 /* then somebody else always is first */
 
 /* ---- reads that wait for the barrier --------------------------------------------------------- */
 

@@ -10,6 +10,7 @@ apart; everything is waited for with a deadline.
 import calendar
 import pathlib
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
@@ -211,6 +212,36 @@ def test_update(c, w):
     c.equal("the name may be used again", (again.version, again.fired), (1, 0))
 
 
+def test_updates_at_once(c, w):
+    """Without a version none is refused and each counts; of those with one version, one wins."""
+    api = Api(w)
+    version = api.create(spec("busy")).version
+    refusals = []
+
+    def replace(i, with_version):
+        try:
+            w.nodes[i % 3].client.schedule(
+                "UpdateSchedule", response="ScheduleResponse", timeout=30,
+                spec=spec("busy", cron=[f"{i} 0 1 1 *"]), version=with_version)
+        except grpc.RpcError as e:
+            refusals.append(rpc.code_of(e))
+
+    def at_once(with_version):
+        threads = [threading.Thread(target=replace, args=(i, with_version)) for i in range(30)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+
+    at_once(0)
+    s = api.get("busy")
+    c.equal("thirty at once: all are done, one after the other", (s.version, refusals),
+            (version + 30, []))
+    at_once(s.version)
+    c.equal("thirty of one version: one is done", (api.get("busy").version, refusals),
+            (s.version + 1, ["ABORTED"] * 29))
+
+
 def test_lists(c, w):
     api = Api(w)
     for i in range(25):
@@ -299,6 +330,11 @@ def test_trigger_and_why(c, w):
     text = api.explain(job_id=first.job_id)
     c.check("a job explained", text.startswith(f"{first.job_id} is ") and
             "a run of schedule slow" in text, text)
+    failed = w.nodes[0].client.submit(rpc.shell("exit 3")).job_id
+    checks.wait_for(lambda: w.nodes[0].client.get(failed).state == rpc.FAILED, 20)
+    text = api.explain(job_id=failed)
+    c.check("a failed job explained", text.startswith(
+        f"{failed} failed: its command ended with exit code 3; it ended at 20"), text)
     api.delete("slow", cancel_open_runs=True)
     c.check("its runs are cancelled with it", checks.wait_for(
         lambda: all(w.nodes[0].client.get(j).state == rpc.CANCELLED
@@ -440,9 +476,9 @@ def test_stays(c, w):
 
 def main():
     world = Cluster(3)
-    checks.run(*checks.bind(world, test_create_and_read, test_bad_input, test_update, test_lists,
-                            test_pause, test_trigger_and_why, test_backfill, test_preview,
-                            test_runs, test_overlap_kills, test_stays),
+    checks.run(*checks.bind(world, test_create_and_read, test_bad_input, test_update,
+                            test_updates_at_once, test_lists, test_pause, test_trigger_and_why,
+                            test_backfill, test_preview, test_runs, test_overlap_kills, test_stays),
                on_failure=world.print_logs)
 
 
