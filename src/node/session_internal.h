@@ -44,15 +44,21 @@ struct worker_session {
     size_t hello_held_count, hello_kill_count;
     uint64_t *assign; /* owned: job numbers to deliver at the end of the turn */
     size_t assign_count, assign_cap;
+    bool blocked; /* the stream is full: assignments wait for worker_session_writable */
     struct report_batch *batches;
     size_t reports_waiting;
 };
 
 void worker_session_send(struct worker_session *s, const ProtobufCMessage *message);
+void worker_session_end(struct worker_session *s, int code, const char *message);
 void worker_session_unref(struct worker_session *s);
+
+/* session_assign.c */
 void worker_session_assign(struct worker_session *s, uint64_t seq);
 void worker_session_flush(struct worker_session *s);
 void worker_session_kill(struct worker_session *s, const struct fsm_job *j);
+/* It was assigned this job and not yet told. */
+bool worker_session_owes(const struct worker_session *s, uint64_t seq);
 
 /* session_reports.c */
 int session_reports_add(struct worker_session *s,

@@ -15,7 +15,6 @@
 #define CODE_ABORTED 10
 #define CODE_UNAVAILABLE 14
 #define CODE_INTERNAL 13
-
 static const char id_taken_message[] =
     "another worker process is connected under this id; ids must be unique";
 
@@ -40,7 +39,7 @@ static void session_set_state(struct worker_session *s, enum session_state to) {
     s->state = to;
 }
 
-static void session_end(struct worker_session *s, int code, const char *message) {
+void worker_session_end(struct worker_session *s, int code, const char *message) {
     if (s->state == SESSION_ENDED)
         return;
     session_set_state(s, SESSION_ENDED);
@@ -52,11 +51,11 @@ void worker_session_send(struct worker_session *s, const ProtobufCMessage *messa
     struct bytes *b = bytes_new(protobuf_c_message_get_packed_size(message));
 
     if (!b) {
-        session_end(s, CODE_INTERNAL, "out of memory");
+        worker_session_end(s, CODE_INTERNAL, "out of memory");
         return;
     }
     (void) protobuf_c_message_pack(message, b->data);
-    (void) s->ops->send(s->arg, b);
+    s->blocked = s->ops->send(s->arg, b) == 1;
 }
 
 int worker_session_new(struct replica *r, const struct worker_session_ops *ops, void *arg,
@@ -165,10 +164,11 @@ static void collect_stale(struct worker_session *s) {
 /* The log says that the worker is not this session's. @w may be NULL. */
 static void session_end_moved(struct worker_session *s, const struct fsm_worker *w) {
     if (w && !w->lost && w->incarnation != s->incarnation)
-        session_end(s, CODE_ALREADY_EXISTS, id_taken_message);
+        worker_session_end(s, CODE_ALREADY_EXISTS, id_taken_message);
     else
-        session_end(s, CODE_FAILED_PRECONDITION,
-                    "this worker was declared lost or registered elsewhere; say hello again");
+        worker_session_end(
+            s, CODE_FAILED_PRECONDITION,
+            "this worker was declared lost or registered elsewhere; say hello again");
 }
 
 static void hello_done(void *arg, const struct replica_proposed *res) {
@@ -181,7 +181,7 @@ static void hello_done(void *arg, const struct replica_proposed *res) {
         return;
     }
     if (res->status != REPLICA_OK) {
-        session_end(s, CODE_UNAVAILABLE, "the registration was not committed; try again");
+        worker_session_end(s, CODE_UNAVAILABLE, "the registration was not committed; try again");
         return;
     }
     w = fsm_worker_find(s->replica->fsm, s->worker_id);
@@ -227,7 +227,7 @@ static bool id_in_use(const struct worker_session *s) {
 static void end_other_sessions(struct worker_session *s) {
     for (struct worker_session *o = s->replica->sessions; o; o = o->next)
         if (o != s && o->worker_id && strcmp(o->worker_id, s->worker_id) == 0)
-            session_end(o, CODE_ABORTED, "the worker opened another session");
+            worker_session_end(o, CODE_ABORTED, "the worker opened another session");
 }
 
 /* The refs of hello outlive the message: copied into the session's arena. */
@@ -309,17 +309,17 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
     int rc;
 
     if (s->state != SESSION_NEW) {
-        session_end(s, CODE_FAILED_PRECONDITION, "hello must come first and only once");
+        worker_session_end(s, CODE_FAILED_PRECONDITION, "hello must come first and only once");
         return;
     }
     if (!worker_id_ok(h->worker_id)) {
-        session_end(s, CODE_INVALID_ARGUMENT,
-                    "hello.worker_id: 1 to 64 characters of A-Z a-z 0-9 . _ - expected");
+        worker_session_end(s, CODE_INVALID_ARGUMENT,
+                           "hello.worker_id: 1 to 64 characters of A-Z a-z 0-9 . _ - expected");
         return;
     }
     if (h->slots == 0 || h->slots > SESSION_SLOTS_MAX || h->incarnation == 0 ||
         h->n_labels > SESSION_LABELS_MAX || h->n_running + h->n_finished > SESSION_HELD_MAX) {
-        session_end(
+        worker_session_end(
             s, CODE_INVALID_ARGUMENT,
             "hello: slots 1 to 10000, incarnation > 0, at most 32 labels and 20000 attempts");
         return;
@@ -328,13 +328,13 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
     s->incarnation = h->incarnation;
     s->draining = h->draining;
     if (!s->worker_id || !copy_held(s, h)) {
-        session_end(s, CODE_INTERNAL, "out of memory");
+        worker_session_end(s, CODE_INTERNAL, "out of memory");
         return;
     }
     if (id_in_use(s)) {
         log_warn(s->replica->env.log, "a second worker with this id was refused", "worker=%s",
                  s->worker_id);
-        session_end(s, CODE_ALREADY_EXISTS, id_taken_message);
+        worker_session_end(s, CODE_ALREADY_EXISTS, id_taken_message);
         return;
     }
     end_other_sessions(s);
@@ -348,7 +348,7 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
             s->proposals_in_flight--;
     }
     if (rc != 0)
-        session_end(s, CODE_UNAVAILABLE, "the registration could not be proposed");
+        worker_session_end(s, CODE_UNAVAILABLE, "the registration could not be proposed");
 }
 
 /* ---- heartbeats ------------------------------------------------------------------------------ */
@@ -391,41 +391,6 @@ void sessions_beat_acked(struct replica *r, const Chronos__Internal__V1__WorkerB
 
 /* ---- assignments and kills ------------------------------------------------------------------- */
 
-void worker_session_assign(struct worker_session *s, uint64_t seq) {
-    if (s->assign_count == s->assign_cap) {
-        size_t cap = s->assign_cap ? s->assign_cap * 2 : 64;
-        uint64_t *grown = realloc(s->assign, cap * sizeof(*grown));
-
-        if (!grown) {
-            session_end(s, CODE_INTERNAL, "out of memory"); /* it comes back and gets all anew */
-            return;
-        }
-        s->assign = grown;
-        s->assign_cap = cap;
-    }
-    s->assign[s->assign_count++] = seq;
-    s->replica->wants_turn = true;
-}
-
-void worker_session_kill(struct worker_session *s, const struct fsm_job *j) {
-    Chronos__V1__NodeMessage m = CHRONOS__V1__NODE_MESSAGE__INIT;
-    Chronos__V1__NodeKill kill = CHRONOS__V1__NODE_KILL__INIT;
-    Chronos__V1__AttemptRef ref = CHRONOS__V1__ATTEMPT_REF__INIT;
-    char id[JOB_ID_BYTES_MAX];
-
-    worker_session_flush(s); /* the worker must know the attempt before it can kill it */
-    job_id_format(j->seq, id);
-    ref.job_id = id;
-    ref.attempt = j->attempt;
-    ref.fencing_token = j->fencing_token;
-    kill.attempt = &ref;
-    kill.cancelled = true;
-    kill.now = j->kill;
-    m.body_case = CHRONOS__V1__NODE_MESSAGE__BODY_KILL;
-    m.kill = &kill;
-    worker_session_send(s, &m.base);
-}
-
 void sessions_on_event(struct replica *r, const struct fsm_event *e) {
     const struct fsm_job *j;
     struct worker_session *s;
@@ -460,55 +425,8 @@ void sessions_workers_changed(struct replica *r) {
 void sessions_restart(struct replica *r) {
     for (struct worker_session *s = r->sessions; s; s = s->next)
         if (s->state == SESSION_REGISTERING || s->state == SESSION_ACTIVE)
-            session_end(s, CODE_UNAVAILABLE,
-                        "this node took over a snapshot of the state; say hello again");
-}
-
-void worker_session_flush(struct worker_session *s) {
-    struct replica *r = s->replica;
-    Chronos__Internal__V1__NodeMessageAssign m = CHRONOS__INTERNAL__V1__NODE_MESSAGE_ASSIGN__INIT;
-    Chronos__Internal__V1__NodeAssignBytes list = CHRONOS__INTERNAL__V1__NODE_ASSIGN_BYTES__INIT;
-    size_t n = s->assign_count;
-
-    if (n == 0 || s->state != SESSION_ACTIVE)
-        return;
-    s->assign_count = 0;
-    arena_clear(&s->arena);
-    list.assignments = arena_alloc(&s->arena, n * sizeof(*list.assignments));
-    for (size_t i = 0; list.assignments && i < n; i++) {
-        const struct fsm_job *j = fsm_job_find(r->fsm, s->assign[i]);
-        Chronos__Internal__V1__AssignmentBytes *a;
-        Chronos__Internal__V1__AssignmentBytes__Ref *ref;
-        Chronos__Internal__V1__JobRecord *rec = NULL;
-        char *id;
-
-        if (!j || j->state != CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING || !j->worker ||
-            strcmp(j->worker->id, s->worker_id) != 0)
-            continue; /* over before it could be delivered */
-        a = arena_alloc(&s->arena, sizeof(*a));
-        ref = arena_alloc(&s->arena, sizeof(*ref));
-        id = arena_alloc(&s->arena, JOB_ID_BYTES_MAX);
-        if (!a || !ref || !id || fsm_read_job(r->fsm, j->seq, &s->arena, &rec) != 0) {
-            session_end(s, CODE_INTERNAL, "an assignment could not be read");
-            return;
-        }
-        chronos__internal__v1__assignment_bytes__init(a);
-        chronos__internal__v1__assignment_bytes__ref__init(ref);
-        job_id_format(j->seq, id);
-        ref->job_id = id;
-        ref->attempt = j->attempt;
-        ref->fencing_token = j->fencing_token;
-        a->attempt = ref;
-        a->spec = rec->spec;
-        a->schedule_id = rec->schedule;
-        a->tick_ms = rec->tick_s * 1000;
-        a->schedule_generation = rec->schedule_generation;
-        list.assignments[list.n_assignments++] = a;
-    }
-    if (list.n_assignments == 0)
-        return;
-    m.assign = &list;
-    worker_session_send(s, &m.base);
+            worker_session_end(s, CODE_UNAVAILABLE,
+                               "this node took over a snapshot of the state; say hello again");
 }
 
 void sessions_flush(struct replica *r) {
@@ -531,6 +449,8 @@ int worker_session_log_request(struct worker_session *s, uint64_t request_id, ui
     if (s->state != SESSION_ACTIVE)
         return REPLICA_REFUSED;
     worker_session_flush(s); /* it must know the attempt before it is asked for its output */
+    if (worker_session_owes(s, job_seq))
+        return REPLICA_REFUSED;
     job_id_format(job_seq, id);
     ref.job_id = id;
     ref.attempt = attempt;
@@ -559,7 +479,7 @@ void worker_session_message(struct worker_session *s, struct slice message) {
     arena_init(&arena, ARENA_BYTES_MAX);
     m = chronos__v1__worker_message__unpack(arena_pb(&arena), message.len, message.data);
     if (!m) {
-        session_end(s, CODE_INVALID_ARGUMENT, "malformed WorkerMessage");
+        worker_session_end(s, CODE_INVALID_ARGUMENT, "malformed WorkerMessage");
         arena_done(&arena);
         return;
     }
@@ -572,7 +492,8 @@ void worker_session_message(struct worker_session *s, struct slice message) {
         break;
     case CHRONOS__V1__WORKER_MESSAGE__BODY_REPORTS:
         if (session_reports_add(s, m->reports) < 0)
-            session_end(s, CODE_INVALID_ARGUMENT, "reports: malformed, or too many unacknowledged");
+            worker_session_end(s, CODE_INVALID_ARGUMENT,
+                               "reports: malformed, or too many unacknowledged");
         break;
     case CHRONOS__V1__WORKER_MESSAGE__BODY_LOG_DATA:
         logs_on_data(s->replica, s, m->log_data);
@@ -584,6 +505,8 @@ void worker_session_message(struct worker_session *s, struct slice message) {
     arena_done(&arena);
 }
 
+/* Log data is paced by its reader, not by the worker's stream. */
 void worker_session_writable(struct worker_session *s) {
-    (void) s; /* log data is paced by its reader, not by the worker's stream */
+    s->blocked = false;
+    s->replica->wants_turn = true;
 }

@@ -13,7 +13,7 @@ struct worker_session;
 
 struct worker_session_ops {
     /* Send one encoded NodeMessage. Consumes the reference. Returns 1 when the stream's queue is
-     * above its bound (then the session sends no log data until worker_session_writable). */
+     * above its bound (then assignments wait until worker_session_writable). */
     int (*send)(void *arg, struct bytes *node_message);
     /* The session is over from the node's side: end the stream with this canonical gRPC code and
      * text (borrowed). worker_session_free must still be called. */

@@ -502,7 +502,7 @@ static int stream_take(void *arg, struct bytes *message) {
     assert_non_null(s->got[s->count]);
     s->count++;
     (void) bytes_unref(message);
-    return 0;
+    return s->full ? 1 : 0;
 }
 
 static void stream_ended(void *arg, int code, const char *message) {

@@ -100,6 +100,7 @@ struct stream {
     Chronos__V1__NodeMessage *got[256];
     size_t count;
     int end_code; /* 0 = open */
+    bool full;    /* what the session is told with each message */
     char end_text[128];
 };
 extern const struct worker_session_ops stream_ops;

@@ -11,6 +11,7 @@
 
 #include "node/replica_internal.h"
 
+#include "fsm/command.h"
 #include "fsm/job_id.h"
 
 #define MSG(kind) CHRONOS__V1__NODE_MESSAGE__BODY_##kind
@@ -307,6 +308,116 @@ static void test_log_request_follows_assignment(void **state) {
     node_world_close(&w);
 }
 
+/* Propose a job whose specification takes @bytes: one field that nobody knows. */
+static void submit_large(struct node_world *w, size_t bytes, struct answer *a) {
+    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
+    Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
+    Chronos__Internal__V1__SubmitJobItem *items[] = {&item};
+    uint8_t *spec = calloc(1, bytes);
+    char queue[] = "default";
+    struct bytes *command = NULL;
+    size_t body_bytes = bytes - 5;
+
+    assert_non_null(spec);
+    assert_true(body_bytes >> 14 > 0 && body_bytes >> 21 == 0);
+    spec[0] = 0xfa; /* field 2047, of a length in three bytes */
+    spec[1] = 0x7f;
+    spec[2] = (uint8_t) (0x80 | (body_bytes & 0x7f));
+    spec[3] = (uint8_t) (0x80 | (body_bytes >> 7 & 0x7f));
+    spec[4] = (uint8_t) (body_bytes >> 14);
+    item.spec.data = spec;
+    item.spec.len = bytes;
+    item.max_attempts = 3;
+    item.queue = queue;
+    body.items = items;
+    body.n_items = 1;
+    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB;
+    cmd.submit_job = &body;
+    assert_int_equal(command_encode(&cmd, &command), 0);
+    *a = (struct answer){.world = w, .code = -1};
+    assert_int_equal(
+        replica_propose(w->nodes[0].replica, command, 0, MONO_NEVER, answer_proposed, a), 0);
+    node_world_settle(w);
+    free(spec);
+}
+
+static void cancel_job(struct node_world *w, uint64_t seq) {
+    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__CancelJob body = CHRONOS__INTERNAL__V1__CANCEL_JOB__INIT;
+    Chronos__Internal__V1__CancelJobItem item = CHRONOS__INTERNAL__V1__CANCEL_JOB_ITEM__INIT;
+    Chronos__Internal__V1__CancelJobItem *items[] = {&item};
+    struct bytes *command = NULL;
+    struct answer a = {.world = w, .code = -1};
+
+    item.job_seq = seq;
+    body.items = items;
+    body.n_items = 1;
+    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_CANCEL_JOB;
+    cmd.cancel_job = &body;
+    assert_int_equal(command_encode(&cmd, &command), 0);
+    assert_int_equal(
+        replica_propose(w->nodes[0].replica, command, 0, MONO_NEVER, answer_proposed, &a), 0);
+    node_world_settle(w);
+    assert_int_equal(a.count, 1);
+}
+
+/* Assignments in the stream's messages; no message may be one that a worker refuses. */
+static size_t assigned(const struct stream *s) {
+    size_t n = 0;
+
+    for (size_t i = 0; i < s->count; i++) {
+        if (s->got[i]->body_case != MSG(ASSIGN))
+            continue;
+        assert_true(chronos__v1__node_message__get_packed_size(s->got[i]) < 2 * 1024 * 1024);
+        n += s->got[i]->assign->n_assignments;
+    }
+    return n;
+}
+
+/* Goal: a worker that is owed more than a message may hold gets it in several, each once, and none
+ * while its stream is full; a job cancelled meanwhile is killed, but after the worker was told of
+ * it. Method: 40 jobs of 100 KiB wait for one worker; its stream is full after each message. */
+static void test_large_assignments(void **state) {
+    static struct answer answers[40];
+    const size_t jobs = ARRAY_LEN(answers);
+    size_t told, told_before = 0, kill_at = SIZE_MAX, cancelled_at = SIZE_MAX;
+    struct node_world w;
+    struct stream s;
+
+    (void) state;
+    begin(&w);
+    for (size_t i = 0; i < jobs; i++)
+        submit_large(&w, 100 * 1024, &answers[i]);
+    stream_open(&s, w.nodes[0].replica);
+    s.full = true;
+    stream_hello(&s, "w", 1, (uint32_t) jobs);
+    node_world_settle(&w);
+    assert_int_equal(
+        fsm_jobs_count(replica_fsm(w.nodes[0].replica), CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING),
+        jobs);
+    cancel_job(&w, answers[jobs - 1].job_seq);
+    assert_null(stream_last(&s, MSG(KILL)));
+    while ((told = assigned(&s)) < jobs) {
+        assert_true(told <= told_before + 12);
+        told_before = told;
+        worker_session_writable(s.session);
+        node_world_settle(&w);
+        assert_true(assigned(&s) > told);
+    }
+    assert_int_equal(told, jobs);
+    for (size_t i = 0; i < s.count; i++) {
+        if (s.got[i]->body_case == MSG(KILL))
+            kill_at = i;
+        if (s.got[i]->body_case == MSG(ASSIGN))
+            cancelled_at = i; /* it was the last one */
+    }
+    assert_true(kill_at != SIZE_MAX && kill_at > cancelled_at);
+    assert_int_equal(s.end_code, 0);
+    stream_close(&s);
+    node_world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hello_is_checked),
@@ -315,6 +426,7 @@ int main(void) {
         cmocka_unit_test(test_lease),
         cmocka_unit_test(test_log_request),
         cmocka_unit_test(test_log_request_follows_assignment),
+        cmocka_unit_test(test_large_assignments),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
