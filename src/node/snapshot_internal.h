@@ -114,6 +114,7 @@ struct transfer {
     uint64_t follow_to;      /* FOLLOWING: until it has this entry */
     uint64_t match;          /* FOLLOWING: as last seen */
     struct mono start_at;    /* WAITING: not before */
+    struct mono read_at;     /* SENDING: the next piece not before */
     struct mono progress_at; /* of the last progress */
     struct mono sent_at;     /* of the last block, or of the last going back */
     struct mono back_at;     /* going back is for then at the earliest */

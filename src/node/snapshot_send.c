@@ -19,7 +19,10 @@
 #define NO_PROGRESS_MS 30000 /* then raft asks the follower again */
 #define RESEND_MS 3000       /* nothing acknowledged for so long: what was sent is taken for lost */
 #define GO_BACK_MS 500       /* between two goings back */
-#define RETRY_MS 20          /* when the connection took nothing */
+/* No faster than this: reading, checking, writing and compacting the state takes processors and
+ * disks that commits need, too. The log behind the view is held, so a transfer always ends. */
+#define BYTES_PER_S_MAX (48UL * 1024 * 1024)
+#define RETRY_MS 20 /* when the connection took nothing */
 #define AFTER_FAILURE_MS 2000
 
 static void blocks_free(struct transfer *t) {
@@ -117,6 +120,7 @@ static int take_block(struct transfer *t, struct slice block) {
 
 static void on_view(void *arg, int rc, struct slice blocks, bool last) {
     struct transfer *t = arg;
+    size_t read = blocks.len;
 
     t->reading = false;
     while (rc == 0 && blocks.len > 0) {
@@ -127,6 +131,7 @@ static void on_view(void *arg, int rc, struct slice blocks, bool last) {
         blocks = slice_of(blocks.data + len, blocks.len - len);
     }
     t->read_all = last;
+    t->read_at = mono_add_ns(t->replica->now, read * NS_PER_S / BYTES_PER_S_MAX);
     if (rc < 0) {
         log_warn(t->replica->env.log, "reading the state for a follower failed",
                  "peer=%llu reason=\"%s\"", (unsigned long long) t->peer, err_name(rc));
@@ -135,7 +140,8 @@ static void on_view(void *arg, int rc, struct slice blocks, bool last) {
 }
 
 static void read_on(struct transfer *t) {
-    if (t->reading || t->read_all || t->bytes >= WINDOW_BYTES)
+    if (t->reading || t->read_all || t->bytes >= WINDOW_BYTES ||
+        !mono_reached(t->replica->now, t->read_at))
         return;
     t->reading = true;
     replica_view_next(t->view, PIECE_BYTES, on_view, t);
@@ -382,6 +388,8 @@ struct mono transfers_deadline(const struct replica *r) {
             d = mono_min(d, mono_add_ms(t->progress_at, NO_PROGRESS_MS));
         if (t->state == TRANSFER_WAITING && !mono_reached(r->now, t->start_at))
             d = mono_min(d, t->start_at);
+        if (t->state == TRANSFER_SENDING && !t->reading && !t->read_all && t->bytes < WINDOW_BYTES)
+            d = mono_min(d, t->read_at);
         if (t->state == TRANSFER_SENDING && t->unsent)
             d = mono_min(d, t->retry_at);
         if (t->state == TRANSFER_SENDING && t->head && !all_unsent(t))

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 
 /* One opened database. */
@@ -30,6 +31,9 @@ struct kv_rocks {
     struct store *store; /* counted */
     struct store *stage; /* counted; NULL unless between stage_begin and adopt or drop */
     bool committed;      /* the stage is what the next open finds */
+    struct store *dead;  /* counted; the reaper's while it runs */
+    pthread_t reaper;
+    bool reaping; /* the thread is to be joined */
     pthread_mutex_t lock;
     struct errtext last_error; /* under lock */
 };
@@ -337,7 +341,7 @@ static int op_stage_begin(struct kv *kv) {
         errtext_set(&why, "cannot make the directory of store %llu in %s: %s",
                     (unsigned long long) number, k->dir.path, err_name(r));
     if (r == 0)
-        r = store_open(k, number, ROCKS_MAY_CREATE, &k->stage, &why);
+        r = store_open(k, number, ROCKS_STAGE, &k->stage, &why);
     if (r < 0) {
         set_last_error(k, why.s);
         kv_dir_remove_store(&k->dir, number);
@@ -352,12 +356,23 @@ static int op_stage_write(struct kv *kv, const struct kv_op *ops, size_t n) {
     return store_write(k, k->stage, ops, n);
 }
 
+static int stage_finish(struct kv_rocks *k) {
+    struct errtext why = {0};
+    int r = rocks_stage_finish(k->stage->db, &why);
+
+    if (r < 0)
+        set_last_error(k, why.s);
+    return r;
+}
+
 static int op_stage_commit(struct kv *kv) {
     struct kv_rocks *k = rocks_of(kv);
     int r;
 
     ASSERT(k->stage && !k->committed);
     r = store_flush(k, k->stage); /* RocksDB syncs the files, its manifest and their directory */
+    if (r == 0)
+        r = stage_finish(k);
     if (r < 0)
         return r;
     r = kv_dir_switch(&k->dir, k->stage->number);
@@ -373,6 +388,34 @@ static int op_stage_commit(struct kv *kv) {
     return 0;
 }
 
+static void *reaper_main(void *arg) {
+    struct kv_rocks *k = arg;
+
+    store_unref(k, k->dead);
+    return NULL;
+}
+
+static void reaper_join(struct kv_rocks *k) {
+    if (k->reaping)
+        (void) pthread_join(k->reaper, NULL);
+    k->reaping = false;
+}
+
+/* Closing a store waits for its compactions, and deletes its files: not on the caller's thread,
+ * which may be the loop. */
+static void retire(struct kv_rocks *k, struct store *s) {
+    sigset_t all, old;
+
+    reaper_join(k); /* of the one before: over long ago */
+    k->dead = s;
+    (void) sigfillset(&all);
+    (void) pthread_sigmask(SIG_SETMASK, &all, &old);
+    k->reaping = pthread_create(&k->reaper, NULL, reaper_main, k) == 0;
+    (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!k->reaping)
+        store_unref(k, s);
+}
+
 static int op_stage_adopt(struct kv *kv) {
     struct kv_rocks *k = rocks_of(kv);
     struct store *old = k->store;
@@ -384,7 +427,7 @@ static int op_stage_adopt(struct kv *kv) {
     (void) pthread_mutex_unlock(&k->lock);
     k->stage = NULL;
     k->committed = false;
-    store_unref(k, old); /* a flush or scrub that still runs on it closes and deletes it later */
+    retire(k, old); /* a flush or scrub that still runs on it closes and deletes it later */
     return 0;
 }
 
@@ -396,6 +439,7 @@ static void op_close(struct kv *kv) {
     if (!kv)
         return;
     k = rocks_of(kv);
+    reaper_join(k);
     ASSERT(!k->store || k->store->refs == 1); /* no iterator is open, no flush runs */
     if (k->stage && !k->committed)
         op_stage_drop(kv);

@@ -15,6 +15,9 @@
  * the loop, would be slowed down. They are freed once flushed, so an idle node has one small one.
  */
 #define MEMTABLES_MAX 4
+/* Of a stage: what it holds in memory while two of these are full and one is written. */
+#define STAGE_MEMTABLE_BYTES (8 * MIB)
+#define STAGE_MEMTABLES_MAX 2
 #define BLOCK_CACHE_BYTES (8 * MIB)
 #define OPEN_FILES_MAX 128
 #define BACKGROUND_JOBS_MAX 2
@@ -145,7 +148,13 @@ void rocks_config_empty_cache(struct rocks_config *c) {
 
 static rocksdb_t *open_once(const struct rocks_config *c, const char *dir, enum rocks_open how,
                             char **ret_err) {
-    rocksdb_options_set_create_if_missing(c->options, how == ROCKS_MAY_CREATE);
+    bool stage = how == ROCKS_STAGE;
+
+    rocksdb_options_set_create_if_missing(c->options, how == ROCKS_MAY_CREATE || stage);
+    rocksdb_options_set_write_buffer_size(c->options,
+                                          stage ? STAGE_MEMTABLE_BYTES : MEMTABLE_BYTES);
+    rocksdb_options_set_max_write_buffer_number(c->options,
+                                                stage ? STAGE_MEMTABLES_MAX : MEMTABLES_MAX);
     if (how == ROCKS_READ_ONLY) /* writes not even a LOG file */
         return rocksdb_open_for_read_only(c->options, dir, 0, ret_err);
     return rocksdb_open(c->options, dir, ret_err);
@@ -202,5 +211,23 @@ int rocks_config_open(struct rocks_config *c, const char *dir, enum rocks_open h
             i = ARRAY_LEN(compressions);
         rocksdb_free(err);
     }
+    return r;
+}
+
+int rocks_stage_finish(rocksdb_t *db, struct errtext *reterr) {
+    static const char *const keys[] = {"write_buffer_size", "max_write_buffer_number"};
+    char bytes[24], number[24];
+    const char *const values[] = {bytes, number};
+    char *err = NULL;
+    int r;
+
+    (void) snprintf(bytes, sizeof(bytes), "%zu", (size_t) MEMTABLE_BYTES);
+    (void) snprintf(number, sizeof(number), "%d", MEMTABLES_MAX);
+    rocksdb_set_options(db, ARRAY_LEN(keys), keys, values, &err);
+    if (!err)
+        return 0;
+    r = rocks_error_of(err);
+    errtext_set(reterr, "cannot give the received state store its write buffers: %s", err);
+    rocksdb_free(err);
     return r;
 }

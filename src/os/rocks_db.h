@@ -22,6 +22,7 @@ struct rocks_config {
 enum rocks_open {
     ROCKS_EXISTING,
     ROCKS_MAY_CREATE,
+    ROCKS_STAGE, /* new, and filled from front to back by a thread that may wait: see below */
     ROCKS_READ_ONLY,
 };
 
@@ -31,6 +32,10 @@ void rocks_config_done(struct rocks_config *c);
 /* @ret is owned by the caller on 0 (rocksdb_close). ERR_CORRUPT, -EWOULDBLOCK (locked), -errno. */
 int rocks_config_open(struct rocks_config *c, const char *dir, enum rocks_open how, rocksdb_t **ret,
                       struct errtext *reterr) _must_check_;
+/* A stage has small write buffers, so that filling it beside the store in use takes little memory.
+ * From now on its writes are made on the loop, which must not wait for the disk: give it those of
+ * any other store. 0 or as rocks_config_open. */
+int rocks_stage_finish(rocksdb_t *db, struct errtext *reterr) _must_check_;
 /* Drop every cached block that is not in use, so that what is read next comes from the files. */
 void rocks_config_empty_cache(struct rocks_config *c);
 
