@@ -64,6 +64,7 @@ static void flush_run(struct disk_job *job) {
 static void flush_done(struct disk_job *job) {
     struct snapshots *s = CONTAINER_OF(job, struct snapshots, job);
     struct replica *r = s->replica;
+    struct mono now = r->env.clock.mono(r->env.clock.ctx);
 
     s->flushing = false;
     r->disk_jobs--;
@@ -78,11 +79,14 @@ static void flush_done(struct disk_job *job) {
     }
     if (s->flush_index <= s->durable_index)
         return; /* an install overtook it */
+    log_info(
+        r->env.log, "snapshot", "index=%llu entries=%llu took_ms=%llu log_base=%llu log_bytes=%llu",
+        (unsigned long long) s->flush_index,
+        (unsigned long long) (s->flush_index - s->durable_index),
+        (unsigned long long) (mono_diff_ns(now, s->taken_at) / NS_PER_MS),
+        (unsigned long long) r->persist.log.base_index, (unsigned long long) r->persist.log.bytes);
     s->durable_index = s->flush_index;
     s->taken++;
-    log_info(r->env.log, "snapshot", "index=%llu log_base=%llu log_bytes=%llu",
-             (unsigned long long) s->durable_index, (unsigned long long) r->persist.log.base_index,
-             (unsigned long long) r->persist.log.bytes);
     release_log(r);
 }
 
