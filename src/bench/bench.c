@@ -90,6 +90,11 @@ void latency_of(const struct histogram *h, struct latency *ret) {
     };
 }
 
+void bench_result_extra(struct bench_result *r, const char *name, double value) {
+    ASSERT(r->extras_count < BENCH_EXTRAS_MAX);
+    r->extras[r->extras_count++] = (struct bench_extra){.name = name, .value = value};
+}
+
 struct bench_result *bench_report_add(struct bench_report *r, const char *name) {
     struct bench_result *one = &r->results[r->count];
 

@@ -17,19 +17,26 @@
 #define BENCH_LIST_MAX 8
 #define BENCH_PAYLOAD_BYTES_MAX 65536
 #define BENCH_CHANNELS_MAX 16
-#define BENCH_RESULTS_MAX 32
+#define BENCH_RESULTS_MAX 48
+#define BENCH_EXTRAS_MAX 8
 
 enum bench_code { BENCH_OK = 0, BENCH_FAILED = 1, BENCH_INTERRUPTED = 2, BENCH_TIMEOUT = 3 };
 
 enum bench_kind {
     BENCH_SUBMIT,
     BENCH_SUBMIT_BATCH,
+    BENCH_READ,
     BENCH_E2E_NOOP,
     BENCH_E2E_EXEC,
     BENCH_FAILOVER,
+    BENCH_TRANSFER,
     BENCH_IDLE,
+    BENCH_SNAPSHOT, /* from here on minutes: only when asked for */
+    BENCH_RESTORE,
+    BENCH_INSTALL,
     BENCH_KINDS
 };
+#define BENCH_KINDS_SHORT BENCH_SNAPSHOT
 
 struct bench_options {
     const char *addresses[BENCH_NODES_MAX]; /* of a running cluster; none = start our own */
@@ -44,7 +51,11 @@ struct bench_options {
     const char *json_file;
     bool json; /* instead of the table */
     bool quick;
-    bool via_any; /* spread submits over all nodes instead of sending them to the leader */
+    bool full;            /* also what takes minutes */
+    bool lease_reads;     /* of our own cluster */
+    uint64_t jobs;        /* stored before snapshots, and restored */
+    uint64_t state_bytes; /* of what a new node is sent */
+    bool via_any;         /* spread submits over all nodes instead of sending them to the leader */
 };
 
 struct bench {
@@ -95,6 +106,12 @@ struct latency {
     uint64_t p50_ns, p90_ns, p99_ns, p999_ns, max_ns;
 };
 
+/* A figure that only one kind of measurement has. */
+struct bench_extra {
+    const char *name; /* with its unit last: catch_up_ms */
+    double value;
+};
+
 struct bench_result {
     const char *name;
     uint32_t concurrency;
@@ -105,6 +122,8 @@ struct bench_result {
     struct bench_usage usage;
     bool no_ratio;    /* not a matter of the disk */
     uint64_t refused; /* RESOURCE_EXHAUSTED, each tried again */
+    struct bench_extra extras[BENCH_EXTRAS_MAX];
+    size_t extras_count;
 };
 
 struct bench_report {
@@ -113,5 +132,6 @@ struct bench_report {
 };
 
 void latency_of(const struct histogram *h, struct latency *ret);
+void bench_result_extra(struct bench_result *r, const char *name, double value);
 /* The next free result, zeroed. */
 struct bench_result *bench_report_add(struct bench_report *r, const char *name);

@@ -6,10 +6,14 @@
 #include "bench/e2e.h"
 #include "bench/failover.h"
 #include "bench/floor.h"
+#include "bench/install.h"
 #include "bench/load.h"
 #include "bench/options.h"
+#include "bench/read_load.h"
 #include "bench/report.h"
+#include "bench/stored.h"
 #include "bench/target.h"
+#include "bench/transfer.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -28,6 +32,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_UNAVAILABLE = 4 };
 #define EXEC_BATCH 8U
 
 static const uint32_t batch_calls[] = {4, 16};
+static const uint32_t read_calls[] = {1, 256};
 
 /* Times of one mode, milliseconds. The sums are what --help promises with room to spare. */
 struct plan {
@@ -38,6 +43,8 @@ struct plan {
     uint64_t settle_ms; /* before idle */
     uint64_t idle_ms;
     uint32_t trials;
+    uint32_t transfers;
+    uint64_t stretch_ms; /* of the long ones */
 };
 
 static const struct plan plan_full = {.floor_ms = 2500,
@@ -46,14 +53,18 @@ static const struct plan plan_full = {.floor_ms = 2500,
                                       .single_ms = 3000,
                                       .settle_ms = 2000,
                                       .idle_ms = 10000,
-                                      .trials = 20};
+                                      .trials = 20,
+                                      .transfers = 50,
+                                      .stretch_ms = 20000};
 static const struct plan plan_quick = {.floor_ms = 800,
                                        .warm_ms = 300,
                                        .measure_ms = 1500,
                                        .single_ms = 1000,
                                        .settle_ms = 500,
                                        .idle_ms = 5000,
-                                       .trials = 5};
+                                       .trials = 5,
+                                       .transfers = 10,
+                                       .stretch_ms = 8000};
 
 struct menu {
     struct bench bench;
@@ -105,6 +116,40 @@ static int run_submits(struct menu *m) {
     return r;
 }
 
+static int add_read(struct menu *m, struct read_load *reads, uint32_t calls, bool by_follower) {
+    struct read_spec spec = {.name = by_follower ? "read_follower" : "read",
+                             .concurrency = calls,
+                             .by_follower = by_follower,
+                             .warm_ms = m->plan.warm_ms,
+                             .measure_ms = m->plan.measure_ms};
+    struct bench_result result;
+    int r;
+
+    bench_progress(&m->bench, "%s, %u calls outstanding...", spec.name, calls);
+    r = read_load_run(reads, &spec, &result);
+    result.no_ratio = true; /* the disk has no part in it */
+    if (r == BENCH_OK)
+        *bench_report_add(&m->report, spec.name) = result;
+    return note(m, r);
+}
+
+static int run_reads(struct menu *m) {
+    struct read_load *reads = NULL;
+    int r;
+
+    if (!m->o.selected[BENCH_READ])
+        return BENCH_OK;
+    r = read_load_new(&m->target, &reads);
+    for (size_t i = 0; r == BENCH_OK && i < 2 * ARRAY_LEN(read_calls); i++) {
+        bool by_follower = i >= ARRAY_LEN(read_calls);
+
+        if (!by_follower || m->target.count > 1)
+            r = add_read(m, reads, read_calls[i % ARRAY_LEN(read_calls)], by_follower);
+    }
+    (void) read_load_free(reads);
+    return note(m, r);
+}
+
 static int add_e2e(struct menu *m, enum request_payload what, uint32_t window, uint32_t batch,
                    uint64_t measure_ms) {
     struct e2e_spec spec = {.name = what == REQUEST_NOOP ? "e2e_noop" : "e2e_exec",
@@ -154,6 +199,19 @@ static int run_failover(struct menu *m) {
     return r == BENCH_OK ? target_find_leader(&m->target, 5000) : r;
 }
 
+static int run_transfer(struct menu *m) {
+    struct bench_result result;
+    int r;
+
+    if (!m->o.selected[BENCH_TRANSFER])
+        return BENCH_OK;
+    bench_progress(&m->bench, "transfer, %u trials...", m->plan.transfers);
+    r = transfer_run(&m->target, m->plan.transfers, &result);
+    if (r == BENCH_OK)
+        *bench_report_add(&m->report, "transfer") = result;
+    return note(m, r);
+}
+
 static int run_idle(struct menu *m) {
     struct bench_result result = {.name = "idle"};
     struct usage_mark mark;
@@ -182,7 +240,7 @@ static int with_cluster(struct menu *m, bool workers, int (*part)(struct menu *m
 
     if (own) {
         bench_progress(&m->bench, "starting three nodes, workers %s...", workers ? "on" : "off");
-        r = cluster_start(&m->cluster, m->o.dir, workers, WORKER_SLOTS);
+        r = cluster_start(&m->cluster, &m->o, workers, WORKER_SLOTS);
     }
     if (r == BENCH_OK) {
         r = target_open(&m->target, &m->bench, own ? &m->cluster : NULL);
@@ -199,7 +257,9 @@ static int with_cluster(struct menu *m, bool workers, int (*part)(struct menu *m
 }
 
 static int part_submits(struct menu *m) {
-    return run_submits(m);
+    int r = run_reads(m);
+
+    return r == BENCH_OK ? run_submits(m) : r;
 }
 
 /* Idle first: what an idle node needs, not what it keeps after work. */
@@ -208,11 +268,42 @@ static int part_jobs(struct menu *m) {
 
     if (r == BENCH_OK)
         r = run_jobs(m);
+    if (r == BENCH_OK)
+        r = run_transfer(m);
     return r == BENCH_OK ? run_failover(m) : r;
 }
 
+/* One fill serves both. */
+static int part_stored(struct menu *m) {
+    struct bench_result results[STORED_SNAPSHOT_RESULTS], restore;
+    size_t count = 0;
+    int r;
+
+    if (m->o.selected[BENCH_SNAPSHOT])
+        r = stored_snapshots(&m->target, m->o.jobs, m->plan.stretch_ms, results, &count);
+    else
+        r = stored_fill(&m->target, m->o.jobs, 0);
+    for (size_t i = 0; i < count; i++)
+        *bench_report_add(&m->report, results[i].name) = results[i];
+    if (r != BENCH_OK || !m->o.selected[BENCH_RESTORE])
+        return r;
+    r = stored_restore(&m->target, &restore);
+    if (r == BENCH_OK)
+        *bench_report_add(&m->report, "restore") = restore;
+    return r;
+}
+
+static int part_install(struct menu *m) {
+    struct bench_result results[2];
+    int r = install_run(&m->target, m->o.state_bytes, m->plan.stretch_ms, results);
+
+    for (size_t i = 0; r == BENCH_OK && i < ARRAY_LEN(results); i++)
+        *bench_report_add(&m->report, results[i].name) = results[i];
+    return r;
+}
+
 static int part_all(struct menu *m) {
-    int r = run_submits(m);
+    int r = part_submits(m);
 
     return r == BENCH_OK ? run_jobs(m) : r;
 }
@@ -237,11 +328,15 @@ static int run_menu(struct menu *m) {
     if (m->o.addresses_count > 0) {
         r = with_cluster(m, false, part_all);
     } else {
-        if (s[BENCH_SUBMIT] || s[BENCH_SUBMIT_BATCH])
+        if (s[BENCH_SUBMIT] || s[BENCH_SUBMIT_BATCH] || s[BENCH_READ])
             r = with_cluster(m, false, part_submits);
-        if (r == BENCH_OK &&
-            (s[BENCH_E2E_NOOP] || s[BENCH_E2E_EXEC] || s[BENCH_FAILOVER] || s[BENCH_IDLE]))
+        if (r == BENCH_OK && (s[BENCH_E2E_NOOP] || s[BENCH_E2E_EXEC] || s[BENCH_FAILOVER] ||
+                              s[BENCH_TRANSFER] || s[BENCH_IDLE]))
             r = with_cluster(m, true, part_jobs);
+        if (r == BENCH_OK && (s[BENCH_SNAPSHOT] || s[BENCH_RESTORE]))
+            r = with_cluster(m, true, part_stored);
+        if (r == BENCH_OK && s[BENCH_INSTALL])
+            r = with_cluster(m, true, part_install);
     }
     return r == BENCH_OK && m->report.count > 0 ? measure_floor(m, true) : r;
 }

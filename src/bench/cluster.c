@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,13 +48,14 @@ static int reserve_port(int *ret_fd, unsigned *ret_port) {
     return 0;
 }
 
-static int choose_ports(struct cluster *c) {
+static int choose_ports(struct cluster_node *nodes, size_t count) {
     int fds[2 * CLUSTER_NODES];
     size_t n = 0;
     int r = 0;
 
-    for (; n < ARRAY_LEN(fds); n++) {
-        struct cluster_node *node = &c->nodes[n / 2];
+    ASSERT(count <= CLUSTER_NODES);
+    for (; n < 2 * count; n++) {
+        struct cluster_node *node = &nodes[n / 2];
         unsigned port = 0;
 
         r = reserve_port(&fds[n], &port);
@@ -68,40 +71,71 @@ static int choose_ports(struct cluster *c) {
 
 /* ---- processes ----------------------------------------------------------------------------- */
 
-static size_t build_args(const struct cluster *c, size_t index, char text[][MEMBER_BYTES],
-                         const char **args) {
-    const struct cluster_node *n = &c->nodes[index];
-    size_t k = 0;
+/* The strings of one command line. */
+struct words {
+    char text[CLUSTER_NODES + 4][MEMBER_BYTES];
+    size_t texts;
+    const char *args[ARGS_MAX];
+    size_t count;
+};
 
-    (void) snprintf(text[CLUSTER_NODES], MEMBER_BYTES, "%zu", index + 1);
-    (void) snprintf(text[CLUSTER_NODES + 1], MEMBER_BYTES, "%u", c->slots);
-    args[k++] = c->exe;
-    args[k++] = "server";
-    args[k++] = "--node.id";
-    args[k++] = text[CLUSTER_NODES];
-    args[k++] = "--node.data_dir";
-    args[k++] = n->data_dir;
-    args[k++] = "--node.listen";
-    args[k++] = n->address;
-    args[k++] = "--node.peer_listen";
-    args[k++] = n->peer_address;
-    args[k++] = "--cluster.name";
-    args[k++] = "bench";
-    args[k++] = "--bootstrap";
-    args[k++] = "--worker.drain_timeout";
-    args[k++] = "0s"; /* what it measured is over */
-    args[k++] = c->with_workers ? "--worker.enabled=true" : "--worker.enabled=false";
-    args[k++] = "--worker.slots";
-    args[k++] = text[CLUSTER_NODES + 1];
+static void add_word(struct words *w, const char *word) {
+    ASSERT(w->count + 1 < ARGS_MAX);
+    w->args[w->count++] = word;
+}
+
+_printf_(3, 4) static void add_value(struct words *w, const char *name, const char *fmt, ...) {
+    char *text = w->text[w->texts++];
+    va_list ap;
+
+    ASSERT(w->texts <= ARRAY_LEN(w->text));
+    va_start(ap, fmt);
+    (void) vsnprintf(text, MEMBER_BYTES, fmt, ap);
+    va_end(ap);
+    add_word(w, name);
+    add_word(w, text);
+}
+
+/* Of all nodes that formed the cluster: the same for each. */
+static void add_members(const struct cluster *c, struct words *w) {
+    add_word(w, "--bootstrap");
     for (size_t i = 0; i < CLUSTER_NODES; i++) {
-        (void) snprintf(text[i], MEMBER_BYTES, "%zu=%s,%s", i + 1, c->nodes[i].peer_address,
-                        c->nodes[i].address);
-        args[k++] = "--member";
-        args[k++] = text[i];
+        const struct cluster_node *n = &c->nodes[i];
+
+        if (!n->joins)
+            add_value(w, "--member", "%" PRIu64 "=%s,%s", n->id, n->peer_address, n->address);
     }
-    args[k] = NULL;
-    ASSERT(k < ARGS_MAX);
-    return k;
+}
+
+static void build_args(const struct cluster *c, size_t index, struct words *w) {
+    const struct cluster_node *n = &c->nodes[index];
+
+    *w = (struct words){0};
+    add_word(w, c->exe);
+    add_word(w, "server");
+    add_value(w, "--node.id", "%" PRIu64, n->id);
+    add_word(w, "--node.data_dir");
+    add_word(w, n->data_dir);
+    add_word(w, "--node.listen");
+    add_word(w, n->address);
+    add_word(w, "--node.peer_listen");
+    add_word(w, n->peer_address);
+    add_word(w, "--cluster.name");
+    add_word(w, "bench");
+    add_word(w, "--worker.drain_timeout");
+    add_word(w, "0s"); /* what it measured is over */
+    add_word(w, c->with_workers ? "--worker.enabled=true" : "--worker.enabled=false");
+    add_value(w, "--worker.slots", "%u", c->slots);
+    add_word(w, c->lease_reads ? "--cluster.raft.lease_reads=true"
+                               : "--cluster.raft.lease_reads=false");
+    if (c->snapshot_interval_ms > 0)
+        add_value(w, "--cluster.raft.snapshot_interval", "%" PRIu64 "ms", c->snapshot_interval_ms);
+    if (n->joins) {
+        add_word(w, "--join");
+        add_word(w, c->nodes[(index + 1) % CLUSTER_NODES].address);
+    } else {
+        add_members(c, w);
+    }
 }
 
 /* In the child, up to exec: only calls that are safe after fork beside other threads. */
@@ -122,15 +156,15 @@ _noreturn_ static void child(const struct cluster *c, const char *const *args, i
 }
 
 int cluster_start_node(struct cluster *c, size_t index) {
-    char text[CLUSTER_NODES + 2][MEMBER_BYTES], path[PATH_MAX + 16];
     struct cluster_node *n = &c->nodes[index];
-    const char *args[ARGS_MAX];
+    char path[PATH_MAX + 16];
+    struct words w;
     pid_t parent = getpid();
     int fd;
 
     ASSERT(index < CLUSTER_NODES);
     ASSERT(n->pid == 0);
-    (void) build_args(c, index, text, args);
+    build_args(c, index, &w);
     (void) snprintf(path, sizeof(path), "%s/server.log", n->data_dir);
     if (mkdir(n->data_dir, 0700) < 0 && errno != EEXIST)
         return bench_fail("%s: %s", n->data_dir, strerror(errno));
@@ -139,12 +173,21 @@ int cluster_start_node(struct cluster *c, size_t index) {
         return bench_fail("%s: %s", path, strerror(errno));
     n->pid = fork();
     if (n->pid == 0)
-        child(c, args, fd, parent);
+        child(c, w.args, fd, parent);
     (void) close(fd);
     if (n->pid < 0) {
         n->pid = 0;
         return bench_fail("fork: %s", strerror(errno));
     }
+    return BENCH_OK;
+}
+
+static int set_id(struct cluster *c, size_t index, uint64_t id) {
+    struct cluster_node *n = &c->nodes[index];
+
+    n->id = id;
+    if (snprintf(n->data_dir, PATH_MAX, "%s/node%" PRIu64, c->dir, id) >= PATH_MAX)
+        return bench_fail("%s: the path is too long", c->dir);
     return BENCH_OK;
 }
 
@@ -163,29 +206,45 @@ static int prepare(struct cluster *c, const char *dir) {
         return bench_fail("no directory can be made in %s: %s", base, strerror(errno));
     }
     for (size_t i = 0; i < CLUSTER_NODES; i++) {
-        if (snprintf(c->nodes[i].data_dir, PATH_MAX, "%s/node%zu", c->dir, i + 1) >= PATH_MAX)
-            return bench_fail("%s: the path is too long", c->dir);
+        if (set_id(c, i, i + 1) != BENCH_OK)
+            return BENCH_FAILED;
     }
-    return choose_ports(c);
+    return choose_ports(c->nodes, CLUSTER_NODES);
 }
 
-int cluster_start(struct cluster *c, const char *dir, bool with_workers, uint32_t slots) {
+int cluster_start(struct cluster *c, const struct bench_options *o, bool with_workers,
+                  uint32_t slots) {
     int r;
 
-    *c = (struct cluster){.with_workers = with_workers, .slots = slots};
-    r = prepare(c, dir);
+    *c = (struct cluster){
+        .with_workers = with_workers, .slots = slots, .lease_reads = o->lease_reads};
+    r = prepare(c, o->dir);
     for (size_t i = 0; r == BENCH_OK && i < CLUSTER_NODES; i++)
         r = cluster_start_node(c, i);
     return r;
 }
 
-void cluster_kill_node(struct cluster *c, size_t index) {
+void cluster_kill_begin(struct cluster *c, size_t index) {
     struct cluster_node *n = &c->nodes[index];
 
     ASSERT(n->pid > 0);
     if (n->orphan == 0)
         n->orphan = cluster_worker_pid(c, index);
     (void) kill(n->pid, SIGKILL);
+}
+
+bool cluster_node_gone(struct cluster *c, size_t index) {
+    struct cluster_node *n = &c->nodes[index];
+
+    if (n->pid > 0 && waitpid(n->pid, NULL, WNOHANG) == n->pid)
+        n->pid = 0;
+    return n->pid == 0;
+}
+
+void cluster_kill_node(struct cluster *c, size_t index) {
+    struct cluster_node *n = &c->nodes[index];
+
+    cluster_kill_begin(c, index);
     (void) waitpid(n->pid, NULL, 0);
     n->pid = 0;
 }
@@ -217,12 +276,12 @@ pid_t cluster_worker_pid(const struct cluster *c, size_t index) {
     return pid > 1 && pid <= INT_MAX && is_own_program(c, (pid_t) pid) ? (pid_t) pid : 0;
 }
 
-static void print_log(const struct cluster_node *n) {
+static void print_log(const char *dir, const char *name) {
     char path[PATH_MAX + 16], text[LOG_TAIL_BYTES];
     size_t len;
     FILE *f;
 
-    (void) snprintf(path, sizeof(path), "%s/server.log", n->data_dir);
+    (void) snprintf(path, sizeof(path), "%s/%s", dir, name);
     f = fopen(path, "re");
     if (!f)
         return;
@@ -244,7 +303,7 @@ int cluster_find_dead(struct cluster *c) {
         (void) bench_fail("node %zu ended by itself (%s %d)", i + 1,
                           WIFSIGNALED(status) ? "signal" : "exit code",
                           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-        print_log(&c->nodes[i]);
+        print_log(c->nodes[i].data_dir, "server.log");
         return (int) i;
     }
     return -1;
@@ -294,13 +353,11 @@ static bool workers_gone(const struct cluster *c, const pid_t *workers) {
     return true;
 }
 
-void cluster_stop(struct cluster *c) {
+void cluster_halt(struct cluster *c) {
     const struct timespec nap = {.tv_nsec = POLL_MS * 1000000L};
     pid_t workers[WORKERS_MAX];
     uint32_t waited = 0;
 
-    if (!c->dir[0])
-        return;
     for (size_t i = 0; i < CLUSTER_NODES; i++) {
         workers[i] = cluster_worker_pid(c, i);
         workers[CLUSTER_NODES + i] = c->nodes[i].orphan != workers[i] ? c->nodes[i].orphan : 0;
@@ -314,6 +371,81 @@ void cluster_stop(struct cluster *c) {
         (void) nanosleep(&nap, NULL);
         waited += POLL_MS;
     }
+    for (size_t i = 0; i < CLUSTER_NODES; i++)
+        c->nodes[i].orphan = 0;
+}
+
+int cluster_resume(struct cluster *c) {
+    int r = BENCH_OK;
+
+    for (size_t i = 0; r == BENCH_OK && i < CLUSTER_NODES; i++)
+        r = cluster_start_node(c, i);
+    return r;
+}
+
+void cluster_stop(struct cluster *c) {
+    if (!c->dir[0])
+        return;
+    cluster_halt(c);
     (void) nftw(c->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     c->dir[0] = '\0';
+}
+
+/* ---- another node, another command ----------------------------------------------------------- */
+
+int cluster_replace_node(struct cluster *c, size_t index, uint64_t id) {
+    struct cluster_node *n = &c->nodes[index];
+
+    ASSERT(n->pid == 0);
+    if (n->orphan > 0 && is_own_program(c, n->orphan))
+        (void) kill(n->orphan, SIGKILL);
+    *n = (struct cluster_node){.joins = true};
+    if (set_id(c, index, id) != BENCH_OK)
+        return BENCH_FAILED;
+    return choose_ports(n, 1);
+}
+
+/* Its exit status, or -1 while it runs. */
+static int exit_status(pid_t pid) {
+    int status = 0;
+
+    return waitpid(pid, &status, WNOHANG) == pid ? status : -1;
+}
+
+int cluster_run(struct cluster *c, struct bench *b, const char *const *args, uint64_t timeout_ms,
+                uint64_t *ret_ms) {
+    uint64_t begin = uv_hrtime(), give_up = begin + timeout_ms * NS_PER_MS;
+    const char *argv[ARGS_MAX] = {c->exe};
+    char path[PATH_MAX + 16];
+    pid_t pid, parent = getpid();
+    int fd, status = -1, r = BENCH_OK;
+
+    for (size_t i = 0; args[i]; i++) {
+        ASSERT(i + 2 < ARGS_MAX);
+        argv[i + 1] = args[i];
+    }
+    (void) snprintf(path, sizeof(path), "%s/command.log", c->dir);
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return bench_fail("%s: %s", path, strerror(errno));
+    pid = fork();
+    if (pid == 0)
+        child(c, argv, fd, parent);
+    (void) close(fd);
+    if (pid < 0)
+        return bench_fail("fork: %s", strerror(errno));
+    while (r == BENCH_OK && (status = exit_status(pid)) == -1) {
+        r = bench_pause(b, POLL_MS);
+        if (r == BENCH_OK && uv_hrtime() > give_up)
+            r = bench_fail("chronos %s: not done in %" PRIu64 " s", args[0], timeout_ms / 1000);
+    }
+    *ret_ms = (uv_hrtime() - begin) / NS_PER_MS;
+    if (r != BENCH_OK) {
+        (void) kill(pid, SIGKILL);
+        (void) waitpid(pid, NULL, 0);
+    } else if (status != 0) {
+        r = bench_fail("chronos %s failed (status %d)", args[0], status);
+        print_log(c->dir, "command.log");
+    }
+    return r;
 }

@@ -59,7 +59,8 @@ struct e2e {
     uint32_t open; /* jobs of outstanding calls, and acknowledged jobs not yet completed */
     bool stopping;
     bool measuring;
-    bool retrying; /* the timer will fill the window */
+    bool retrying;      /* the timer will fill the window */
+    uint64_t submitted; /* or under way */
     uint64_t completed;
     uint64_t refused;
     uint64_t failures;
@@ -205,6 +206,7 @@ static void on_submitted(void *arg, const struct rpc_result *res) {
         return;
     }
     e->open -= e->spec->batch;
+    e->submitted -= e->spec->batch;
     if (res->code == RPC_RESOURCE_EXHAUSTED)
         e->refused++;
     else
@@ -214,11 +216,15 @@ static void on_submitted(void *arg, const struct rpc_result *res) {
     e->retrying = true;
 }
 
+static bool wants_more(const struct e2e *e) {
+    return e->spec->jobs == 0 || e->submitted < e->spec->jobs;
+}
+
 static void fill_window(struct e2e *e) {
     const struct target_node *leader = &e->t->nodes[e->t->leader];
 
-    while (!e->stopping && !e->retrying && e->open + e->spec->batch <= e->spec->window &&
-           e->idle_calls) {
+    while (!e->stopping && !e->retrying && wants_more(e) &&
+           e->open + e->spec->batch <= e->spec->window && e->idle_calls) {
         struct submit_call *c = e->idle_calls;
 
         c->start_ns = uv_hrtime();
@@ -231,6 +237,7 @@ static void fill_window(struct e2e *e) {
         e->idle_calls = c->next_idle;
         e->calls++;
         e->open += e->spec->batch;
+        e->submitted += e->spec->batch;
     }
 }
 
@@ -337,7 +344,9 @@ static int open_watch(struct e2e *e) {
 /* ---- phases -------------------------------------------------------------------------------- */
 
 static bool stopped_early(const void *arg) {
-    return ((const struct e2e *) arg)->stopping;
+    const struct e2e *e = arg;
+
+    return e->stopping || (!wants_more(e) && e->calls == 0 && e->open == 0);
 }
 
 static bool all_completed(const void *arg) {
@@ -368,8 +377,13 @@ static int measure(struct e2e *e, struct bench_result *ret) {
     e->measuring = false;
     ret->ops_s = (double) e->completed * 1e9 / (double) (uv_hrtime() - begin);
     target_usage_end(e->t, &mark, &ret->usage);
+    if (r == BENCH_OK && !e->stopping)
+        return r; /* all of them */
     if (r != BENCH_TIMEOUT)
         return r;
+    if (e->spec->jobs > 0)
+        return bench_fail("%s: %" PRIu64 " of %" PRIu64 " jobs completed within %" PRIu64 " s",
+                          e->spec->name, e->completed, e->spec->jobs, e->spec->measure_ms / 1000);
     e->stopping = true;
     r = bench_wait(b, all_completed, e, DRAIN_MS);
     if (r == BENCH_TIMEOUT || (r == BENCH_OK && e->open > 0))
@@ -427,7 +441,9 @@ int e2e_run(struct target *t, const struct e2e_spec *spec, struct bench_result *
         e->slots[i] = (struct submit_call){.e = e, .next_idle = e->idle_calls};
         e->idle_calls = &e->slots[i];
     }
-    e->request = request_submit_batch(spec->what, t->b->o->payload_bytes, spec->batch);
+    e->request = request_submit_batch(
+        spec->what, spec->payload_bytes > 0 ? spec->payload_bytes : t->b->o->payload_bytes,
+        spec->batch);
     (void) uv_timer_init(&t->b->loop, &e->retry_timer);
     e->retry_timer.data = e;
     *ret = (struct bench_result){

@@ -15,6 +15,8 @@ struct e2e_spec {
     uint32_t batch;  /* jobs in a call; divides the window */
     uint64_t warm_ms;
     uint64_t measure_ms;
+    uint64_t jobs;        /* > 0: not for a time, but until so many are completed */
+    size_t payload_bytes; /* 0 = as the options say */
 };
 
 /* What completed within the measured time counts. Afterwards every acknowledged job must complete,

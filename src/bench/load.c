@@ -28,7 +28,9 @@ struct load_slot {
 struct load {
     struct target *t;
     const struct load_spec *spec;
-    struct bytes *request; /* owned */
+    struct bytes *submit; /* owned; NULL when other requests are given */
+    struct bytes *const *requests;
+    size_t requests_count, next;
     const char *path;
     uv_timer_t retry_timer;
     struct load_slot *retries;
@@ -119,10 +121,16 @@ static void on_done(void *arg, const struct rpc_result *res) {
     issue(s);
 }
 
+static struct bytes *next_request(struct load *l) {
+    if (l->next == l->requests_count)
+        l->next = 0;
+    return l->requests[l->next++];
+}
+
 static void issue(struct load_slot *s) {
     struct load *l = s->load;
     int r = l->stopping ? 1
-                        : rpc_unary(s->channel, l->path, l->request, CALL_MS,
+                        : rpc_unary(s->channel, l->path, next_request(l), CALL_MS,
                                     /* wait_ready= */ true, on_done, s);
 
     if (r == 0)
@@ -134,11 +142,13 @@ static void issue(struct load_slot *s) {
 
 static void start_slots(struct load *l) {
     const struct target *t = l->t;
-    size_t nodes = t->b->o->via_any ? t->count : 1;
+    bool by_follower = l->spec->by_follower;
+    size_t first = by_follower ? (t->leader + 1) % t->count : t->leader;
+    size_t nodes = t->b->o->via_any && !by_follower ? t->count : 1;
 
     l->inflight = l->spec->concurrency;
     for (uint32_t i = 0; i < l->spec->concurrency; i++) {
-        size_t node = nodes > 1 ? i % nodes : t->leader;
+        size_t node = nodes > 1 ? i % nodes : first;
         struct load_slot *s = &l->slots[i];
 
         *s = (struct load_slot){.load = l, .start_ns = uv_hrtime()};
@@ -200,6 +210,24 @@ static void on_timer_closed(uv_handle_t *h) {
     free(h->data);
 }
 
+/* None when memory is out. */
+static void choose_requests(struct load *l) {
+    const struct load_spec *spec = l->spec;
+    size_t payload = l->t->b->o->payload_bytes;
+
+    if (spec->path) {
+        l->path = spec->path;
+        l->requests = spec->requests;
+        l->requests_count = spec->requests_count;
+        return;
+    }
+    l->path = spec->batch > 1 ? PATH_SUBMIT_JOBS : PATH_SUBMIT_JOB;
+    l->submit = spec->batch > 1 ? request_submit_batch(REQUEST_NOOP, payload, spec->batch)
+                                : request_submit(REQUEST_NOOP, payload);
+    l->requests = &l->submit;
+    l->requests_count = l->submit ? 1 : 0;
+}
+
 int load_run(struct target *t, const struct load_spec *spec, struct bench_result *ret) {
     struct load *l = calloc(1, sizeof(*l));
     int r = BENCH_FAILED, d;
@@ -209,15 +237,12 @@ int load_run(struct target *t, const struct load_spec *spec, struct bench_result
         return bench_fail("out of memory");
     l->t = t;
     l->spec = spec;
-    l->path = spec->batch > 1 ? PATH_SUBMIT_JOBS : PATH_SUBMIT_JOB;
-    l->request = spec->batch > 1
-                     ? request_submit_batch(REQUEST_NOOP, t->b->o->payload_bytes, spec->batch)
-                     : request_submit(REQUEST_NOOP, t->b->o->payload_bytes);
+    choose_requests(l);
     (void) uv_timer_init(&t->b->loop, &l->retry_timer);
     l->retry_timer.data = l;
     *ret = (struct bench_result){
         .name = spec->name, .concurrency = spec->concurrency, .batch = spec->batch};
-    if (l->request) {
+    if (l->requests_count > 0) {
         r = run_phases(l, ret);
         d = drain(l);
         r = d != BENCH_OK ? d : r;
@@ -230,7 +255,7 @@ int load_run(struct target *t, const struct load_spec *spec, struct bench_result
                        l->why.s);
     else if (r == BENCH_OK && ret->count == 0)
         r = bench_fail("%s: nothing was acknowledged", spec->name);
-    l->request = bytes_unref(l->request);
+    l->submit = bytes_unref(l->submit);
     uv_close((uv_handle_t *) &l->retry_timer, on_timer_closed);
     return r;
 }

@@ -1,4 +1,5 @@
-/* Closed-loop submits: each of C callers sends its next call when the last one was acknowledged. */
+/* Closed-loop calls, submits unless others are given: each of C callers sends its next call when
+ * the last one was acknowledged. */
 #pragma once
 
 #include "bench/target.h"
@@ -7,7 +8,11 @@ struct load_spec {
     const char *name;
     uint32_t concurrency; /* calls outstanding; 1 to BENCH_CONCURRENCY_MAX */
     uint32_t batch;       /* jobs in a call; 1 = SubmitJob, more = SubmitJobs */
-    uint64_t warm_ms;     /* not measured */
+    const char *path;     /* of another unary call, whose requests follow; NULL = submits */
+    struct bytes *const *requests; /* sent in turn; borrowed */
+    size_t requests_count;
+    bool by_follower; /* all calls go to a node that does not lead */
+    uint64_t warm_ms; /* not measured */
     uint64_t measure_ms;
 };
 

@@ -9,11 +9,16 @@
 
 #define HELP 1
 #define REFUSED 2
+#define JOBS_MIN 1000U
+#define JOBS_MAX 100000000U
+#define STATE_BYTES_MIN ((uint64_t) 1 << 20)
+#define STATE_BYTES_MAX ((uint64_t) 64 << 30)
 #define DURATION_MS_MIN 100
 #define DURATION_MS_MAX (10 * 60 * 1000)
 
-const char *const bench_kind_names[BENCH_KINDS] = {"submit",   "submit_batch", "e2e_noop",
-                                                   "e2e_exec", "failover",     "idle"};
+const char *const bench_kind_names[BENCH_KINDS] = {
+    "submit",   "submit_batch", "read",     "e2e_noop", "e2e_exec", "failover",
+    "transfer", "idle",         "snapshot", "restore",  "install"};
 
 const char *options_help(void) {
     return "Usage: chronos bench [options]\n"
@@ -28,6 +33,9 @@ const char *options_help(void) {
            "jobs\n"
            "                Both run with the workers off, so that acknowledging is measured and\n"
            "                not running; the jobs stay pending\n"
+           "  read          GetJob, linearizable, closed loop, 1 and 256 calls outstanding, all "
+           "through\n"
+           "                the leader; read_follower: all through another node\n"
            "  e2e_noop      jobs that do nothing, from submit to the event that says Completed, "
            "with\n"
            "                2,048 open and with one\n"
@@ -35,17 +43,35 @@ const char *options_help(void) {
            "  failover      from kill -9 of the leader to the next acknowledged submit through "
            "the\n"
            "                other nodes; 20 trials; no load beside\n"
+           "  transfer      leadership handed over 50 times under 2,000 submits/s; the time is "
+           "the\n"
+           "                longest without an acknowledged submit around each\n"
            "  idle          processor time and memory of nodes that have nothing to do\n"
            "  floor         before and after: three processes at once overwrite 4 KiB + "
            "fdatasync;\n"
            "                X FLOOR is a median divided by the median of both\n"
            "\n"
+           "Only by name or with --full, because they take minutes and gigabytes of disk:\n"
+           "  snapshot      submits at 2,000/s over --jobs completed jobs, without and with a "
+           "snapshot\n"
+           "                each second, and what one snapshot cost\n"
+           "  restore       a backup of these jobs: written, then made into a new cluster\n"
+           "  install       a node is killed and replaced by an empty one at --state of state, "
+           "under\n"
+           "                2,000 submits/s: their time before and meanwhile, memory, time to "
+           "catch up\n"
+           "\n"
            "Options:\n"
            "  --only NAME[,NAME...]   only these; may be repeated\n"
-           "  --quick                 within 40 s instead of 4 min: shorter runs, 5 trials\n"
+           "  --quick                 within 1 min instead of 5: shorter runs, 5 trials\n"
+           "  --full                  also snapshot, restore and install\n"
            "  --address ADDR[,...]    measure a running cluster (host:port of any node): submit,\n"
-           "                          submit_batch, e2e_noop, e2e_exec; its jobs stay in it. The\n"
-           "                          floor is that of this machine's disk, here\n"
+           "                          submit_batch, read, e2e_noop, e2e_exec; its jobs stay in "
+           "it.\n"
+           "                          The floor is that of this machine's disk, here\n"
+           "  --jobs N                stored for snapshot and restore (default: 1000000)\n"
+           "  --state SIZE            of state for install (default: 256MiB)\n"
+           "  --lease-reads           the nodes run with cluster.raft.lease_reads\n"
            "  --duration TIME         of each measurement instead of 7s (--quick: 1.5s)\n"
            "  --concurrency N[,N...]  calls outstanding in submit, 1 to 1024\n"
            "  --payload SIZE          of an environment variable in each job (default: 100)\n"
@@ -70,6 +96,10 @@ const char *options_help(void) {
 enum option_id {
     OPTION_ONLY = 256,
     OPTION_QUICK,
+    OPTION_FULL,
+    OPTION_JOBS,
+    OPTION_STATE,
+    OPTION_LEASE_READS,
     OPTION_ADDRESS,
     OPTION_DURATION,
     OPTION_CONCURRENCY,
@@ -85,6 +115,10 @@ enum option_id {
 static const struct option long_options[] = {
     {"only", required_argument, NULL, OPTION_ONLY},
     {"quick", no_argument, NULL, OPTION_QUICK},
+    {"full", no_argument, NULL, OPTION_FULL},
+    {"jobs", required_argument, NULL, OPTION_JOBS},
+    {"state", required_argument, NULL, OPTION_STATE},
+    {"lease-reads", no_argument, NULL, OPTION_LEASE_READS},
     {"address", required_argument, NULL, OPTION_ADDRESS},
     {"duration", required_argument, NULL, OPTION_DURATION},
     {"concurrency", required_argument, NULL, OPTION_CONCURRENCY},
@@ -120,8 +154,8 @@ static int add_kinds(struct bench_options *o, char *list, struct errtext *e) {
             i++;
         if (i == BENCH_KINDS) {
             errtext_set(e,
-                        "--only %.64s: one of submit, submit_batch, e2e_noop, e2e_exec, failover, "
-                        "idle",
+                        "--only %.64s: one of submit, submit_batch, read, e2e_noop, e2e_exec, "
+                        "failover, transfer, idle, snapshot, restore, install",
                         name);
             return REFUSED;
         }
@@ -201,6 +235,19 @@ static int set_payload(struct bench_options *o, const char *text, struct errtext
     return REFUSED;
 }
 
+static int set_state(struct bench_options *o, const char *text, struct errtext *e) {
+    struct errtext why = {""};
+
+    if (units_parse_size(text, &o->state_bytes, &why) != 0) {
+        errtext_set(e, "--state: %.400s", why.s);
+        return REFUSED;
+    }
+    if (o->state_bytes >= STATE_BYTES_MIN && o->state_bytes <= STATE_BYTES_MAX)
+        return 0;
+    errtext_set(e, "--state %.64s: from 1MiB to 64GiB", text);
+    return REFUSED;
+}
+
 /* One of two words. */
 static int set_word(const char *name, const char *text, const char *no, const char *yes, bool *ret,
                     struct errtext *e) {
@@ -221,6 +268,16 @@ static int parse_one(struct bench_options *o, int option, char *text, struct err
     case OPTION_QUICK:
         o->quick = true;
         break;
+    case OPTION_FULL:
+        o->full = true;
+        break;
+    case OPTION_LEASE_READS:
+        o->lease_reads = true;
+        break;
+    case OPTION_JOBS:
+        return parse_number("--jobs", text, JOBS_MIN, JOBS_MAX, &o->jobs, e);
+    case OPTION_STATE:
+        return set_state(o, text, e);
     case OPTION_ADDRESS:
         return add_addresses(o, text, e);
     case OPTION_DURATION:
@@ -251,19 +308,34 @@ static int parse_one(struct bench_options *o, int option, char *text, struct err
     return r;
 }
 
-/* What --only leaves out is everything, when it was not given; another's cluster is not killed. */
+/* Of another's cluster no process is started, killed or measured. */
+static bool needs_own_cluster(enum bench_kind kind) {
+    return kind >= BENCH_FAILOVER;
+}
+
+/* What --only leaves out is everything, when it was not given. */
 static int complete(struct bench_options *o, struct errtext *e) {
     bool any = false;
 
-    for (size_t i = 0; i < BENCH_KINDS; i++)
-        any = any || o->selected[i];
-    if (o->addresses_count > 0 && (o->selected[BENCH_FAILOVER] || o->selected[BENCH_IDLE])) {
-        errtext_set(e, "--only %s needs processes of its own and cannot be used with --address",
-                    bench_kind_names[o->selected[BENCH_FAILOVER] ? BENCH_FAILOVER : BENCH_IDLE]);
+    for (enum bench_kind k = 0; k < BENCH_KINDS; k++) {
+        any = any || o->selected[k];
+        if (o->addresses_count > 0 && o->selected[k] && needs_own_cluster(k)) {
+            errtext_set(e, "--only %s needs processes of its own and cannot be used with --address",
+                        bench_kind_names[k]);
+            return REFUSED;
+        }
+    }
+    if (o->addresses_count > 0 && (o->full || o->lease_reads)) {
+        errtext_set(e, "--%s is about a cluster of our own and cannot be used with --address",
+                    o->full ? "full" : "lease-reads");
         return REFUSED;
     }
-    for (size_t i = 0; !any && i < BENCH_KINDS; i++)
-        o->selected[i] = o->addresses_count == 0 || (i != BENCH_FAILOVER && i != BENCH_IDLE);
+    for (enum bench_kind k = 0; k < BENCH_KINDS; k++) {
+        if (!any && k < BENCH_KINDS_SHORT)
+            o->selected[k] = o->addresses_count == 0 || !needs_own_cluster(k);
+        if (o->full && k >= BENCH_KINDS_SHORT)
+            o->selected[k] = true;
+    }
     return 0;
 }
 
@@ -274,6 +346,8 @@ int options_parse(int argc, char **argv, struct bench_options *ret, struct errte
                                   .concurrency_count = 4,
                                   .payload_bytes = 100,
                                   .channels = 2,
+                                  .jobs = 1000000,
+                                  .state_bytes = (uint64_t) 256 << 20,
                                   .dir = "."};
     optind = 0; /* start anew: the caller has looked at its own options before */
     opterr = 0;

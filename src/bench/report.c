@@ -121,9 +121,21 @@ static void print_processes(const struct bench_report *r, FILE *out) {
     }
 }
 
+static void print_extras(const struct bench_report *r, FILE *out) {
+    for (size_t i = 0; i < r->count; i++) {
+        const struct bench_result *one = &r->results[i];
+
+        for (size_t k = 0; k < one->extras_count; k++)
+            (void) fprintf(out, "%s%s %s=%.6g%s", k == 0 ? "\n" : "", k == 0 ? one->name : "",
+                           one->extras[k].name, one->extras[k].value,
+                           k + 1 == one->extras_count ? "\n" : "");
+    }
+}
+
 void report_table(const struct bench_report *r, const struct floor_figures *f, FILE *out) {
     print_figures(r, f, out);
     print_processes(r, out);
+    print_extras(r, out);
 }
 
 /* The busiest and the largest server process. */
@@ -151,12 +163,15 @@ void report_json(const struct bench_report *r, const struct floor_figures *f, FI
                        "%s\n  {\"name\": \"%s\", \"concurrency\": %u, \"batch\": %u, \"ops_s\": "
                        "%.1f, \"p50_us\": %.1f, \"p90_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": "
                        "%.1f, \"max_us\": %.1f, \"floor_p50_us\": %.1f, \"ratio_p50\": %.3f, "
-                       "\"cpu_pct\": %.1f, \"rss_mib\": %.1f}",
+                       "\"cpu_pct\": %.1f, \"rss_mib\": %.1f",
                        i > 0 ? "," : "", one->name, one->concurrency, one->batch, one->ops_s, p50,
                        (double) l->p90_ns / 1e3, (double) l->p99_ns / 1e3,
                        (double) l->p999_ns / 1e3, (double) l->max_ns / 1e3, floor_us,
                        floor_us > 0 && !one->no_ratio ? p50 / floor_us : 0, most.cpu_pct,
                        most.rss_mib);
+        for (size_t k = 0; k < one->extras_count; k++)
+            (void) fprintf(out, ", \"%s\": %.3f", one->extras[k].name, one->extras[k].value);
+        (void) fputs("}", out);
     }
     (void) fputs("\n]\n", out);
 }

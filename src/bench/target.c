@@ -45,62 +45,69 @@ static void drop_nodes(struct target *t) {
 
 /* ---- status -------------------------------------------------------------------------------- */
 
-struct status_call {
+struct one_call {
     bool done;
-    Chronos__V1__GetClusterStatusResponse *reply;
+    struct bytes *reply; /* owned; NULL = it failed */
     struct errtext *why;
 };
 
-static void on_status(void *arg, const struct rpc_result *res) {
-    struct status_call *c = arg;
+static void on_reply(void *arg, const struct rpc_result *res) {
+    struct one_call *c = arg;
 
     c->done = true;
     if (res->code != RPC_OK) {
         errtext_set(c->why, "%.400s", res->message);
         return;
     }
-    c->reply =
-        chronos__v1__get_cluster_status_response__unpack(NULL, res->reply.len, res->reply.data);
+    c->reply = bytes_copy(res->reply.data, res->reply.len);
     if (!c->reply)
-        errtext_set(c->why, "the reply is malformed");
+        errtext_set(c->why, "out of memory");
 }
 
-static bool status_done(const void *arg) {
-    return ((const struct status_call *) arg)->done;
+static bool reply_came(const void *arg) {
+    return ((const struct one_call *) arg)->done;
 }
 
-int target_status(struct target *t, size_t node, uint64_t timeout_ms,
-                  Chronos__V1__GetClusterStatusResponse **ret, struct errtext *reterr) {
-    _cleanup_(bytes_unrefp) struct bytes *request = request_status();
-    struct status_call call = {.why = reterr};
+int target_call(struct target *t, size_t node, const char *path, struct bytes *request,
+                uint64_t timeout_ms, struct bytes **ret, struct errtext *reterr) {
+    struct one_call call = {.why = reterr};
     int interrupted = 0;
-    int r;
 
     ASSERT(node < t->count);
-    r = request ? rpc_unary(t->nodes[node].channels[0], PATH_STATUS, request, timeout_ms,
-                            /* wait_ready= */ true, on_status, &call)
-                : -1;
-    if (r < 0) {
+    if (!request || rpc_unary(t->nodes[node].channels[0], path, request, timeout_ms,
+                              /* wait_ready= */ true, on_reply, &call) < 0) {
         errtext_set(reterr, "out of memory");
         return BENCH_FAILED;
     }
     /* The call ends by its own deadline; it refers to our stack, so it must. */
     while (!call.done) {
-        if (bench_wait(t->b, status_done, &call, timeout_ms) == BENCH_INTERRUPTED) {
+        if (bench_wait(t->b, reply_came, &call, timeout_ms) == BENCH_INTERRUPTED) {
             interrupted = t->b->signal;
             t->b->signal = 0;
         }
     }
     if (interrupted != 0) {
         t->b->signal = interrupted;
-        if (call.reply)
-            chronos__v1__get_cluster_status_response__free_unpacked(call.reply, NULL);
+        call.reply = bytes_unref(call.reply);
         return BENCH_INTERRUPTED;
     }
-    if (!call.reply)
-        return BENCH_FAILED;
     *ret = call.reply;
-    return BENCH_OK;
+    return call.reply ? BENCH_OK : BENCH_FAILED;
+}
+
+int target_status(struct target *t, size_t node, uint64_t timeout_ms,
+                  Chronos__V1__GetClusterStatusResponse **ret, struct errtext *reterr) {
+    _cleanup_(bytes_unrefp) struct bytes *request = request_status();
+    _cleanup_(bytes_unrefp) struct bytes *reply = NULL;
+    int r = target_call(t, node, PATH_STATUS, request, timeout_ms, &reply, reterr);
+
+    if (r != BENCH_OK)
+        return r;
+    *ret = chronos__v1__get_cluster_status_response__unpack(NULL, reply->len, reply->data);
+    if (*ret)
+        return BENCH_OK;
+    errtext_set(reterr, "the reply is malformed");
+    return BENCH_FAILED;
 }
 
 static bool is_ready(const struct target *t, const Chronos__V1__GetClusterStatusResponse *s) {

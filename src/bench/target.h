@@ -36,6 +36,10 @@ void target_close(struct target *t);
  * BENCH_FAILED *reterr says why (nothing is printed). BENCH_INTERRUPTED. */
 int target_status(struct target *t, size_t node, uint64_t timeout_ms,
                   Chronos__V1__GetClusterStatusResponse **ret, struct errtext *reterr) _must_check_;
+/* One unary call to a node, waited for. On 0 *ret is the reply, owned by the caller; on
+ * BENCH_FAILED *reterr says why (nothing is printed). BENCH_INTERRUPTED. */
+int target_call(struct target *t, size_t node, const char *path, struct bytes *request,
+                uint64_t timeout_ms, struct bytes **ret, struct errtext *reterr) _must_check_;
 /* All nodes alive and near the leader's commit index, workers there: as target_open waits. */
 int target_wait_ready(struct target *t, uint64_t timeout_ms) _must_check_;
 /* Ask until somebody names a leader; sets t->leader. */

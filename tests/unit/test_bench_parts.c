@@ -36,7 +36,8 @@ static int parse(const char *text, char line[LINE_BYTES], struct bench_options *
     return parse_line(line, o, why);
 }
 
-/* Goal: without options everything is selected, with the documented numbers. Method: parse nothing.
+/* Goal: without options everything is selected that takes no minutes, with the documented numbers.
+ * Method: parse nothing.
  */
 static void test_defaults(void **state) {
     struct bench_options o;
@@ -46,7 +47,9 @@ static void test_defaults(void **state) {
     (void) state;
     assert_int_equal(parse("", line, &o, &why), 0);
     for (size_t i = 0; i < BENCH_KINDS; i++)
-        assert_true(o.selected[i]);
+        assert_int_equal(o.selected[i], i < BENCH_KINDS_SHORT);
+    assert_int_equal(o.jobs, 1000000);
+    assert_int_equal(o.state_bytes, 256U << 20);
     assert_int_equal(o.concurrency_count, 4);
     assert_int_equal(o.concurrency[3], 256);
     assert_false(o.quick);
@@ -76,6 +79,14 @@ static void test_values(void **state) {
     assert_true(o.json && o.via_any && o.selected[BENCH_SUBMIT]);
     /* Nothing that needs processes of one's own. */
     assert_false(o.selected[BENCH_FAILOVER] || o.selected[BENCH_IDLE]);
+    assert_int_equal(
+        parse("--only read,install --state 2GiB --jobs 5000 --lease-reads", line, &o, &why), 0);
+    assert_true(o.selected[BENCH_READ] && o.selected[BENCH_INSTALL] && o.lease_reads);
+    assert_true(o.state_bytes == (uint64_t) 2 << 30 && o.jobs == 5000);
+    assert_false(o.selected[BENCH_SNAPSHOT] || o.selected[BENCH_SUBMIT]);
+    assert_int_equal(parse("--full", line, &o, &why), 0);
+    for (size_t i = 0; i < BENCH_KINDS; i++)
+        assert_true(o.selected[i]);
 }
 
 /* Goal: what is wrong is refused and named. Method: a table of lines and a word of the message. */
@@ -97,6 +108,12 @@ static void test_refusals(void **state) {
                {"--via follower", "leader or any"},
                {"--channels 17", "17"},
                {"--address h:1 --only failover", "--address"},
+               {"--address h:1 --only install", "install"},
+               {"--address h:1 --full", "--full"},
+               {"--address h:1 --lease-reads", "--lease-reads"},
+               {"--jobs 10", "1000"},
+               {"--state 100", "1MiB"},
+               {"--state big", "--state"},
                {"--only", "needs a value"},
                {"--nope", "--nope"},
                {"extra", "extra"}};
