@@ -28,7 +28,8 @@ struct kv_ops {
     int (*get)(struct kv *kv, struct slice key, struct buf *out);
     /* All or nothing, in memory at once, durable later. Borrows everything for the call. */
     int (*write)(struct kv *kv, const struct kv_op *ops, size_t n);
-    /* May run on another thread, beside reads and writes; covers what was written before the call. */
+    /* May run on another thread, beside reads and writes; covers what was written before the call.
+     */
     int (*flush)(struct kv *kv);
     /* Verify the checksums of everything stored (W14). Slow; may run on another thread. 0 or
      * ERR_CORRUPT. */
@@ -36,13 +37,14 @@ struct kv_ops {
     /* A consistent view as of now. Owned by the caller; close with iter_close. It may be used on
      * another thread than the kv's, by one thread at a time. */
     int (*iter_open)(struct kv *kv, struct kv_iter **ret);
-    /* A second store, written beside the current one: how a snapshot arrives. stage_begin drops what
-     * an earlier one left; stage_write is as write, into it. stage_commit makes it durable and then,
-     * atomically, what the next open of this store finds; until then a crash leaves the old. The
-     * handle goes on showing the old store until stage_adopt, which needs that no iterator is open
-     * and deletes the old store. stage_drop: give up (allowed at any time before commit).
+    /* A second store, written beside the current one: how a snapshot arrives. stage_begin drops
+     * what an earlier one left; stage_write is as write, into it. stage_commit makes it durable and
+     * then, atomically, what the next open of this store finds; until then a crash leaves the old.
+     * The handle goes on showing the old store until stage_adopt, which needs that no iterator is
+     * open and deletes the old store. stage_drop: give up (allowed at any time before commit).
      * begin, write and commit may run on another thread than the rest of the handle, one at a
-     * time. Errors are fatal as ever, but for -ENOSPC and -EDQUOT: nothing was switched, drop it. */
+     * time. Errors are fatal as ever, but for -ENOSPC and -EDQUOT: nothing was switched, drop it.
+     */
     int (*stage_begin)(struct kv *kv);
     int (*stage_write)(struct kv *kv, const struct kv_op *ops, size_t n);
     int (*stage_commit)(struct kv *kv);
