@@ -148,16 +148,18 @@ for test in tests/system/*.sh tests/system/*.py; do
     esac
 done
 
-# The JavaScript client's packages come from a registry, not from apt: without them it says so.
-js=tests/system/client_js
-if [[ -f $js/test_client.js ]]; then
+# Packages of JavaScript tests come from a registry, not from apt: without them it says so.
+javascript() { # name folder script
+    local name=$1 js=$2 script=$3
     if command -v node >/dev/null && { [[ -d $js/node_modules ]] ||
         (cd "$js" && timeout 120 npm ci --silent --no-audit --no-fund) >"$logs/npm.log" 2>&1; }; then
-        system system.client_js "$js/test_client.js" node
+        system "$name" "$js/$script" node
     else
-        echo "not run  system.client_js: node and its packages (npm ci in $js) are not here"
+        echo "not run  $name: node and its packages (npm ci in $js) are not here"
     fi
-fi
+}
+javascript system.client_js tests/system/client_js test_client.js
+javascript system.cron_js tests/system/cron_js test_cron.js
 
 if [[ $failed -gt 0 ]]; then
     printf '\nFailed:\n'

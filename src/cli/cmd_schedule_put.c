@@ -390,7 +390,7 @@ const struct arg_command cmd_schedule_create = {
     .examples =
         "  chronos schedule create report --cron '0 9 * * mon-fri' --tz Europe/Berlin -- report\n"
         "  chronos schedule create sync --cron '@every 90s' --overlap skip -s 'rsync -a /a /b'\n"
-        "  chronos schedule create night --cron '30 2 * * *' --exclude '* * 24-26 12 *' -- /opt/night",
+        "  chronos schedule create night --cron '30 2 * * *' --exclude '* * 24-26 12 *' -- night",
     .options = create_options,
     .options_count = ARRAY_LEN(create_options),
     .values_bytes = sizeof(struct put_values),
