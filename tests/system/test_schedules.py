@@ -8,7 +8,9 @@ the processes. Method: three nodes, messages compiled by protoc, times that are 
 apart; everything is waited for with a deadline.
 """
 import calendar
+import os
 import pathlib
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import grpc  # noqa: E402
 
 import checks  # noqa: E402
+import cluster  # noqa: E402
 import rpc  # noqa: E402
 from cluster import Cluster  # noqa: E402
 
@@ -474,11 +477,49 @@ def test_stays(c, w):
     c.check("equal digests", ok, text)
 
 
+def test_lost_zone(c):
+    """A zone whose file is gone is an alarm on its schedules and nothing more; an edit heals it."""
+    zones = pathlib.Path(cluster.temporary_directory())
+    shutil.copy("/usr/share/zoneinfo/Europe/Berlin", zones / "Lost")
+    os.environ["CHRONOS_TZDIR"] = str(zones)
+    w = Cluster(1)
+    api = Api(w)
+    for name, zone in (("lost", "Lost"), ("fine", "UTC")):
+        api.create(spec(name, cron=["@every 1s", "* * * * * *"], time_zone=zone,
+                        overlap=S.OVERLAP_POLICY_ALLOW))
+    c.check("both fire", checks.wait_for(lambda: api.get("lost").fired and api.get("fine").fired, 10))
+    (zones / "Lost").unlink()
+    w.nodes[0].kill()
+    w.nodes[0].start()
+    c.require("restarted", w.wait_ready())
+    c.check("an alarm", checks.wait_for(lambda: "Lost" in api.get("lost").alarm, 10))
+    s = api.get("lost")
+    c.equal("that it does not fire", (s.next_run_ms, s.finished), (0, False))
+    c.equal("is found by it", [x.spec.name for x in api("ListSchedules", only_alarmed=True).schedules],
+            ["lost"])
+    text = api.explain(schedule="lost")
+    c.check("explained", "it does not fire: time zone Lost" in text, text)
+    refused(c, "preview", "FAILED_PRECONDITION", "time zone Lost",
+            lambda: api("PreviewSchedule", name="lost"))
+    refused(c, "backfill", "FAILED_PRECONDITION", "time zone Lost",
+            lambda: api("BackfillSchedule", name="lost", from_ms=1000, until_ms=2000))
+    c.check("by hand it runs", api.trigger("lost").fired)
+    fired = api.get("fine").fired
+    c.check("the other goes on", checks.wait_for(lambda: api.get("fine").fired > fired, 10))
+    s.spec.time_zone = "UTC"
+    c.equal("another zone is a new generation", api.update(s.spec).generation, s.generation + 1)
+    c.check("healed", checks.wait_for(lambda: (x := api.get("lost")).alarm == "" and
+                                      x.fired > s.fired + 1, 10), api.get("lost"))
+    w.stop()
+    del os.environ["CHRONOS_TZDIR"]
+
+
 def main():
     world = Cluster(3)
     checks.run(*checks.bind(world, test_create_and_read, test_bad_input, test_update,
                             test_updates_at_once, test_lists, test_pause, test_trigger_and_why,
                             test_backfill, test_preview, test_runs, test_overlap_kills, test_stays),
+               test_lost_zone,
                on_failure=world.print_logs)
 
 
