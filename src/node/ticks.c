@@ -144,6 +144,8 @@ static void read_clocks(struct replica *r) {
     int64_t by_ms;
 
     by_ms = (wall.ms - t->wall.ms) - (int64_t) (mono_diff_ns(mono, t->mono) / NS_PER_MS);
+    if (wall.ms < t->wall.ms)
+        ticker_clock_back(t->ticker, wall);
     t->mono = mono;
     t->wall = wall;
     if (t->clock_read && together && (by_ms > CLOCK_STEP_MS || by_ms < -CLOCK_STEP_MS))

@@ -78,6 +78,7 @@ void entry_arm(struct ticker *t, struct entry *e) {
     uint32_t steps = 0;
 
     ASSERT(e->plan == 0);
+    e->postponed = false;
     if (!e->times || e->finished) {
         heap_remove(&t->heap, e);
         return;
@@ -100,6 +101,33 @@ void entry_arm(struct ticker *t, struct entry *e) {
     if (e->catch_up)
         due_ms = MAX(due_ms, e->catch_up->not_before_ms);
     heap_set(&t->heap, e, due_ms);
+}
+
+void entry_postpone(struct ticker *t, struct entry *e, int64_t at_ms) {
+    heap_set(&t->heap, e, at_ms);
+    e->postponed = true;
+    t->postponed_ms = MAX(t->postponed_ms, at_ms);
+}
+
+void ticker_clock_back(struct ticker *t, struct wall now) {
+    int64_t latest_ms = now.ms + RETRY_MS;
+
+    t->leads_since_ms = MIN(t->leads_since_ms, now.ms);
+    for (struct catch_up *c = t->catch_ups; c; c = c->next) {
+        c->began_ms = MIN(c->began_ms, now.ms);
+        c->not_before_ms = MIN(c->not_before_ms, latest_ms);
+        if (c->entry->plan == 0)
+            entry_arm(t, c->entry);
+    }
+    if (t->postponed_ms <= latest_ms)
+        return;
+    t->postponed_ms = latest_ms;
+    for (size_t i = 0; i < t->by_seq.count; i++) {
+        struct entry *e = t->entries[i];
+
+        if (e->postponed && e->heap_pos > 0 && t->heap.slots[e->heap_pos - 1].due_ms > latest_ms)
+            heap_set(&t->heap, e, latest_ms);
+    }
 }
 
 void entry_rewind(struct ticker *t, struct entry *e) {

@@ -82,6 +82,10 @@ int ticker_refresh(struct ticker *t) _must_check_;
  * turn out late, late because of that. */
 void ticker_reset(struct ticker *t, struct wall now);
 
+/* The wall clock was set back to @now. What waits for a while after an instant of the clock as it
+ * was (a rate, a plan that was lost) would else wait for as long as the clock went back. */
+void ticker_clock_back(struct ticker *t, struct wall now);
+
 /* When the next plan is due: in ms since 1970, INT64_MAX = never. */
 int64_t ticker_next_due_ms(const struct ticker *t);
 

@@ -130,7 +130,7 @@ static int decide_late(struct ticker *t, struct entry *e, struct decision *d, in
     }
     if (d->fired_count >= TICKER_RATE_MAX) {
         c->limited = true;
-        c->not_before_ms = now_ms + 1000;
+        c->not_before_ms = now_ms + RETRY_MS;
         return 1;
     }
     end_range(c, d);

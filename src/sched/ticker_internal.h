@@ -25,6 +25,7 @@ struct entry {
     uint32_t job_bytes;
     uint8_t missed; /* Chronos__V1__MissedPolicy */
     bool finished, alarmed;
+    bool postponed; /* in the heap at an instant that is not a tick's */
 };
 
 struct heap_slot {
@@ -101,7 +102,8 @@ struct ticker {
     struct plan *plans;
     uint64_t next_plan;
     int64_t leads_since_ms;
-    size_t refreshed; /* entries below have seen the zones as they are; SIZE_MAX = all */
+    int64_t postponed_ms; /* the latest such instant ever; see ticker_clock_back */
+    size_t refreshed;     /* entries below have seen the zones as they are; SIZE_MAX = all */
     size_t timetables_bytes;
     uint64_t steps;
 };
@@ -109,10 +111,14 @@ struct ticker {
 /* ticker.c */
 /* The next due instant of an entry that is in no plan: into the heap or out of it. */
 void entry_arm(struct ticker *t, struct entry *e);
+/* Not before @at_ms, whenever it is due. */
+void entry_postpone(struct ticker *t, struct entry *e, int64_t at_ms);
 /* Begin anew at the watermark. */
 void entry_rewind(struct ticker *t, struct entry *e);
 
 /* ticker_plan.c */
+#define RETRY_MS 1000 /* a schedule that a plan did not move; also the period of TICKER_RATE_MAX   \
+                       */
 void plan_free(struct plan *p); /* NULL allowed */
 
 /* ticker_alarm.c */

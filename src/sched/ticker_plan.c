@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define RETRY_MS 1000 /* a schedule that a plan did not move */
-
 const char *ticker_cause_to_string(enum ticker_cause c) {
     switch (c) {
     case TICKER_ON_TIME:
@@ -130,7 +128,7 @@ static int plan_entry(struct ticker *t, struct entry *e, int64_t now_ms, struct 
         heap_remove(&t->heap, e);
         e->plan = (uint32_t) f->plan->id;
     } else if (d.cut_off) {
-        heap_set(&t->heap, e, now_ms); /* behind those that are due already */
+        entry_postpone(t, e, now_ms); /* behind those that are due already */
     } else {
         entry_arm(t, e);
     }
@@ -180,7 +178,7 @@ static void item_done(struct ticker *t, const struct plan *p, struct planned *x,
     }
     entry_arm(t, e);
     if (stuck && e->heap_pos > 0 && t->heap.slots[e->heap_pos - 1].due_ms < now_ms + RETRY_MS)
-        heap_set(&t->heap, e, now_ms + RETRY_MS);
+        entry_postpone(t, e, now_ms + RETRY_MS);
 }
 
 void ticker_plan_done(struct ticker *t, uint64_t plan, struct wall now, ticker_each_fn each,

@@ -397,6 +397,40 @@ static void test_lost_plans(void **state) {
     world_done(&w);
 }
 
+/* Goal: a clock that was an hour ahead and is set back holds nothing back: neither a catch-up of
+ * all in its rate, nor a schedule whose plan was lost; nothing is doubled. Method: both happen
+ * while it is ahead; afterwards all must be planned within a second of its time. */
+static void test_clock_back(void **state) {
+    int64_t right_ms;
+    struct world w;
+
+    (void) state;
+    world_init(&w, 2);
+    w.schedules[0].spec.missed = CHRONOS__V1__MISSED_POLICY__MISSED_POLICY_ALL;
+    w.schedules[0].spec.catchup_window_ms = 24LL * 3600 * 1000;
+    define(&w, 0, "@every 30s");
+    define(&w, 1, "@every 30s");
+    lead(&w);
+    right_ms = (T0 + 40) * 1000;
+    w.now_ms = right_ms + 3600000;
+    ticker_remove(w.t, 2);
+    assert_int_equal(plan_once(&w, false), 1); /* ten of them */
+    put(&w, 1);
+    assert_int_equal(plan_once(&w, true), 1);
+    assert_int_equal(w.schedules[0].state.watermark_s, T0 + 280);
+    w.now_ms = right_ms;
+    ticker_clock_back(w.t, (struct wall){w.now_ms});
+    assert_true(ticker_next_due_ms(w.t) <= right_ms + 1000);
+    run_until(&w, right_ms + 1000);
+    assert_int_equal(w.schedules[1].state.watermark_s, T0 + 40);
+    run_until(&w, (T0 + 600) * 1000);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(ran(&w.schedules[i]), 20);
+        assert_int_equal(w.schedules[i].state.watermark_s, T0 + 580);
+    }
+    world_done(&w);
+}
+
 /* Goal: an edit with a new generation begins at its watermark; a plan of the old one changes
  * nothing (J27). A removed schedule is gone, also from plans. */
 static void test_edit_and_remove(void **state) {
@@ -756,12 +790,19 @@ static void test_million_schedules(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_on_time),          cmocka_unit_test(test_missed_policies),
-        cmocka_unit_test(test_all_rate_and_cap), cmocka_unit_test(test_million_missed),
-        cmocka_unit_test(test_lost_plans),       cmocka_unit_test(test_edit_and_remove),
-        cmocka_unit_test(test_delays),           cmocka_unit_test(test_timetable),
-        cmocka_unit_test(test_zone_trouble),     cmocka_unit_test(test_refused_definition),
-        cmocka_unit_test(test_random_walks),     cmocka_unit_test(test_million_schedules),
+        cmocka_unit_test(test_on_time),
+        cmocka_unit_test(test_missed_policies),
+        cmocka_unit_test(test_all_rate_and_cap),
+        cmocka_unit_test(test_million_missed),
+        cmocka_unit_test(test_clock_back),
+        cmocka_unit_test(test_lost_plans),
+        cmocka_unit_test(test_edit_and_remove),
+        cmocka_unit_test(test_delays),
+        cmocka_unit_test(test_timetable),
+        cmocka_unit_test(test_zone_trouble),
+        cmocka_unit_test(test_refused_definition),
+        cmocka_unit_test(test_random_walks),
+        cmocka_unit_test(test_million_schedules),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
