@@ -12,6 +12,7 @@ exit code 1 is started again a second later, as a service manager does.
 import os
 import pathlib
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -281,6 +282,75 @@ def test_no_room_for_the_log(c):
     cluster.stop()
 
 
+def lying_disk(directory, path):
+    """An ext4 that shows free space while the tmpfs below it is about to be full: the kernel takes
+    writes, fails the sync with EIO - and lets a second try succeed (reliability A1)."""
+    below = directory + "/below"
+    mounts.tmpfs(below, 40)
+    image = below + "/image"
+    with open(image, "wb") as f:
+        f.truncate(512 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1,"
+                    "lazy_journal_init=1", "-J", "size=4", image], check=True)
+    mounts.loop(image, path, "loop,errors=continue")
+    return below
+
+
+def test_failed_sync(c):
+    """The kernel says EIO once: the node believes it, stops, and nothing acknowledged is lost."""
+    cluster = Cluster(3, flags=["--wal.segment_bytes", "4MiB", "--storage.reserve_bytes", "1MiB",
+                                "--cluster.raft.snapshot_interval", "1h"],
+                      start=False, workers=False)
+    bad = cluster.nodes[0]
+    below = lying_disk(cluster.directory, bad.data_dir)
+    cluster.start()
+    if cluster.leader() is not bad:
+        cluster.cli("cluster", "transfer-leader", "--to", str(bad.id))
+    c.require("the node with the bad disk leads", checks.wait_for(
+        lambda: cluster.leader() is bad, 10))
+    acknowledged = set()
+    payload = random.Random(SEED)
+    until = time.monotonic() + 60
+    while bad.running() and time.monotonic() < until:
+        spec = rpc.noop(name="j", env={"PAYLOAD": payload.randbytes(50000).hex()})
+        for n in cluster.live():
+            try:
+                acknowledged.add(n.client.submit(spec, timeout=3).job_id)
+                break
+            except grpc.RpcError:
+                n.forget_client()
+    c.require("the node stopped", checks.wait_for(lambda: not bad.running(), 5),
+              mounts.free_bytes(below))
+    c.equal("with exit code", bad.process.returncode, 1)
+    last = [line for line in bad.log().splitlines() if "the node stops" in line][-1:]
+    print(f"#       {len(acknowledged)} acknowledged; {last}")
+    c.check("because a write or sync failed with EIO", last and "Input/output error" in last[0],
+            bad.log()[-600:])
+    c.check("the disk showed free space meanwhile", mounts.free_bytes(bad.data_dir) > 64 << 20)
+    leader = cluster.leader(10, other_than=bad)
+    c.require("another one leads", leader)
+    have = {j.id for j in leader.client.list(consistency=1, timeout=30)}
+    c.check("every acknowledged job is there", acknowledged <= have, len(acknowledged - have))
+    c.check("and more are taken", takes_jobs(leader))
+    # Room below, and a boot: it starts on what the disk has, or refuses; it never lies.
+    mounts.resize(below, 600)
+    mounts.unmount(bad.data_dir)
+    checked = subprocess.run(["e2fsck", "-fy", below + "/image"], check=False,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+    c.require("the file system is repaired", checked <= 1, checked)
+    mounts.loop(below + "/image", bad.data_dir)
+    bad.start()
+    up = checks.wait_for(lambda: not bad.running() or cluster.digests_equal(1)[0], 20)
+    if bad.running():
+        c.check("started again it comes to the same state", up, bad.log()[-600:])
+    else:
+        c.check("started again it refuses, with words", bad.process.returncode == 78 and
+                "the node refuses to start" in bad.log(), bad.log()[-600:])
+    print(f"#       afterwards it {'came back' if bad.running() else 'refused to start'}")
+    cluster.stop()
+    mounts.unmount(bad.data_dir)
+
+
 if __name__ == "__main__":
     checks.run(test_while_appending, test_while_snapshots_are_made, test_no_room_for_a_snapshot,
-               test_no_room_for_the_log)
+               test_no_room_for_the_log, test_failed_sync)

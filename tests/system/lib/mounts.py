@@ -34,8 +34,8 @@ def loop(image, path, options="loop"):
 
 
 def unmount(path):
-    """Also when something below is still open; True when it went."""
-    return subprocess.run(["umount", "--lazy", path], check=False).returncode == 0
+    """True when it went: nothing below may be open."""
+    return subprocess.run(["umount", path], check=False).returncode == 0
 
 
 def free_bytes(path):
