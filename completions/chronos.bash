@@ -8,14 +8,14 @@ _chronos() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $word == -* ]] && break
         case "${path:+$path }$word" in
-        'server' | 'worker' | 'dev' | 'job' | 'job submit' | 'job get' | 'job list' | 'job cancel' | 'job logs' | 'job watch' | 'cluster' | 'cluster status' | 'cluster log' | 'cluster add' | 'cluster remove' | 'cluster promote' | 'cluster demote' | 'cluster replace' | 'cluster transfer-leader' | 'cluster drain' | 'cluster undrain' | 'backup' | 'backup create' | 'backup verify' | 'backup inspect' | 'restore' | 'recover' | 'inspect' | 'inspect wal' | 'inspect state' | 'inspect meta' | 'bench' | 'version' | 'completion')
+        'server' | 'worker' | 'dev' | 'job' | 'job submit' | 'job get' | 'job list' | 'job cancel' | 'job logs' | 'job watch' | 'schedule' | 'schedule create' | 'schedule update' | 'schedule get' | 'schedule list' | 'schedule delete' | 'schedule pause' | 'schedule resume' | 'schedule trigger' | 'schedule backfill' | 'schedule preview' | 'schedule describe' | 'schedule history' | 'schedule missed' | 'schedule apply' | 'schedule export' | 'schedule import' | 'why' | 'cluster' | 'cluster status' | 'cluster log' | 'cluster add' | 'cluster remove' | 'cluster promote' | 'cluster demote' | 'cluster replace' | 'cluster transfer-leader' | 'cluster drain' | 'cluster undrain' | 'backup' | 'backup create' | 'backup verify' | 'backup inspect' | 'restore' | 'recover' | 'inspect' | 'inspect wal' | 'inspect state' | 'inspect meta' | 'bench' | 'version' | 'completion')
             path="${path:+$path }$word" ;;
         *) break ;;
         esac
     done
     case "$path" in
     '')
-        words='server worker dev job cluster backup restore recover inspect bench version completion --help'
+        words='server worker dev job schedule why cluster backup restore recover inspect bench version completion --help'
         case "$prev" in
         esac
         ;;
@@ -151,6 +151,222 @@ _chronos() {
         words='--after --follow --from-start --address --timeout --output --help'
         case "$prev" in
         --after) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule')
+        words='create update get list delete pause resume trigger backfill preview describe history missed apply export import --help'
+        case "$prev" in
+        esac
+        ;;
+    'schedule create')
+        words='--cron --exclude --tz --dst --day-match --start --end --max-runs --missed --catchup-window --overlap --pause-on-failure --spread --jitter --label --description --shell --job-name --queue --env --cwd --timeout --no-timeout --kill-grace --output-limit --max-attempts --address --call-timeout --output --paused --idempotency-key --help'
+        case "$prev" in
+        -c | --cron) words='' files=1 ;;
+        --exclude) words='' files=1 ;;
+        -z | --tz) words='' files=1 ;;
+        --dst) words='once literal skip_repeat' ;;
+        --day-match) words='or and' ;;
+        --start) words='' files=1 ;;
+        --end) words='' files=1 ;;
+        --max-runs) words='' files=1 ;;
+        --missed) words='once skip all' ;;
+        --catchup-window) words='' files=1 ;;
+        --overlap) words='skip buffer_one buffer_all cancel_other terminate_other allow' ;;
+        --spread) words='' files=1 ;;
+        --jitter) words='' files=1 ;;
+        -l | --label) words='' files=1 ;;
+        --description) words='' files=1 ;;
+        -s | --shell) words='' files=1 ;;
+        --job-name) words='' files=1 ;;
+        -q | --queue) words='' files=1 ;;
+        -e | --env) words='' files=1 ;;
+        --cwd) words='' files=1 ;;
+        -t | --timeout) words='' files=1 ;;
+        --kill-grace) words='' files=1 ;;
+        --output-limit) words='' files=1 ;;
+        --max-attempts) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --call-timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        --idempotency-key) words='' files=1 ;;
+        esac
+        ;;
+    'schedule update')
+        words='--cron --exclude --tz --dst --day-match --start --end --max-runs --missed --catchup-window --overlap --pause-on-failure --spread --jitter --label --description --shell --job-name --queue --env --cwd --timeout --no-timeout --kill-grace --output-limit --max-attempts --address --call-timeout --output --version --unset --help'
+        case "$prev" in
+        -c | --cron) words='' files=1 ;;
+        --exclude) words='' files=1 ;;
+        -z | --tz) words='' files=1 ;;
+        --dst) words='once literal skip_repeat' ;;
+        --day-match) words='or and' ;;
+        --start) words='' files=1 ;;
+        --end) words='' files=1 ;;
+        --max-runs) words='' files=1 ;;
+        --missed) words='once skip all' ;;
+        --catchup-window) words='' files=1 ;;
+        --overlap) words='skip buffer_one buffer_all cancel_other terminate_other allow' ;;
+        --spread) words='' files=1 ;;
+        --jitter) words='' files=1 ;;
+        -l | --label) words='' files=1 ;;
+        --description) words='' files=1 ;;
+        -s | --shell) words='' files=1 ;;
+        --job-name) words='' files=1 ;;
+        -q | --queue) words='' files=1 ;;
+        -e | --env) words='' files=1 ;;
+        --cwd) words='' files=1 ;;
+        -t | --timeout) words='' files=1 ;;
+        --kill-grace) words='' files=1 ;;
+        --output-limit) words='' files=1 ;;
+        --max-attempts) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --call-timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        --version) words='' files=1 ;;
+        --unset) words='' files=1 ;;
+        esac
+        ;;
+    'schedule get')
+        words='--address --timeout --output --help'
+        case "$prev" in
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule list')
+        words='--label --state --prefix --next-before --limit --all --stale --address --timeout --output --help'
+        case "$prev" in
+        -l | --label) words='' files=1 ;;
+        -s | --state) words='any active paused alarm finished' ;;
+        --prefix) words='' files=1 ;;
+        --next-before) words='' files=1 ;;
+        -n | --limit) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule delete')
+        words='--version --cancel-open-runs --address --timeout --output --help'
+        case "$prev" in
+        --version) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule pause')
+        words='--until --reason --all --address --timeout --output --help'
+        case "$prev" in
+        --until) words='' files=1 ;;
+        --reason) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule resume')
+        words='--all --address --timeout --output --help'
+        case "$prev" in
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule trigger')
+        words='--ignore-overlap --idempotency-key --address --timeout --output --help'
+        case "$prev" in
+        --idempotency-key) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule backfill')
+        words='--from --until --ignore-overlap --dry-run --address --timeout --output --help'
+        case "$prev" in
+        --from) words='' files=1 ;;
+        --until) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule preview')
+        words='--cron --exclude --tz --dst --day-match --from --count --address --timeout --output --help'
+        case "$prev" in
+        -c | --cron) words='' files=1 ;;
+        --exclude) words='' files=1 ;;
+        -z | --tz) words='' files=1 ;;
+        --dst) words='once literal skip_repeat' ;;
+        --day-match) words='or and' ;;
+        --from) words='' files=1 ;;
+        -n | --count) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule describe')
+        words='--day-match --output --help'
+        case "$prev" in
+        --day-match) words='or and' ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule history')
+        words='--limit --stale --address --timeout --output --help'
+        case "$prev" in
+        -n | --limit) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule missed')
+        words='--limit --stale --address --timeout --output --help'
+        case "$prev" in
+        -n | --limit) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule apply')
+        words='--file --dry-run --prune --label --address --timeout --output --help'
+        case "$prev" in
+        -f | --file) words='' files=1 ;;
+        -l | --label) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule export')
+        words='--label --crontab --user-column --address --timeout --output --help'
+        case "$prev" in
+        -l | --label) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'schedule import')
+        words='--tz --user-column --prefix --dry-run --yaml --address --timeout --output --help'
+        case "$prev" in
+        -z | --tz) words='' files=1 ;;
+        --prefix) words='' files=1 ;;
+        -a | --address) words='' files=1 ;;
+        --timeout) words='' files=1 ;;
+        -o | --output) words='table json' ;;
+        esac
+        ;;
+    'why')
+        words='--job --schedule --address --timeout --output --help'
+        case "$prev" in
         -a | --address) words='' files=1 ;;
         --timeout) words='' files=1 ;;
         -o | --output) words='table json' ;;

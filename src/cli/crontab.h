@@ -30,8 +30,8 @@ struct crontab_options {
 int crontab_read(const char *text, size_t len, const struct crontab_options *o, struct arena *arena,
                  struct schedule_list *ret, struct buf *notes, struct errtext *reterr) _must_check_;
 
-/* What a crontab cannot say is left out, with a comment that says why. *ret_left_out counts the
- * schedules concerned. 0, -ENOMEM, ERR_LIMIT. */
+/* In another order: see there. What a crontab cannot say is left out, with a comment that says why.
+ * *ret_left_out counts the schedules concerned. 0, -ENOMEM, ERR_LIMIT. */
 int crontab_write(const struct schedule_list *l, bool user_column, struct arena *arena,
                   struct buf *out, size_t *ret_left_out) _must_check_;
 

@@ -314,16 +314,31 @@ static int write_one(struct writer *w, const Chronos__V1__ScheduleSpec *s, bool 
     return write_entry(w, s, &c);
 }
 
+/* An assignment holds for all lines below it. Entries with few variables come first, so that those
+ * that were read from one crontab need none taken back. */
+static int compare_variables(const void *a, const void *b) {
+    const Chronos__V1__ScheduleSpec *const *pa = a, *const *pb = b;
+    size_t na = (*pa)->job ? (*pa)->job->n_env : 0, nb = (*pb)->job ? (*pb)->job->n_env : 0;
+
+    return na != nb ? (na < nb ? -1 : 1) : strcmp((*pa)->name, (*pb)->name);
+}
+
 int crontab_write(const struct schedule_list *l, bool user_column, struct arena *arena,
                   struct buf *out, size_t *ret_left_out) {
     struct writer w = {.out = out, .arena = arena, .user_column = user_column};
+    Chronos__V1__ScheduleSpec **items = arena_alloc(arena, (l->count + 1) * sizeof(*items));
     int r = buf_append_str(out, "# Written by chronos schedule export --crontab.\n");
 
+    if (!items)
+        return -ENOMEM;
+    if (l->count > 0)
+        memcpy(items, l->items, l->count * sizeof(*items));
+    qsort(items, l->count, sizeof(*items), compare_variables);
     *ret_left_out = 0;
     for (size_t i = 0; r == 0 && i < l->count; i++) {
         bool left_out = false;
 
-        r = write_one(&w, l->items[i], &left_out);
+        r = write_one(&w, items[i], &left_out);
         *ret_left_out += left_out ? 1 : 0;
     }
     return r;

@@ -42,6 +42,15 @@ expect 2 err '1 to 7 is allowed' dev --nodes 9
 expect 2 err 'unexpected argument' version now
 expect 4 err 'UNAVAILABLE' job list -a 127.0.0.1:1 --timeout 300ms
 expect 4 err 'UNAVAILABLE' job submit -a 127.0.0.1:1,127.0.0.1:2 --call-timeout 300ms -- true
+expect 0 out 'Examples:' schedule --help
+expect 0 out '--dst once|literal|skip_repeat' schedule create --help
+expect 0 out 'every 15 minutes' schedule describe '*/15 9-17 * * mon-fri'
+expect 0 out '"utc": "2026-03-08T07:00:00Z"' schedule preview --cron '30 2 * * *' --tz America/New_York \
+    --from 2026-03-08T05:00:00Z -n 1 -o json
+expect 2 err 'column 1' schedule preview --cron '61 * * * *'
+expect 2 err 'time zone Mars/Base' schedule preview --cron '@daily' --tz Mars/Base
+expect 2 err 'did you mean "chronos schedule preview"' schedule previw
+expect 4 err 'UNAVAILABLE' why x -a 127.0.0.1:1 --timeout 300ms
 
 printf 'node:\n  idd: 3\n' >"$tmp/bad.yaml"
 expect 2 err "$tmp/bad.yaml:2: node.idd: unknown key; did you mean node.id?" server --config "$tmp/bad.yaml"

@@ -27,5 +27,7 @@ expect submit job su
 expect --follow job submit --fo
 expect json job list --output js
 expect --node.data_dir server --node.d
+expect trigger schedule tr
+expect skip_repeat schedule create --dst sk
 expect wan server --cluster.raft.profile w
 echo "completion is fresh and completes"

@@ -206,8 +206,16 @@ static void write_tab(struct result *r, bool user_column, struct buf *out, size_
     assert_int_equal(buf_append(out, "", 1), 0);
 }
 
+static int compare_names(const void *a, const void *b) {
+    const Chronos__V1__ScheduleSpec *const *sa = a, *const *sb = b;
+
+    return strcmp((*sa)->name, (*sb)->name);
+}
+
 static void expect_same(struct result *a, struct result *b, const char *text) {
     assert_int_equal(a->l.count, b->l.count);
+    qsort(a->l.items, a->l.count, sizeof(*a->l.items), compare_names);
+    qsort(b->l.items, b->l.count, sizeof(*b->l.items), compare_names);
     for (size_t i = 0; i < a->l.count; i++) {
         struct buf d;
 
@@ -298,7 +306,8 @@ static void test_left_out(void **state) {
         "- {name: s10, cron: '* * * * *', job: {noop: true}}\n"
         "- {name: s11, cron: '* * * * *', job: {shell: \"a\\nb\"}}\n"
         "- {name: t1, cron: '* * * * *', job: {command: [/bin/echo, \"it's\", '%'], env: {A: b}}}\n"
-        "- {name: t2, cron: '* * * * *', job: {shell: c, working_dir: /d d}}\n";
+        "- {name: t2, cron: '* * * * *', job: {shell: c, working_dir: /d d, env: {B: b}}}\n"
+        "- {name: t3, cron: '* * * * *', job: {shell: d}}\n";
     struct result r;
     struct buf out;
     size_t left_out = 0;
@@ -317,6 +326,8 @@ static void test_left_out(void **state) {
         (void) snprintf(want, sizeof(want), "# left out: s%d: ", i);
         assert_non_null(strstr(text, want));
     }
+    /* t3 has no variable: it comes first, and needs none taken back. */
+    assert_true(strstr(text, "# chronos: t3") < strstr(text, "A=b\n"));
     assert_non_null(strstr(text, "A=b\n# chronos: t1\n* * * * * /bin/echo 'it'\\''s' '\\%'\n"));
     /* A variable cannot be taken back by an assignment. */
     assert_non_null(strstr(text, "# chronos: t2\n* * * * * unset A; cd '/d d' && c\n"));

@@ -316,6 +316,37 @@ static void test_empty(void **state) {
     arena_done(&arena);
 }
 
+/* Goal: the example of the documentation is one. */
+static void test_documentation(void **state) {
+    char text[65536];
+    FILE *f = fopen(CHRONOS_SOURCE_DIR "/docs/cli.md", "re");
+    struct schedule_list l = {0};
+    struct errtext why = {""};
+    struct arena arena;
+    char *begin, *end;
+    size_t n;
+
+    (void) state;
+    assert_non_null(f);
+    n = fread(text, 1, sizeof(text) - 1, f);
+    (void) fclose(f);
+    text[n] = '\0';
+    begin = strstr(text, "```yaml\nschedules:");
+    assert_non_null(begin);
+    begin = strchr(begin, '\n') + 1;
+    end = strstr(begin, "```");
+    assert_non_null(end);
+    arena_init(&arena, ARENA_BYTES);
+    if (schedule_yaml_read("docs/cli.md", begin, (size_t) (end - begin), &arena, &l, &why) != 0)
+        fail_msg("%s", why.s);
+    assert_int_equal(l.count, 1);
+    for (size_t i = 0; i < schedule_fields_count; i++) {
+        if (!strstr(begin, schedule_fields[i].key))
+            fail_msg("docs/cli.md: %s is missing", schedule_fields[i].key);
+    }
+    arena_done(&arena);
+}
+
 /* ---- refusals ---------------------------------------------------------------------------------
  */
 
@@ -459,7 +490,7 @@ int main(void) {
         cmocka_unit_test(test_every_field), cmocka_unit_test(test_choices),
         cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_empty),
         cmocka_unit_test(test_refusals),    cmocka_unit_test(test_instants),
-        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_differences), cmocka_unit_test(test_documentation),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
