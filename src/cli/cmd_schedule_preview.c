@@ -12,8 +12,8 @@
 #define COUNT_MAX 100000
 #define SERVER_COUNT_MAX 1000
 #define NOTE_BYTES 256
-/* Searches before an expression whose ticks are all excluded is given up: seconds of work. */
-#define STEPS_MAX 20000000U
+/* Searches before an expression whose ticks are all excluded is given up: a second of work. */
+#define STEPS_MAX 5000000U
 
 /* ---- instants ---------------------------------------------------------------------------------
  */

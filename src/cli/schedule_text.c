@@ -406,16 +406,18 @@ static int print_choice(const struct schedule_field *f, const void *at, struct b
 int schedule_field_print(const struct schedule_field *f, const ProtobufCMessage *m, size_t i,
                          const char **ret_key, struct buf *out) {
     const void *at = at_offset(m, f->offset);
-    void **items = *(void *const *) at;
     char instant[SCHEDULE_INSTANT_BYTES];
+    void **items;
     int64_t ms;
 
     switch (f->kind) {
     case SCHEDULE_TEXT:
         return buf_append_str(out, *(char *const *) at);
     case SCHEDULE_TEXTS:
+        items = *(void *const *) at;
         return buf_append_str(out, items[i]);
     case SCHEDULE_MAP:
+        items = *(void *const *) at;
         if (ret_key)
             *ret_key = *entry_part(f, items[i], 0);
         return buf_append_str(out, *entry_part(f, items[i], 1));
