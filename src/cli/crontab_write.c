@@ -42,7 +42,8 @@ static const char *why_not(const Chronos__V1__ScheduleSpec *s) {
         return "cron has one policy for the clock's changes, once";
     if (s->day_match != CHRONOS__V1__DAY_MATCH__DAY_MATCH_OR)
         return "cron joins day and weekday by or";
-    if (!s->job || s->job->payload_case == CHRONOS__V1__JOB_SPEC__PAYLOAD_NOOP)
+    if (!s->job || (s->job->payload_case != CHRONOS__V1__JOB_SPEC__PAYLOAD_SHELL &&
+                    s->job->payload_case != CHRONOS__V1__JOB_SPEC__PAYLOAD_COMMAND))
         return "it runs nothing";
     return NULL;
 }
@@ -305,6 +306,7 @@ static int write_one(struct writer *w, const Chronos__V1__ScheduleSpec *s, bool 
         r = command_of(w->arena, s->job, &c);
         if (r < 0)
             return r;
+        ASSERT(c.text);
         if (strpbrk(c.text, "\n\r") || has_line_break(s->job))
             why = "it has more than one line";
     }
