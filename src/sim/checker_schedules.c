@@ -7,6 +7,7 @@
 #define ON_TIME_MS 2000
 #define LATE_MS 1000 /* J8, after healing, without an election */
 #define RATE 10
+#define LATE_SLACK_MS 8000 /* a delay, and what a plan waits for before it is stamped */
 
 static void wrong(struct schedule_model *m, const struct model_schedule *s, int64_t tick_s,
                   const char *what) {
@@ -23,7 +24,7 @@ static void check_reason(struct schedule_model *m, const struct model_schedule *
     int64_t late_ms = m->stamp_ms - last_s * 1000;
     int reason = (int) t->reason;
 
-    if (reason == TICK_REASON(ON_TIME) || m->forwarded)
+    if (reason == TICK_REASON(ON_TIME) || m->other_clock)
         return; /* another clock stamped it */
     if (late_ms <= ON_TIME_MS)
         wrong(m, s, last_s, "taken for late within 2 s of its time");
@@ -31,8 +32,8 @@ static void check_reason(struct schedule_model *m, const struct model_schedule *
         return; /* decided by the policies of before an edit, perhaps */
     if (reason < TICK_REASON(WINDOW) && s->rule.missed == MISSED_IS(SKIP))
         wrong(m, s, last_s, "runs late although none that is late is to run");
-    if (reason < TICK_REASON(WINDOW) && late_ms > s->rule.window_ms + s->rule.delay_max_ms &&
-        m->ending)
+    if (reason < TICK_REASON(WINDOW) && late_ms > s->rule.window_ms + LATE_SLACK_MS &&
+        s->rule.missed != MISSED_IS(ALL))
         wrong(m, s, last_s, "runs although it is older than the window");
     if (reason == TICK_REASON(WINDOW) && late_ms <= s->rule.window_ms)
         wrong(m, s, last_s, "taken for older than the window");
@@ -91,7 +92,7 @@ void checker_ticks(struct schedule_model *m, const struct model_schedule *s,
         if (t->tick_s <= s->watermark_s)
             continue;
         check_cover(m, s, from_s, t, last_s);
-        if (m->stamp_ms < last_s * 1000 && !m->forwarded) /* J7 */
+        if (m->stamp_ms < last_s * 1000 && !m->other_clock) /* J7 */
             wrong(m, s, last_s, "decided before its time by the leader's clock");
         check_reason(m, s, t, last_s);
         check_lateness(m, s, t);

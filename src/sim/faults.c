@@ -231,6 +231,10 @@ static void break_bulk(struct world *w) {
 
 /* ---- the menu -------------------------------------------------------------------------------- */
 
+void faults_prefer_clocks(struct world *w) {
+    w->menu |= ((1ULL << WEIGHT_BITS) - 1) << (FAULT_CLOCK * WEIGHT_BITS);
+}
+
 void faults_draw(struct world *w, bool swarm) {
     static const unsigned short_ms[] = {20, 60, 200};
 

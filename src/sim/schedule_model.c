@@ -349,7 +349,8 @@ static void command(struct schedule_model *m, const struct bytes *b) {
     uint64_t leader = (uint64_t) (uintptr_t) u64map_get(&m->world->checker.leader_of_term, m->term);
     int code = FSM_OK;
 
-    m->forwarded = origin != leader >> 1;
+    m->other_clock = origin != leader >> 1 || origin == 0 || origin > m->world->nodes_count ||
+                     m->world->now_ns < m->world->nodes[origin - 1].clock_odd_until;
     arena_clear(&m->world->arena);
     c = chronos__internal__v1__log_command__unpack(
         arena_pb(&m->world->arena), b->len - ENTRY_HEAD_BYTES, b->data + ENTRY_HEAD_BYTES);

@@ -111,7 +111,7 @@ struct schedule_model {
     bool lost;        /* transitions that no node told: nothing can be compared any more */
     int64_t now_ms;   /* the newest stamp */
     int64_t stamp_ms; /* of the entry being applied, as it is */
-    bool forwarded;   /* it was proposed by another node than who stamped it */
+    bool other_clock; /* another node made the plan, or the clock may have gone back since */
     uint64_t last_seq;
     struct model_schedule *first;
     struct model_pause pause; /* of all */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define DRIFT_PPM_MAX 50000
+#define ODD_NS (10 * NS_PER_S) /* longer than a proposal waits */
 #define STROBE_PERIOD_NS (40 * NS_PER_MS)
 
 /* An hour of 2024 in which the clocks of central Europe were set, or one in which not. */
@@ -40,6 +41,26 @@ static int64_t draw_step(struct world *w) {
     return rng_chance(&w->rng, 500) ? ms : -ms;
 }
 
+/* Perhaps: what is planned may be stamped with an earlier instant. */
+static void went_back(struct sim_node *n) {
+    n->clock_odd_until = MAX(n->clock_odd_until, n->world->now_ns + ODD_NS);
+}
+
+/* All clocks leap ahead, as far as a schedule may be held back by it afterwards. */
+void sim_clock_leap(struct world *w) {
+    int64_t by_ms = (int64_t) rng_range(&w->rng, 150000, 262000);
+
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        struct sim_node *n = &w->nodes[i];
+
+        n->wall_offset_ms += by_ms;
+        if (!n->up)
+            continue;
+        replica_on_clock_changed(n->replica);
+        sim_node_turn(n);
+    }
+}
+
 void sim_clock_fault(struct sim_node *n) {
     struct world *w = n->world;
     uint64_t dice = rng_below(&w->rng, 100);
@@ -48,18 +69,24 @@ void sim_clock_fault(struct sim_node *n) {
     if (dice < 60) {
         int64_t to_ms = n->wall_offset_ms + draw_step(w);
 
-        n->wall_offset_ms = to_ms > 262000 || to_ms < -262000 ? 0 : to_ms;
+        to_ms = to_ms > 262000 || to_ms < -262000 ? 0 : to_ms;
+        if (to_ms < n->wall_offset_ms)
+            went_back(n);
+        n->wall_offset_ms = to_ms;
         sim_trace(w, "node %u: its clock is off by %lld ms", n->slot + 1,
                   (long long) n->wall_offset_ms);
     } else if (dice < 75) {
         n->strobe_ms = draw_step(w);
         n->strobe_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+        n->clock_odd_until = n->strobe_until + ODD_NS;
     } else if (dice < 90) {
         n->drift_ppm = (int64_t) rng_below(&w->rng, 2 * DRIFT_PPM_MAX) - DRIFT_PPM_MAX;
         n->drift_since = w->now_ns;
+        went_back(n); /* what it was ahead by an older drift */
     } else {
         n->wall_offset_ms = 0;
         n->drift_ppm = 0;
+        went_back(n);
     }
     if (n->up && rng_chance(&w->rng, 500)) { /* else it is noticed at the next reading */
         replica_on_clock_changed(n->replica);
@@ -68,6 +95,7 @@ void sim_clock_fault(struct sim_node *n) {
 }
 
 void sim_clock_heal(struct sim_node *n) {
+    went_back(n);
     n->wall_offset_ms = 0;
     n->drift_ppm = 0;
     n->strobe_until = 0;

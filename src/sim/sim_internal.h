@@ -80,7 +80,8 @@ struct sim_node {
     int64_t wall_offset_ms; /* its wall clock against the world's; see sim_clock.c */
     int64_t drift_ppm, strobe_ms;
     uint64_t drift_since, strobe_until;
-    uint64_t wake_at; /* ns of the wake-up that is armed */
+    uint64_t clock_odd_until; /* it may have gone back between a plan and its stamp */
+    uint64_t wake_at;         /* ns of the wake-up that is armed */
     uint64_t wake_gen;
     struct sim_queue disk_jobs, bulk_jobs;
     bool fresh;             /* not of the first configuration: starts with join */
@@ -283,6 +284,8 @@ bool sim_world_counts(const struct world *w, const struct sim_node *n);
 
 /* faults.c */
 void faults_draw(struct world *w, bool swarm);
+/* As much as anything else. */
+void faults_prefer_clocks(struct world *w);
 void faults_next(struct world *w);
 void faults_crash_leader(struct world *w);
 void faults_heal_network(struct world *w);
@@ -382,6 +385,7 @@ void sim_schedules_done(struct world *w, const struct replica_proposed *res);
 void sim_clock_draw(struct world *w);
 struct wall sim_clock_wall(const struct sim_node *n);
 void sim_clock_fault(struct sim_node *n);
+void sim_clock_leap(struct world *w);
 void sim_clock_heal(struct sim_node *n);
 void sim_clock_env(struct env *env);
 

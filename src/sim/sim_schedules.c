@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define EXPRESSION_BYTES 48
+#define PLAN_TICKS_MAX 32
 
 struct schedule_call {
     struct world *world;
@@ -26,6 +27,9 @@ struct draft {
     char name[16], key[24];
     uint8_t request[16];
     int64_t ticks[8];
+    Chronos__Internal__V1__ProcessTicks process;
+    Chronos__Internal__V1__ScheduleTicks item, *items[1];
+    Chronos__Internal__V1__DecidedTick decided[PLAN_TICKS_MAX], *decideds[PLAN_TICKS_MAX];
     Chronos__V1__ScheduleSpec spec;
     char cron[RULE_EXPRESSIONS_MAX][EXPRESSION_BYTES], exclude[EXPRESSION_BYTES];
     char *crons[RULE_EXPRESSIONS_MAX], *excludes[1];
@@ -41,7 +45,7 @@ static int64_t wall_ms(const struct world *w) {
 /* ---- definitions ----------------------------------------------------------------------------- */
 
 static void draw_every(struct world *w, char out[EXPRESSION_BYTES]) {
-    static const unsigned intervals[] = {1, 1, 1, 2, 3, 7};
+    static const unsigned intervals[] = {1, 1, 1, 2, 3, 7, 60};
     unsigned every = intervals[rng_below(&w->rng, ARRAY_LEN(intervals))];
 
     (void) snprintf(out, EXPRESSION_BYTES, "@every %us", every);
@@ -190,7 +194,7 @@ static bool draft_pause(struct world *w, struct draft *d) {
     static char all[] = "";
 
     d->pause.name = rng_chance(&w->rng, 200) ? all : d->name;
-    d->pause.on = rng_chance(&w->rng, 400);
+    d->pause.on = rng_chance(&w->rng, 300);
     if (d->pause.on && rng_chance(&w->rng, 600))
         d->pause.until_ms = wall_ms(w) + (int64_t) rng_below(&w->rng, 8000) - 1000;
     d->pause.until_ms = MAX(d->pause.until_ms, 0);
@@ -229,6 +233,42 @@ static bool draft_run(struct world *w, struct draft *d) {
     return true;
 }
 
+/* As a leader of before would send it late: what it decided goes back behind the watermark. What is
+ * new in it is on time, by the clock of @n. */
+static bool draft_old_plan(struct world *w, struct sim_node *n, struct draft *d) {
+    const struct model_schedule *s = w->checker.schedules->first;
+    int64_t now_s = sim_clock_wall(n).ms / 1000, from_s;
+
+    for (uint64_t i = rng_below(&w->rng, w->schedules); s && i > 0; i--)
+        s = s->next;
+    if (!s || s->torn || s->watermark_s > now_s)
+        return false;
+    from_s = s->watermark_s - (int64_t) rng_below(&w->rng, 10);
+    chronos__internal__v1__schedule_ticks__init(&d->item);
+    d->item.schedule_seq = s->seq;
+    d->item.generation = s->generation;
+    d->item.ticks = d->decideds;
+    for (int64_t at = from_s; at <= now_s; at++) {
+        Chronos__Internal__V1__DecidedTick *t = &d->decided[d->item.n_ticks];
+
+        if (!rule_is_tick(&s->rule, at))
+            continue;
+        if ((at > s->watermark_s && at < now_s - 1) || d->item.n_ticks == PLAN_TICKS_MAX)
+            return false;
+        chronos__internal__v1__decided_tick__init(t);
+        t->tick_s = d->item.watermark_s = at;
+        t->reason = TICK_REASON(ON_TIME);
+        d->decideds[d->item.n_ticks++] = t;
+    }
+    d->items[0] = &d->item;
+    chronos__internal__v1__process_ticks__init(&d->process);
+    d->process.n_items = 1;
+    d->process.items = d->items;
+    d->command.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_PROCESS_TICKS;
+    d->command.process_ticks = &d->process;
+    return d->item.n_ticks > 0;
+}
+
 static bool draft_any(struct world *w, struct sim_node *n, struct draft *d) {
     uint64_t dice = rng_below(&w->rng, 100);
 
@@ -239,6 +279,8 @@ static bool draft_any(struct world *w, struct sim_node *n, struct draft *d) {
     chronos__internal__v1__run_schedule__init(&d->run);
     chronos__v1__schedule_spec__init(&d->spec);
     (void) snprintf(d->name, sizeof(d->name), "s%u", (unsigned) rng_below(&w->rng, w->schedules));
+    if (rng_chance(&w->rng, 80))
+        return draft_old_plan(w, n, d);
     if (dice < 40)
         return draft_create(w, d);
     if (dice < 60)
@@ -262,6 +304,8 @@ void sim_schedules_done(struct world *w, const struct replica_proposed *res) {
         return;
     }
     r = &res->output->results[0];
+    if (res->output->kind == CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_PROCESS_TICKS)
+        return; /* an old plan: what becomes of it is in the state */
     schedule_model_answered(w->checker.schedules, res->index, (int) r->code, r->schedule_seq);
 }
 

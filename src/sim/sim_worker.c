@@ -154,6 +154,8 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
                                   .token = ref->fencing_token,
                                   .ends_at = w->now_ns + ns};
         wk->attempts = a;
+        sim_trace(w, "worker %s: runs job %llu for %llu us", wk->id, (unsigned long long) seq,
+                  (unsigned long long) (ns / NS_PER_US));
         wake_in(wk, ns);
     }
 }

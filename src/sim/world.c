@@ -253,6 +253,8 @@ static void draw_schedules(struct world *w) {
         w->client_gap_ns *= 4;
         w->fault_interval_ns *= 2;
     }
+    if (rng_chance(&w->rng, 400))
+        faults_prefer_clocks(w);
 }
 
 static void draw_options(struct world *w) {
@@ -315,7 +317,10 @@ static void heal(struct world *w) {
     faults_heal_network(w);
     w->loss_permille = w->dup_permille = w->slow_permille = 0;
     for (unsigned i = 0; i < w->workers_count; i++)
-        w->workers[i].silent_until = 0;
+        if (w->workers[i].silent_until > w->now_ns) {
+            w->workers[i].silent_until = 0;
+            sim_push(w, 0, SIM_WORKER_WAKE, i, 0, 0, NULL);
+        }
     w->delay_max_ns = MIN(w->delay_max_ns, 2 * NS_PER_MS);
     w->disk_max_ns = MIN(w->disk_max_ns, 2 * NS_PER_MS);
     w->bulk_delay_max_ns = MIN(w->bulk_delay_max_ns, 20 * NS_PER_MS);
@@ -365,8 +370,8 @@ static bool settled(struct world *w) {
     uint64_t applied = UINT64_MAX;
 
     for (unsigned i = 0; i < w->workers_count && w->schedules > 0; i++)
-        if (w->workers[i].to_worker_at > w->now_ns + NS_PER_S)
-            return false; /* what it is sent waits behind what it was sent while it was stopped */
+        if (w->workers[i].to_worker_at > w->now_ns + NS_PER_S || !w->workers[i].welcomed)
+            return false; /* what it is given waits: behind what it was sent while it was stopped */
     if (w->ops_pending > 0 || !c || !config_settled(w, c) || !leader_stays(w, c))
         return false;
     for (unsigned i = 0; i < w->nodes_count; i++) {
@@ -496,6 +501,16 @@ static void teardown(struct world *w) {
     arena_done(&w->arena);
 }
 
+/* The clocks were far ahead for a moment: what was decided then must not hold back what follows. */
+static void leap(struct world *w) {
+    uint64_t until = w->now_ns + rng_range(&w->rng, 10, 900) * NS_PER_MS;
+
+    sim_trace(w, "all clocks leap ahead");
+    sim_clock_leap(w);
+    while (may_step(w) && w->now_ns < until)
+        step(w);
+}
+
 int sim_run(const struct sim_options *o, struct sim_result *ret) {
     struct world *w = calloc(1, sizeof(*w));
     bool alive = true;
@@ -518,6 +533,8 @@ int sim_run(const struct sim_options *o, struct sim_result *ret) {
     build(w);
     while (!w->failed && !w->no_memory && ret->events < o->events_max)
         step(w);
+    if (w->schedules > 0 && rng_chance(&w->rng, 250))
+        leap(w);
     if (!w->failed && !w->no_memory) {
         heal(w);
         alive = !sim_operator_quorum_lost(w);
