@@ -89,14 +89,16 @@ static void set_options(rocksdb_options_t *o) {
     rocksdb_options_set_is_fd_close_on_exec(o, 1);
 }
 
-/* One setting has no function of its own in the C API: closing must not flush (kv.h), or a stop
- * after a failed write would write again. */
+/* Two settings have no function of their own in the C API. Closing must not flush (kv.h), or a stop
+ * after a failed write would write again; and a file that is written waits for its own write-back,
+ * or megabytes of it stand before the log's fdatasync after all. */
 static int finish_options(struct rocks_config *c, const rocksdb_options_t *base,
                           struct errtext *reterr) {
     char *err = NULL;
 
     c->options = rocksdb_options_create();
-    rocksdb_get_options_from_string(base, "avoid_flush_during_shutdown=true;", c->options, &err);
+    rocksdb_get_options_from_string(
+        base, "avoid_flush_during_shutdown=true;strict_bytes_per_sync=true;", c->options, &err);
     if (!err)
         return 0;
     errtext_set(reterr, "RocksDB refuses its options: %s", err);
