@@ -72,6 +72,18 @@ while "$chronos" job list -a "$all" -s pending -s running -n 1 -o json | grep -q
 done
 show job logs -a "$all" "$last"
 
+say "A schedule: every second, and what became of each tick"
+show schedule create tick -a "$(node 0)" --cron '@every 1s' -- \
+    sh -c 'echo "tick of $CHRONOS_SCHEDULED_AT"'
+deadline=$((SECONDS + 30))
+until [[ $("$chronos" schedule history tick -a "$all" -o json | grep -c '"fired": *true') -ge 3 ]]; do
+    [[ $SECONDS -lt $deadline ]] || { echo "the schedule did not fire in time" >&2; exit 1; }
+    sleep 0.1
+done
+show schedule pause tick -a "$(node 1)"
+show schedule history tick -a "$(node 2)"
+show why tick -a "$(node 1)"
+
 say "What became of them, asked at node 2"
 show job list -a "$(node 1)" --limit 12
 
@@ -91,6 +103,7 @@ The cluster stays up. In another terminal:
   ${prefix}build/release/chronos job submit --follow --shell 'date; sleep 2; date'
   build/release/chronos job watch
   build/release/chronos job list --state failed
+  build/release/chronos schedule create hello --cron '*/1 * * * *' -- echo hello
   build/release/chronos cluster log
   build/release/chronos job --help
 
