@@ -163,7 +163,12 @@ javascript system.cron_js tests/system/cron_js test_cron.js
 
 if [[ $failed -gt 0 ]]; then
     printf '\nFailed:\n'
-    printf '  %s\n' "${failures[@]}"
+    for name in "${failures[@]}"; do
+        printf '  %s\n' "$name"
+        # What of it failed, for whoever sees only the end of this output.
+        grep -hE '^(FAILED|not ok)|\[  FAILED  \]|ERROR|Traceback|Failure' \
+            "$logs/${name//\//_}.log" 2>/dev/null | cut -c1-300 | head -n 8 | sed 's/^/      /'
+    done
 fi
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [[ $failed -eq 0 && $passed -gt 0 ]]
