@@ -1,13 +1,15 @@
 /* CreateSchedule and UpdateSchedule, and what all methods of the service share.
  *
  * An update decides whether a new generation begins by comparing what decides the ticks with the
- * definition it replaces, so it is proposed against the very version it was compared with, and done
- * again when another change came in between.
+ * definition it replaces, and what becomes of ticks that are due and not decided, so it is proposed
+ * against the very version and watermark it was compared with, and done again when another change,
+ * or a tick, came in between.
  * Thread: the loop's. */
 #include "api/schedule_rpc.h"
 
 #include "fsm/command.h"
 #include "os/clock.h"
+#include "sched/handover.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -341,22 +343,63 @@ static bool may_update(struct api *a, struct rpc_call *call,
     return false;
 }
 
-/* Whether what decides the ticks differs. A definition that no longer compiles here does. */
-static int is_new_generation(struct api *a, struct rpc_call *call,
-                             const Chronos__Internal__V1__ScheduleRecord *rec,
-                             const struct timetable *t, bool *ret) {
+/* The instant of an edit. When the first try was refused, the time that the state machine has from
+ * the leader: this node's clock may have been the reason. */
+static int64_t edit_ms(struct api *a, unsigned tries) {
+    int64_t last_ms = fsm_last_now_ms(replica_fsm(a->replica));
+
+    return tries > 0 ? last_ms : MAX(clock_wall().ms, last_ms);
+}
+
+/* Another generation begins. @before: the timetable until now, NULL when it does not compile here
+ * (then nobody can tell what its ticks were). 0; 1: the call was failed. */
+static int begin_generation(struct rpc_call *call, const struct fsm_schedule *s, const char *name,
+                            const struct timetable *before, const struct timetable *after,
+                            Chronos__Internal__V1__PutSchedule *put) {
+    Chronos__Internal__V1__ScheduleHandover *h = put->handover;
+    struct handover x = {.watermark_s = MAX(s->watermark_s, h->at_ms / 1000)};
+
+    /* One whose runs are used up has no tick any more. */
+    if (before && s->runs_left > 0 &&
+        handover_of(before, after, timetable_name_hash(name), s->watermark_s, h->at_ms, &x) > 0) {
+        api_fail(call, RPC_FAILED_PRECONDITION,
+                 "name: %s has too many late ticks to decide about; update it when it has caught "
+                 "up",
+                 name);
+        return 1;
+    }
+    put->new_generation = true;
+    h->from_s = s->watermark_s;
+    h->watermark_s = x.watermark_s;
+    h->first_s = x.first_s;
+    h->last_s = x.last_s;
+    h->count = x.count;
+    return 0;
+}
+
+/* Whether what decides the ticks differs; a definition that no longer compiles here does. And more
+ * runs for one that had used up its own: what it would have run meanwhile is past. */
+static int compare(struct api *a, struct rpc_call *call, const struct fsm_schedule *s,
+                   const Chronos__Internal__V1__ScheduleRecord *rec, const struct timetable *after,
+                   Chronos__Internal__V1__PutSchedule *put) {
     _cleanup_(timetable_unrefp) struct timetable *before = NULL;
     Chronos__V1__ScheduleSpec *old;
+    bool same = false, revived;
 
     if (schedule_rpc_definition(a, call, rec, &old, &before, NULL) != 0)
         return 1;
-    *ret = true;
     if (before) {
-        struct slice x = timetable_bytes(before), y = timetable_bytes(t);
+        struct slice x = timetable_bytes(before), y = timetable_bytes(after);
 
-        *ret = x.len != y.len || memcmp(x.data, y.data, x.len) != 0;
+        same = x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
     }
-    return 0;
+    revived = s->runs_left == 0 && (put->max_runs == 0 || put->max_runs > rec->max_runs);
+    put->handover->keep_waiting = same;
+    if (same && !revived) {
+        put->handover = NULL;
+        return 0;
+    }
+    return begin_generation(call, s, rec->name, before, after, put);
 }
 
 static void update(struct api *a, struct rpc_call *call, const ProtobufCMessage *m, uint64_t index,
@@ -364,21 +407,25 @@ static void update(struct api *a, struct rpc_call *call, const ProtobufCMessage 
     const Chronos__V1__UpdateScheduleRequest *req = (const void *) m;
     _cleanup_(timetable_unrefp) struct timetable *t = NULL;
     Chronos__Internal__V1__ScheduleRecord *rec;
+    Chronos__Internal__V1__ScheduleHandover handover =
+        CHRONOS__INTERNAL__V1__SCHEDULE_HANDOVER__INIT;
     Chronos__Internal__V1__PutSchedule put;
     struct schedule_rpc_call *again;
     const struct fsm_schedule *s;
     struct schedule_packed packed;
-    bool new_generation;
     struct api_op *op;
 
     if (take_spec(a, call, req->spec, false, &t, &packed) != 0 ||
         schedule_rpc_find(a, call, req->spec->name, &s, &rec) != 0 ||
-        !may_update(a, call, req, rec, &packed, index, kept->tries) ||
-        is_new_generation(a, call, rec, t, &new_generation) != 0)
+        !may_update(a, call, req, rec, &packed, index, kept->tries))
         return;
     fill_put(&put, req->spec, &packed);
     put.version = rec->version;
-    put.new_generation = new_generation;
+    put.schedule_seq = rec->seq;
+    handover.at_ms = edit_ms(a, kept->tries);
+    put.handover = &handover;
+    if (compare(a, call, s, rec, t, &put) != 0)
+        return;
     op = api_op_new(a, call);
     if (!op)
         return;

@@ -2,12 +2,18 @@
  *
  * "Editing a schedule bumps its generation, evaluates from the edit on, fires nothing of the past"
  * (C13, J27): a new generation begins with the watermark at the edit's own now, and what still
- * waits of the old one comes to nothing, recorded. */
+ * waits of the old one comes to nothing, recorded. Ticks that were due by then and had no outcome
+ * yet (delayed by their spread, behind others that are caught up on) are known to who proposes the
+ * edit only; its ScheduleHandover says which of them come to nothing, recorded as well (J5), and
+ * puts the watermark before those that are still to come ("drops no pending next run"). */
 #include "fsm/schedule_internal.h"
 
 #include <errno.h>
 
 #define REQUEST_HASH_BYTES_MAX 64
+/* Between an edit's instant and its apply: what the hand-over calls still to come may be late by
+ * as much, and what became due in between is not in it. */
+#define HANDOVER_MS_MAX 5000
 
 /* NULL, or why the item is no definition. */
 static const char *unacceptable(const struct item_put_schedule *s) {
@@ -79,26 +85,64 @@ static int create(struct fsm *f, struct apply *a, const struct item_put_schedule
     return r < 0 ? r : schedule_store(f, a, FSM_SCHEDULE_PUT);
 }
 
+/* A hand-over is of this very watermark, and of now. What it says is nonsense otherwise, too. */
+static bool fits(const struct item_handover *h, const struct record_schedule *rec, int64_t now_ms) {
+    if (h->from_s != rec->watermark_s || h->at_ms > now_ms || h->at_ms < now_ms - HANDOVER_MS_MAX)
+        return false;
+    if (h->watermark_s < h->from_s || h->watermark_s > MAX(h->at_ms / 1000, h->from_s))
+        return false;
+    return h->count == 0 ||
+           (h->first_s > h->from_s && h->last_s >= h->first_s && h->last_s <= h->at_ms / 1000 &&
+            h->count - 1 <= (uint64_t) (h->last_s - h->first_s));
+}
+
+static int hand_over(struct fsm *f, struct apply *a, const struct item_handover *h) {
+    struct outcome o = {.tick_s = h->first_s,
+                        .last_tick_s = h->last_s,
+                        .count = h->count,
+                        .cause = REASON(DELETED),
+                        .reason = REASON(DELETED)};
+
+    return h->count > 0 ? history_add(f, a, &o, NULL) : 0;
+}
+
+/* @h NULL: whoever proposed knows of no tick that has no outcome. */
+static int begin_generation(struct fsm *f, struct apply *a, const struct item_handover *h) {
+    struct record_schedule *rec = &f->work.rec;
+    int r = 0;
+
+    if (!h || !h->keep_waiting)
+        r = schedule_drop_waits(f, a, REASON(DELETED));
+    if (r == 0 && h)
+        r = hand_over(f, a, h);
+    rec->generation++;
+    rec->watermark_s = h ? h->watermark_s : MAX(rec->watermark_s, a->now_ms / 1000);
+    return r;
+}
+
 static int replace(struct fsm *f, struct apply *a, const struct item_put_schedule *s,
                    struct fsm_schedule *view, struct fsm_result *res) {
     struct record_schedule *rec = &f->work.rec;
+    struct item_handover h = {0};
+    size_t at = 0;
     int r;
 
-    r = schedule_load(f, a, view);
+    r = record_decode(&record_shape_handover, s->handover, &h, &at);
+    if (r == 0)
+        r = schedule_load(f, a, view);
     if (r < 0)
         return r;
     res->schedule_seq = rec->seq;
     res->version = rec->version;
-    if (s->version != 0 && s->version != rec->version) {
+    if ((s->version != 0 && s->version != rec->version) ||
+        (s->schedule_seq != 0 && s->schedule_seq != rec->seq) ||
+        (s->handover.len > 0 && !fits(&h, rec, a->now_ms))) {
         f->work.view = NULL;
         res->code = FSM_VERSION_MISMATCH;
         return 0;
     }
-    if (s->new_generation) {
-        r = schedule_drop_waits(f, a, REASON(DELETED));
-        rec->generation++;
-        rec->watermark_s = MAX(rec->watermark_s, a->now_ms / 1000);
-    }
+    if (s->new_generation)
+        r = begin_generation(f, a, s->handover.len > 0 ? &h : NULL);
     define(rec, s, a->now_ms);
     res->version = rec->version;
     if (r == 0)

@@ -172,19 +172,27 @@ static int check_instants(struct slice item, size_t *ret_offset) {
     int res;
 
     while ((res = wire_next(&r, &f)) == 0) {
-        struct wire_reader numbers = wire_reader_of(f.bytes);
+        struct wire_reader numbers;
 
         *ret_offset = wire_offset(&r);
         if (f.number != ITEM_RUN_TICK || f.type == WIRE_VARINT)
             continue;
         if (f.type != WIRE_LEN)
             return ERR_PROTO;
+        numbers = wire_reader_of(f.bytes);
         while ((res = wire_next_varint(&numbers, &v)) == 0)
             ;
         if (res < 0)
             return res;
     }
     return res < 0 ? res : 0;
+}
+
+/* Decoded as a part of its own when it is applied. */
+static int check_handover(struct slice bytes, size_t *ret_offset) {
+    struct item_handover h;
+
+    return record_decode(&record_shape_handover, bytes, &h, ret_offset);
 }
 
 static int count_items(struct command_view *v, struct errtext *reterr) {
@@ -278,6 +286,8 @@ int command_check(struct slice command, struct errtext *reterr) {
         r = record_decode(kinds[v.kind].item, item, &out, &at);
         if (r == 0 && v.kind == BODY(REGISTER_WORKER))
             r = check_held(item, &at);
+        if (r == 0 && v.kind == BODY(PUT_SCHEDULE))
+            r = check_handover(out.put_schedule.handover, &at);
         if (r == 0 && v.kind == BODY(PROCESS_TICKS))
             r = check_ticks(item, &ticks, &at);
         if (r == 0 && v.kind == BODY(RUN_SCHEDULE))

@@ -206,8 +206,18 @@ static const struct wire_desc put_schedule_fields[] = {
     [12] = F(item_put_schedule, overlap, I32),
     [13] = F(item_put_schedule, pause_on_failure, BOOL),
     [14] = F(item_put_schedule, max_runs, U64),
+    [15] = F(item_put_schedule, schedule_seq, U64),
+    [16] = F(item_put_schedule, handover, BYTES),
 };
 SHAPE(put_schedule, item_put_schedule);
+
+static const struct wire_desc handover_fields[] = {
+    [1] = F(item_handover, at_ms, I64),         [2] = F(item_handover, from_s, I64),
+    [3] = F(item_handover, watermark_s, I64),   [4] = F(item_handover, first_s, I64),
+    [5] = F(item_handover, last_s, I64),        [6] = F(item_handover, count, U64),
+    [7] = F(item_handover, keep_waiting, BOOL),
+};
+SHAPE(handover, item_handover);
 
 static const struct wire_desc delete_schedule_fields[] = {
     [1] = F(item_delete_schedule, name, BYTES),

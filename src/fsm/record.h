@@ -208,6 +208,16 @@ struct item_set_feature_level {
     uint32_t level;
 };
 
+struct item_handover {
+    int64_t at_ms;
+    int64_t from_s;
+    int64_t watermark_s;
+    int64_t first_s;
+    int64_t last_s;
+    uint64_t count;
+    bool keep_waiting;
+};
+
 struct item_put_schedule {
     struct slice name;
     struct slice spec;
@@ -223,6 +233,8 @@ struct item_put_schedule {
     int32_t overlap; /* Chronos__V1__OverlapPolicy */
     bool pause_on_failure;
     uint64_t max_runs;
+    uint64_t schedule_seq;
+    struct slice handover; /* an item_handover; empty = none */
 };
 
 struct item_delete_schedule {
@@ -324,6 +336,7 @@ extern const struct record_shape record_shape_buffered;
 extern const struct record_shape record_shape_name;
 extern const struct record_shape record_shape_tick;
 extern const struct record_shape record_shape_put_schedule;
+extern const struct record_shape record_shape_handover;
 extern const struct record_shape record_shape_delete_schedule;
 extern const struct record_shape record_shape_pause_schedule;
 extern const struct record_shape record_shape_ticks;

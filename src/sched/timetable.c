@@ -282,6 +282,10 @@ uint64_t timetable_name_hash(const char *name) {
     return mix(h);
 }
 
+int64_t timetable_delay_max_ms(const struct timetable *t) {
+    return t->spread_ms + t->jitter_ms;
+}
+
 int64_t timetable_delay_ms(const struct timetable *t, uint64_t name_hash, int64_t tick_s) {
     int64_t delay = 0;
 

@@ -53,6 +53,8 @@ int64_t timetable_next_suppressed(const struct timetable *t, int64_t after_s, in
  * share of jitter for each (C15). The same on every node, for ever. 0 <= result < spread + jitter,
  * or 0. */
 int64_t timetable_delay_ms(const struct timetable *t, uint64_t name_hash, int64_t tick_s);
+/* All of them are below this, or it is 0. */
+int64_t timetable_delay_max_ms(const struct timetable *t);
 uint64_t timetable_name_hash(const char *name);
 
 /* What decides ticks, as bytes: two timetables of equal bytes have equal ticks for ever. Borrowed

@@ -431,6 +431,72 @@ def test_runs(c, w):
             api.explain(schedule="every"))
 
 
+def test_more_runs(c, w):
+    """More runs for a schedule that had used up its own: none for the ticks in between."""
+    api = Api(w)
+    s = spec("more", cron=["* * * * * *"], max_runs=2, missed=S.MISSED_POLICY_ALL,
+             overlap=S.OVERLAP_POLICY_ALLOW)
+    api.create(s)
+    c.require("its runs are used up", checks.wait_for(lambda: api.get("more").finished, 30))
+    last = max(t.tick_ms for t in api.ticks("more").ticks if t.fired)
+    c.require("some ticks later", checks.wait_for(lambda: time.time() * 1000 > last + 5000, 20))
+    edited = int(time.time()) * 1000
+    s.max_runs = 4
+    made = api.update(s)
+    c.equal("another generation, two runs left", (made.generation, made.remaining_runs), (2, 2))
+    c.require("they run", checks.wait_for(lambda: api.get("more").fired == 4, 30))
+    fired = [t for t in api.ticks("more").ticks if t.fired and t.generation == 2]
+    c.check("and were due after the edit", len(fired) == 2 and
+            all(t.tick_ms >= edited for t in fired), (edited, fired))
+
+
+def share(name, spread_ms):
+    """Of the spread: FNV-1a of the name, mixed."""
+    mask = (1 << 64) - 1
+    h = 14695981039346656037
+    for b in name.encode():
+        h = (h ^ b) * 1099511628211 & mask
+    h ^= h >> 33
+    h = h * 0xff51afd7ed558ccd & mask
+    h ^= h >> 33
+    h = h * 0xc4ceb9fe1a85ec53 & mask
+    return (h ^ h >> 33) % spread_ms
+
+
+def test_pending_edit(c, w):
+    """A run that waits for its share of the spread when the schedule is edited: it comes when the
+    new definition has its tick as well, else the history says what became of it."""
+    api = Api(w)
+    name = next(n for n in (f"spread-{i}" for i in range(1000)) if 6000 <= share(n, 9000) < 8000)
+    s = spec(name, cron=["*/10 * * * * *"], spread_ms=9000, overlap=S.OVERLAP_POLICY_ALLOW)
+
+    def pending():
+        """The tick that waits now, when it does so for 2 to 5 s more."""
+        now = int(time.time() * 1000)
+        tick = now // 10000 * 10000
+        return 2000 <= tick + share(name, 9000) - now <= 5000 and tick
+
+    api.create(s)
+    kept = checks.wait_for(pending, 20)
+    c.require("a tick waits", kept)
+    s.jitter_ms = 500
+    c.equal("an edit in between", api.update(s).generation, 2)
+    got = checks.wait_for(lambda: [t for t in api.ticks(name).ticks if t.tick_ms == kept], 15)
+    c.check("it ran, of the new generation", len(got) == 1 and got[0].fired and
+            got[0].generation == 2 and got[0].reason == S.TICK_REASON_ON_TIME, got)
+    dropped = checks.wait_for(lambda: (t := pending()) and t > kept and t, 20)
+    c.require("the next one waits", dropped)
+    s.cron[0] = "5 0 0 1 1 *"
+    c.equal("an edit to other ticks", api.update(s).generation, 3)
+    lines = list(api.ticks(name).ticks)
+    c.check("it is recorded, of the old generation", [
+        (t.fired, t.reason, t.generation, t.count) for t in lines if t.tick_ms == dropped
+    ] == [(False, S.TICK_REASON_DELETED, 2, 1)], lines)
+    c.equal("each tick has one outcome", sorted(
+        t.tick_ms + i * 10000 for t in lines for i in range(t.count)),
+        list(range(min(t.tick_ms for t in lines), dropped + 1, 10000)))
+
+
 def test_overlap_kills(c, w):
     """terminate_other kills at once what would have an hour of grace; cancel_other asks."""
     api = Api(w)
@@ -518,7 +584,8 @@ def main():
     world = Cluster(3)
     checks.run(*checks.bind(world, test_create_and_read, test_bad_input, test_update,
                             test_updates_at_once, test_lists, test_pause, test_trigger_and_why,
-                            test_backfill, test_preview, test_runs, test_overlap_kills, test_stays),
+                            test_backfill, test_preview, test_runs, test_more_runs,
+                            test_pending_edit, test_overlap_kills, test_stays),
                test_lost_zone,
                on_failure=world.print_logs)
 

@@ -9,6 +9,7 @@ chronos_unit_test(fsm_oom DEPS sched fsm storage SOURCES unit/fsm_fixture.c unit
 chronos_unit_test(fsm_model DEPS fsm storage SOURCES unit/fsm_fixture.c unit/fsm_model.c
   unit/schedule_fixture.c unit/schedule_model.c)
 chronos_unit_test(fsm_schedules DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c)
+chronos_unit_test(fsm_handover DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c)
 chronos_unit_test(fsm_cluster DEPS fsm storage SOURCES unit/fsm_fixture.c)
 chronos_unit_test(fsm_memory DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c
   LINK_OPTIONS -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=strdup)

@@ -10,11 +10,13 @@ struct put_args {
     const char *name;
     const char *key, *hash; /* NULL = none */
     uint64_t version;
+    uint64_t seq; /* of the one replaced; 0 = any */
     uint64_t max_runs;
     uint32_t max_attempts; /* 0 = 1 */
     int overlap;
     bool replace, new_generation, paused, pause_on_failure;
     size_t job_bytes; /* 0 = a few */
+    Chronos__Internal__V1__ScheduleHandover *handover;
 };
 
 struct tick_args {

@@ -15,12 +15,13 @@
 
 #define O(x) CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_##x
 
-#define SAMPLES 18
+#define SAMPLES 19
 
 static void samples(struct bytes *ret[SAMPLES]) {
     static const uint64_t held[2][2] = {{5, 6}, {7, 8}};
     static const struct tick_args ticks[] = {{7, 9, 2, R_(MISSED)}, {10, 0, 0, R_(ON_TIME)}};
     static const int64_t past[] = {1, 300, 70000};
+    Chronos__Internal__V1__ScheduleHandover h = CHRONOS__INTERNAL__V1__SCHEDULE_HANDOVER__INIT;
 
     ret[0] = cmd_submit("spec", "key", "hash", 3, 42);
     ret[1] = cmd_assign(9, "worker", 77, 42);
@@ -40,6 +41,11 @@ static void samples(struct bytes *ret[SAMPLES]) {
     ret[15] = cmd_ticks(5, 2, 11, ticks, 2, 42);
     ret[16] = cmd_run_schedule("s", R_(BACKFILL), past, 3, true, "key", "hash", 42);
     ret[17] = cmd_schedule_alarm(5, "no zone", 42);
+    h.at_ms = 41;
+    h.count = 300;
+    h.keep_waiting = true;
+    ret[18] = cmd_put_schedule(
+        &(struct put_args){.name = "s", .replace = true, .seq = 4, .handover = &h}, 42);
 }
 
 static void samples_done(struct bytes *s[SAMPLES]) {
@@ -264,6 +270,7 @@ static void test_describe(void **state) {
         "ProcessTicks items=1 first: schedule 5 generation=2 watermark_s=11",
         "RunSchedule s",
         "SetScheduleAlarm schedule 5 on",
+        "PutSchedule s",
     };
     struct bytes *s[SAMPLES];
     char text[100];
