@@ -80,8 +80,9 @@ static int read_pieces(struct backup_reader *r, struct slice file, size_t piece,
     int rc = backup_reader_begin(r);
 
     for (size_t at = 0; rc == 0 && at < file.len;) {
-        size_t n = MIN(1 + (size_t) rng_below(rng, piece), file.len - at);
+        size_t n = 1 + (size_t) rng_below(rng, piece); /* MIN() would draw twice */
 
+        n = MIN(n, file.len - at);
         rc = backup_reader_feed(r, slice_of(file.data + at, n), why);
         at += n;
     }
