@@ -155,8 +155,10 @@ static int run(struct server *s) {
     log_sink_init(&s->sink, STDERR_FILENO, (enum log_format) s->config.log.format,
                   (enum log_level) s->config.log.level, &s->log);
     warn_even(s);
+    /* What was begun is left to the end of the process: threads may still use it, and no destructor
+     * of a library may run beside them. */
     if (server_start(s) < 0)
-        return s->stop_wanted ? EXIT_SUCCESS : s->exit_code ? s->exit_code : EXIT_FAILURE;
+        _exit(s->stop_wanted ? EXIT_SUCCESS : s->exit_code ? s->exit_code : EXIT_FAILURE);
     server_set_state(s, SERVER_SERVING);
     log_info(&s->log, "serving", "node=%llu clients=%s peers=%s version=%s",
              (unsigned long long) s->config.node.id, s->config.node.listen,
