@@ -316,8 +316,8 @@ static void refuse_inbox(struct replica *r) {
         struct forwarded_in *f = &ps->inbox[i];
         struct slice data = bytes_slice(f->data);
 
-        if (!disk_space_refuses(r, slice_of(data.data + ENTRY_HEADER_BYTES,
-                                            data.len - ENTRY_HEADER_BYTES))) {
+        if (!disk_space_refuses(
+                r, slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES))) {
             ps->inbox[kept++] = *f;
             continue;
         }

@@ -124,9 +124,9 @@ struct persist {
     bool release_wanted; /* of segments up to release_to, but for release_keep bytes */
     uint64_t release_to, release_keep;
     uint64_t job_release_to, job_release_keep; /* the disk thread's */
-    struct raft_hard_state saved; /* in the meta file; the disk thread's while busy */
-    struct log_facts job_log;     /* the disk thread's */
-    struct log_facts log;         /* after the last job */
+    struct raft_hard_state saved;              /* in the meta file; the disk thread's while busy */
+    struct log_facts job_log;                  /* the disk thread's */
+    struct log_facts log;                      /* after the last job */
     struct delayed_message *delayed_head, *delayed_tail;
     struct mono no_space_said; /* not again before: each commit would */
     int result;
@@ -155,9 +155,9 @@ struct peer {
     /* Where it is looked for (peer_set.c). */
     char address[RAFT_ADDRESS_BYTES_MAX], other_address[RAFT_ADDRESS_BYTES_MAX];
     char hello_address[RAFT_ADDRESS_BYTES_MAX]; /* as its last hello said */
-    bool member;           /* of the configuration in force */
-    bool told_removed;     /* it answered that it knows */
-    struct mono keep_till; /* no member: dropped then */
+    bool member;                                /* of the configuration in force */
+    bool told_removed;                          /* it answered that it knows */
+    struct mono keep_till;                      /* no member: dropped then */
 };
 
 struct peer_call { /* a call to another node, waiting for replies */

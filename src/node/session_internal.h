@@ -36,8 +36,8 @@ struct worker_session {
     size_t proposals_in_flight; /* that name this session */
     char *worker_id;            /* owned; NULL before hello */
     uint64_t incarnation;
-    bool draining;      /* said in hello */
-    bool told_drain;    /* what the worker was last told of an operator's drain */
+    bool draining;   /* said in hello */
+    bool told_drain; /* what the worker was last told of an operator's drain */
     int64_t told_drain_until_ms;
     struct arena arena; /* hello until welcome, then one flush of assignments */
     Chronos__V1__AttemptRef **hello_held, **hello_kill;
