@@ -117,9 +117,9 @@ void entry_postpone(struct ticker *t, struct entry *e, int64_t at_ms);
 void entry_rewind(struct ticker *t, struct entry *e);
 
 /* ticker_plan.c */
-#define RETRY_MS                                                                                   \
-    1000 /* a schedule that a plan did not move; also the period of TICKER_RATE_MAX                \
-          */
+/* Until a schedule that a plan did not move is planned again; also the period of TICKER_RATE_MAX.
+ */
+#define RETRY_MS 1000
 void plan_free(struct plan *p); /* NULL allowed */
 
 /* ticker_alarm.c */
