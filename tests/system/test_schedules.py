@@ -470,21 +470,21 @@ def test_pending_edit(c, w):
     name = next(n for n in (f"spread-{i}" for i in range(1000)) if 6000 <= share(n, 9000) < 8000)
     s = spec(name, cron=["*/10 * * * * *"], spread_ms=9000, overlap=S.OVERLAP_POLICY_ALLOW)
 
-    def pending():
-        """The tick that waits now, when it does so for 2 to 5 s more."""
+    def pending(after_ms):
+        """The tick after @after_ms that waits now, when it does so for 2 to 5 s more."""
         now = int(time.time() * 1000)
         tick = now // 10000 * 10000
-        return 2000 <= tick + share(name, 9000) - now <= 5000 and tick
+        return tick > after_ms and 2000 <= tick + share(name, 9000) - now <= 5000 and tick
 
-    api.create(s)
-    kept = checks.wait_for(pending, 20)
+    created = api.create(s).created_at_ms
+    kept = checks.wait_for(lambda: pending(created), 30)
     c.require("a tick waits", kept)
     s.jitter_ms = 500
     c.equal("an edit in between", api.update(s).generation, 2)
     got = checks.wait_for(lambda: [t for t in api.ticks(name).ticks if t.tick_ms == kept], 15)
     c.check("it ran, of the new generation", len(got) == 1 and got[0].fired and
             got[0].generation == 2 and got[0].reason == S.TICK_REASON_ON_TIME, got)
-    dropped = checks.wait_for(lambda: (t := pending()) and t > kept and t, 20)
+    dropped = checks.wait_for(lambda: pending(kept), 20)
     c.require("the next one waits", dropped)
     s.cron[0] = "5 0 0 1 1 *"
     c.equal("an edit to other ticks", api.update(s).generation, 3)
