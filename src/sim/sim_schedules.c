@@ -65,10 +65,14 @@ static void draw_calendar(struct world *w, char out[EXPRESSION_BYTES]) {
                     hours[rng_below(&w->rng, ARRAY_LEN(hours))]);
 }
 
+/* protobuf-c has no const text; packing only reads it. */
+static char *text(const char *s) {
+    return (char *) (uintptr_t) s;
+}
+
 /* What decides the ticks. */
 static void draw_timing(struct world *w, struct draft *d) {
-    static char central[] = "Sim/Central", utc[] = "UTC", none[] = "";
-    char *const zones[] = {central, central, utc, none};
+    static const char *const zones[] = {"Sim/Central", "Sim/Central", "UTC", ""};
 
     d->spec.n_cron = 1 + rng_chance(&w->rng, 150);
     d->spec.cron = d->crons;
@@ -86,7 +90,7 @@ static void draw_timing(struct world *w, struct draft *d) {
     d->excludes[0] = d->exclude;
     (void) snprintf(d->exclude, sizeof(d->exclude), "*/%u * * * *",
                     (unsigned) rng_range(&w->rng, 2, 3));
-    d->spec.time_zone = zones[rng_below(&w->rng, ARRAY_LEN(zones))];
+    d->spec.time_zone = text(zones[rng_below(&w->rng, ARRAY_LEN(zones))]);
     d->spec.dst = (Chronos__V1__DstPolicy) rng_below(&w->rng, 3);
     d->spec.start_ms =
         rng_chance(&w->rng, 100) ? wall_ms(w) + (int64_t) rng_below(&w->rng, 6000) - 2000 : 0;
@@ -108,7 +112,6 @@ static void draw_policies(struct world *w, struct draft *d) {
 
 static bool pack(struct world *w, struct draft *d) {
     static const uint8_t job[] = {0x1a, 0, 0x62, 4, 't', 'i', 'c', 'k'}; /* JobSpec{noop, name} */
-    static char queue[] = "default";
 
     if (chronos__v1__schedule_spec__get_packed_size(&d->spec) > sizeof(d->spec_bytes))
         return false;
@@ -118,7 +121,7 @@ static bool pack(struct world *w, struct draft *d) {
     d->put.job.data = d->job_bytes;
     d->put.job.len = sizeof(job);
     d->put.max_attempts = (uint32_t) rng_range(&w->rng, 1, 3);
-    d->put.queue = queue;
+    d->put.queue = text("default");
     d->put.overlap = d->spec.overlap;
     d->put.pause_on_failure = d->spec.pause_on_failure;
     d->put.max_runs = d->spec.max_runs;
@@ -191,9 +194,7 @@ static bool draft_edit(struct world *w, struct sim_node *n, struct draft *d) {
 /* ---- the other commands ---------------------------------------------------------------------- */
 
 static bool draft_pause(struct world *w, struct draft *d) {
-    static char all[] = "";
-
-    d->pause.name = rng_chance(&w->rng, 200) ? all : d->name;
+    d->pause.name = rng_chance(&w->rng, 200) ? text("") : d->name;
     d->pause.on = rng_chance(&w->rng, 300);
     if (d->pause.on && rng_chance(&w->rng, 600))
         d->pause.until_ms = wall_ms(w) + (int64_t) rng_below(&w->rng, 8000) - 1000;
