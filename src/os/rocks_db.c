@@ -56,6 +56,12 @@ static void set_table_options(rocksdb_options_t *o, rocksdb_cache_t *cache) {
     rocksdb_block_based_options_set_block_cache(t, cache);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(t, 1);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(t, 1);
+    /* In parts of 4 KiB: whole ones of a file with millions of small records are more than a shard
+     * of the cache takes (512 KiB), so every look-up would read and check a megabyte. */
+    rocksdb_block_based_options_set_index_type(
+        t, rocksdb_block_based_table_index_type_two_level_index_search);
+    rocksdb_block_based_options_set_partition_filters(t, 1);
+    rocksdb_block_based_options_set_pin_top_level_index_and_filter(t, 1);
     rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(t, 1);
     rocksdb_block_based_options_set_filter_policy(
         t, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS_PER_KEY)); /* owned by t */
