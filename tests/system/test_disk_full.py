@@ -50,11 +50,12 @@ class World:
         self.cluster.start()
         self.acknowledged = []
         self.refused = {n.id: "" for n in self.cluster.nodes}
+        self.alarmed = {n.id: "" for n in self.cluster.nodes}
         self.unclear = 0
         self.restarts = 0
         self.exit_codes = set()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._load), threading.Thread(target=self._tend)]
+        self._threads = [threading.Thread(target=t) for t in (self._load, self._tend, self._watch)]
         for t in self._threads:
             t.start()
 
@@ -73,6 +74,20 @@ class World:
                 self._stop.wait(0.02)
         for c in clients.values():
             c.close()
+
+    def _watch(self):
+        """A node that gives back log when it is short of room may have enough a second later."""
+        clients = {n.id: rpc.Client(n.address) for n in self.cluster.nodes}
+        while not self._stop.wait(0.1):
+            for i, client in clients.items():
+                try:
+                    for a in client.status(local=True, timeout=1).alarms:
+                        if a.startswith(f"node {i}: disk_full") and "MiB free" in a:
+                            self.alarmed[i] = a
+                except grpc.RpcError:
+                    pass
+        for client in clients.values():
+            client.close()
 
     def _tend(self):
         while not self._stop.wait(1):
@@ -132,9 +147,7 @@ def check_refusal(c, w, case, victims):
     text = w.refused[victims[0].id]
     c.check(f"{case}: with words", "not submitted" in text and "disk" in text, text)
     for n in victims:
-        seen = checks.wait_for(lambda n=n: any(
-            a.startswith(f"node {n.id}: disk_full") and "MiB free" in a
-            for a in alarms(w.cluster)), 5)
+        seen = checks.wait_for(lambda n=n: w.alarmed[n.id], 5)
         c.check(f"{case}: node {n.id}'s alarm is in the status", seen, alarms(w.cluster))
 
 
@@ -167,7 +180,7 @@ def one_case(c, w, mode, who, leave_mib):
     c.require(f"{case}: the jobs run", checks.wait_for(
         lambda: all(leader.client.get(j).state == rpc.RUNNING for j in running), 10))
     for n in cluster.nodes:
-        w.refused[n.id] = ""
+        w.refused[n.id] = w.alarmed[n.id] = ""
     for n in victims:
         fill(n, leave_mib << 20)
     check_refusal(c, w, case, victims)
