@@ -7,6 +7,7 @@
 #   make fuzz       each fuzz target for FUZZ_SECONDS (60)
 #   make valgrind  the unit tests of the pure folders under memcheck
 #   make soak       the simulator without end, from a new seed each time
+#                   (PART=schedules: schedules on real processes, leaders killed)
 #   make format     clang-format over the sources
 #   make lint       formatting, clang-tidy, cppcheck
 #   make install    DESTDIR and PREFIX are honoured
@@ -15,6 +16,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 ARGS ?=
+PART ?= sim
 BUILD = build/release
 
 .PHONY: all release packages run test bench fuzz soak valgrind format lint install clean
@@ -46,7 +48,7 @@ fuzz: packages
 
 soak: packages
 	@$(MAKE) --no-print-directory release
-	@tools/soak.sh $(BUILD)/chronos-sim
+	@tools/soak.sh $(BUILD)/chronos-sim '$(PART)'
 
 valgrind: packages
 	@tools/valgrind.sh
