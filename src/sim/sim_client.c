@@ -291,9 +291,11 @@ static void cancel_job(struct sim_client *cl, struct sim_node *n) {
     struct bytes *command = NULL;
     struct mono deadline;
     struct sim_call *c;
+    uint64_t back;
 
     item.job_seq = fsm_next_seq(replica_fsm(n->replica));
-    item.job_seq -= MIN(item.job_seq, rng_below(&w->rng, 12)); /* mostly one that still lives */
+    back = rng_below(&w->rng, 12); /* mostly one that still lives */
+    item.job_seq -= MIN(item.job_seq, back);
     body.items = items;
     body.n_items = 1;
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_CANCEL_JOB;

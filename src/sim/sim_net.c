@@ -213,6 +213,7 @@ static bool net_send_bulk(void *ctx, uint64_t to, struct bytes *payload) {
     struct world *w = n->world;
     unsigned slot = (unsigned) to - 1;
     struct sim_link *l = LINK_OF(n, slot);
+    uint64_t arrives;
 
     ASSERT(slot < SIM_SLOTS_MAX && slot != n->slot);
     if (!l->up || w->now_ns < l->bulk_down_until || l->bulk_queued >= w->bulk_queue_max) {
@@ -223,8 +224,8 @@ static bool net_send_bulk(void *ctx, uint64_t to, struct bytes *payload) {
     }
     (void) checker_sent(w, n, bytes_slice(payload));
     l->bulk_queued++;
-    l->bulk_at =
-        MAX(l->bulk_at + 1, w->now_ns + rng_range(&w->rng, 50 * NS_PER_US, w->bulk_delay_max_ns));
+    arrives = w->now_ns + rng_range(&w->rng, 50 * NS_PER_US, w->bulk_delay_max_ns);
+    l->bulk_at = MAX(l->bulk_at + 1, arrives);
     sim_push(w, l->bulk_at - w->now_ns, SIM_BULK, n->slot, slot, l->bulk_gen, payload);
     return true;
 }
