@@ -58,9 +58,13 @@ struct cron_times {
     uint16_t months;
     uint32_t hours, days;
     uint64_t seconds, minutes;
-    uint64_t years[4];        /* from CRON_YEAR_MIN */
-    int64_t every_s, phase_s; /* EVERY */
-    int64_t at_s;             /* AT: seconds since 1970 UTC */
+    union {                /* of a million schedules each has one of these structs */
+        uint64_t years[4]; /* CALENDAR, from CRON_YEAR_MIN */
+        struct {
+            int64_t every_s, phase_s; /* EVERY */
+        };
+        int64_t at_s; /* AT: seconds since 1970 UTC */
+    };
 };
 
 /* An expression as it was written, and its times. */

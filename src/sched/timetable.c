@@ -44,10 +44,7 @@ static void copy_times(struct cron_times *to, const struct cron_times *from) {
     to->days = from->days;
     to->seconds = from->seconds;
     to->minutes = from->minutes;
-    memcpy(to->years, from->years, sizeof(to->years));
-    to->every_s = from->every_s;
-    to->phase_s = from->phase_s;
-    to->at_s = from->at_s;
+    memcpy(to->years, from->years, sizeof(to->years)); /* the whole union */
 }
 
 static int add_expressions(struct timetable *t, const Chronos__V1__ScheduleSpec *spec,
