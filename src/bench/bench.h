@@ -34,6 +34,7 @@ enum bench_kind {
     BENCH_SNAPSHOT, /* from here on minutes: only when asked for */
     BENCH_RESTORE,
     BENCH_INSTALL,
+    BENCH_SCHEDULES,
     BENCH_KINDS
 };
 #define BENCH_KINDS_SHORT BENCH_SNAPSHOT
@@ -55,6 +56,7 @@ struct bench_options {
     bool lease_reads;     /* of our own cluster */
     uint64_t jobs;        /* stored before snapshots, and restored */
     uint64_t state_bytes; /* of what a new node is sent */
+    uint64_t schedules;   /* created, idle */
     bool via_any;         /* spread submits over all nodes instead of sending them to the leader */
 };
 

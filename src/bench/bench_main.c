@@ -11,6 +11,7 @@
 #include "bench/options.h"
 #include "bench/read_load.h"
 #include "bench/report.h"
+#include "bench/schedules.h"
 #include "bench/stored.h"
 #include "bench/target.h"
 #include "bench/transfer.h"
@@ -302,6 +303,15 @@ static int part_install(struct menu *m) {
     return r;
 }
 
+static int part_schedules(struct menu *m) {
+    struct bench_result results[SCHEDULES_RESULTS];
+    int r = schedules_run(&m->target, m->o.schedules, m->plan.idle_ms, m->plan.trials, results);
+
+    for (size_t i = 0; r == BENCH_OK && i < ARRAY_LEN(results); i++)
+        *bench_report_add(&m->report, results[i].name) = results[i];
+    return r;
+}
+
 static int part_all(struct menu *m) {
     int r = part_submits(m);
 
@@ -337,6 +347,8 @@ static int run_menu(struct menu *m) {
             r = with_cluster(m, true, part_stored);
         if (r == BENCH_OK && s[BENCH_INSTALL])
             r = with_cluster(m, true, part_install);
+        if (r == BENCH_OK && s[BENCH_SCHEDULES])
+            r = with_cluster(m, true, part_schedules);
     }
     return r == BENCH_OK && m->report.count > 0 ? measure_floor(m, true) : r;
 }

@@ -11,6 +11,7 @@
 #define REFUSED 2
 #define JOBS_MIN 1000U
 #define JOBS_MAX 100000000U
+#define SCHEDULES_MAX 1000000U
 #define STATE_BYTES_MIN ((uint64_t) 1 << 20)
 #define STATE_BYTES_MAX ((uint64_t) 64 << 30)
 #define DURATION_MS_MIN 100
@@ -18,10 +19,10 @@
 
 const char *const bench_kind_names[BENCH_KINDS] = {
     "submit",   "submit_batch", "read",     "e2e_noop", "e2e_exec", "failover",
-    "transfer", "idle",         "snapshot", "restore",  "install"};
+    "transfer", "idle",         "snapshot", "restore",  "install",  "schedules"};
 
 const char *options_help(void) {
-    return "Usage: chronos bench [options]\n"
+    return "Usage: chronos bench [options] [NAME...]\n"
            "\n"
            "Measure a three-node cluster of this program beside the floor that the disk sets. It "
            "is\n"
@@ -60,16 +61,20 @@ const char *options_help(void) {
            "under\n"
            "                2,000 submits/s: their time before and meanwhile, memory, time to "
            "catch up\n"
+           "  schedules     --schedules idle schedules: creating them, then processor time and "
+           "memory;\n"
+           "                from an election to the new leader's first tick; a node's start\n"
            "\n"
            "Options:\n"
-           "  --only NAME[,NAME...]   only these; may be repeated\n"
+           "  --only NAME[,NAME...]   only these; may be repeated, or without --only\n"
            "  --quick                 within 1 min instead of 5: shorter runs, 5 trials\n"
-           "  --full                  also snapshot, restore and install\n"
+           "  --full                  also snapshot, restore, install and schedules\n"
            "  --address ADDR[,...]    measure a running cluster (host:port of any node): submit,\n"
            "                          submit_batch, read, e2e_noop, e2e_exec; its jobs stay in "
            "it.\n"
            "                          The floor is that of this machine's disk, here\n"
            "  --jobs N                stored for snapshot and restore (default: 1000000)\n"
+           "  --schedules N           created for schedules (default: 1000000)\n"
            "  --state SIZE            of state for install (default: 256MiB)\n"
            "  --lease-reads           the nodes run with cluster.raft.lease_reads\n"
            "  --duration TIME         of each measurement instead of 7s (--quick: 1.5s)\n"
@@ -99,6 +104,7 @@ enum option_id {
     OPTION_FULL,
     OPTION_JOBS,
     OPTION_STATE,
+    OPTION_SCHEDULES,
     OPTION_LEASE_READS,
     OPTION_ADDRESS,
     OPTION_DURATION,
@@ -118,6 +124,7 @@ static const struct option long_options[] = {
     {"full", no_argument, NULL, OPTION_FULL},
     {"jobs", required_argument, NULL, OPTION_JOBS},
     {"state", required_argument, NULL, OPTION_STATE},
+    {"schedules", required_argument, NULL, OPTION_SCHEDULES},
     {"lease-reads", no_argument, NULL, OPTION_LEASE_READS},
     {"address", required_argument, NULL, OPTION_ADDRESS},
     {"duration", required_argument, NULL, OPTION_DURATION},
@@ -154,8 +161,8 @@ static int add_kinds(struct bench_options *o, char *list, struct errtext *e) {
             i++;
         if (i == BENCH_KINDS) {
             errtext_set(e,
-                        "--only %.64s: one of submit, submit_batch, read, e2e_noop, e2e_exec, "
-                        "failover, transfer, idle, snapshot, restore, install",
+                        "%.64s: one of submit, submit_batch, read, e2e_noop, e2e_exec, "
+                        "failover, transfer, idle, snapshot, restore, install, schedules",
                         name);
             return REFUSED;
         }
@@ -276,6 +283,8 @@ static int parse_one(struct bench_options *o, int option, char *text, struct err
         break;
     case OPTION_JOBS:
         return parse_number("--jobs", text, JOBS_MIN, JOBS_MAX, &o->jobs, e);
+    case OPTION_SCHEDULES:
+        return parse_number("--schedules", text, JOBS_MIN, SCHEDULES_MAX, &o->schedules, e);
     case OPTION_STATE:
         return set_state(o, text, e);
     case OPTION_ADDRESS:
@@ -347,11 +356,17 @@ int options_parse(int argc, char **argv, struct bench_options *ret, struct errte
                                   .payload_bytes = 100,
                                   .channels = 2,
                                   .jobs = 1000000,
+                                  .schedules = 1000000,
                                   .state_bytes = (uint64_t) 256 << 20,
                                   .dir = "."};
     optind = 0; /* start anew: the caller has looked at its own options before */
     opterr = 0;
-    while (r == 0 && (c = getopt_long(argc, argv, "+:o:h", long_options, NULL)) != -1) {
+    while (r == 0 &&
+           ((c = getopt_long(argc, argv, "+:o:h", long_options, NULL)) != -1 || optind < argc)) {
+        if (c == -1) { /* a name, as with --only */
+            r = add_kinds(ret, argv[optind++], reterr);
+            continue;
+        }
         if (c == ':' || c == '?') {
             errtext_set(reterr, c == ':' ? "%.64s needs a value" : "%.64s: no such option",
                         argv[optind - 1]);
@@ -361,9 +376,5 @@ int options_parse(int argc, char **argv, struct bench_options *ret, struct errte
     }
     if (r != 0)
         return r;
-    if (optind < argc) {
-        errtext_set(reterr, "%.64s: this command takes options only", argv[optind]);
-        return REFUSED;
-    }
     return complete(ret, reterr);
 }
