@@ -8,7 +8,7 @@
  * Layout of the file, little-endian: magic "CHRNSTOR" (8), version u32 = 1, CRC32C u32 of the file
  * without these four bytes, number u64.
  * Every number but the current one is a leftover and may be deleted at any time.
- * Thread: any, one at a time per object. */
+ * Thread: any, one at a time per object; kv_dir_remove_store beside the others. */
 #pragma once
 
 #include "base/err.h"
@@ -21,7 +21,7 @@
 struct kv_dir {
     char path[KV_DIR_PATH_BYTES_MAX]; /* of the parent */
     int fd;                           /* of the parent, locked unless read_only */
-    uint64_t current;                 /* >= 1 */
+    _Atomic uint64_t current;         /* >= 1; atomic for kv_dir_remove_store's assertion */
     bool read_only;
 };
 
