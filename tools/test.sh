@@ -140,8 +140,11 @@ system() { # name file interpreter...
     fi
 }
 
-for test in tests/system/*.sh tests/system/*.py; do
-    [[ -x $test ]] || continue # helpers are not executable
+for test in tests/system/test_*.sh tests/system/test_*.py; do
+    if [[ ! -x $test ]]; then
+        note "system.$(basename "$test").executable" 1 "$test" # or it would never run
+        continue
+    fi
     case $test in
     *.py) system "system.$(basename "$test")" "$test" /usr/bin/python3 ;;
     *) system "system.$(basename "$test")" "$test" bash ;;
