@@ -112,13 +112,13 @@ def test_lateness(c, w):
     fell = [t.decided_at_ms - t.tick_ms for outcomes in w.book.ticks.values() for t in outcomes
             if t.fired and any(killed <= t.tick_ms <= seen for killed, seen in w.kills)]
     print(f"#       due between a kill and the next leader: {schedules.describe(fell)}")
-    bad = []
+    bad, away = [], [*w.kills, w.blackout]
     for n, outcomes in w.book.ticks.items():
         for t in outcomes:
             if not t.fired or t.reason == S.TICK_REASON_CATCH_UP or \
                     t.reason == S.TICK_REASON_BUFFERED:
                 continue
-            due = max([seen for killed, seen in [*w.kills, w.blackout] if killed - 50 <= t.tick_ms <= seen],
+            due = max([seen for killed, seen in away if killed - 50 <= t.tick_ms <= seen],
                       default=t.tick_ms)
             if t.decided_at_ms - due > SLACK_MS:
                 bad.append((n, t.tick_ms, t.decided_at_ms - due))
