@@ -246,7 +246,10 @@ static void persist_done(struct disk_job *job) {
     r->now = r->env.clock.mono(r->env.clock.ctx);
     if (p->kind == PERSIST_PREPARE && (p->result == -ENOSPC || p->result == -EDQUOT)) {
         /* The segment in use may still have room; the next commit tries again. What a snapshot
-         * releases becomes spare. */
+         * releases becomes spare. Until then that room is for running work: refuse submits now, not
+         * when the next second is over. */
+        r->disk_space.at = r->now;
+        disk_space_turn(r);
         if (mono_reached(r->now, p->no_space_said)) {
             p->no_space_said = mono_add_ms(r->now, NO_SPACE_SAID_MS);
             log_warn(r->env.log, "no space for a spare log segment", "reason=\"%s\"", p->error.s);
