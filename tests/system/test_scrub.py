@@ -75,14 +75,17 @@ def alarms(cluster):
 
 def check_same(c, what, node, jobs):
     """The node tells the acknowledged truth, or says that it cannot."""
-    try:
+    def told():
         got = {j.id: j.spec.name for j in node.client.list(consistency=1, timeout=20)}
+        return all(got.get(i) == name for i, name in jobs.items())
+
+    try:
+        same = checks.wait_for(told, 5)  # its own view, which may be a moment behind
     except grpc.RpcError as e:
         c.check(f"{what}: it refuses to read what is damaged", e.code().name in
                 ("DATA_LOSS", "UNAVAILABLE"), e)
         return
-    c.check(f"{what}: what it reads is what was acknowledged",
-            all(got.get(i) == name for i, name in jobs.items()), len(jobs))
+    c.check(f"{what}: what it reads is what was acknowledged", same, len(jobs))
 
 
 def damage_log(c, cluster, node, what, rng, jobs):
