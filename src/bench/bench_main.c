@@ -50,7 +50,7 @@ struct plan {
 
 static const struct plan plan_full = {.floor_ms = 2500,
                                       .warm_ms = 1000,
-                                      .measure_ms = 7000,
+                                      .measure_ms = 4500,
                                       .single_ms = 3000,
                                       .settle_ms = 2000,
                                       .idle_ms = 10000,
