@@ -24,7 +24,7 @@ struct arguments {
 };
 
 /* What the signal handlers say; written before each seed, read only by them. */
-static char replay_line[256];
+static char replay_line[320];
 static volatile sig_atomic_t interrupted;
 
 static void on_abort(int sig) {
@@ -102,14 +102,18 @@ static const char *parse(int argc, char **argv, struct arguments *a) {
     return a->last == 0 ? "--seeds or --seed is missing" : NULL;
 }
 
-static void note_replay(const struct arguments *a, const char *program, uint64_t seed) {
+/* @total is of the seeds before. */
+static void note_replay(const struct arguments *a, const char *program, uint64_t seed,
+                        const struct sim_result *total) {
     char nodes[32] = "";
 
     if (a->nodes)
         (void) snprintf(nodes, sizeof(nodes), " --nodes %u", a->nodes);
     (void) snprintf(replay_line, sizeof(replay_line),
-                    "replay: %.120s --seed %llu --events %llu%s --trace\n", program,
-                    (unsigned long long) seed, (unsigned long long) a->events, nodes);
+                    "replay: %.120s --seed %llu --events %llu%s --trace\n"
+                    "held before: %llu seeds, %llu events\n",
+                    program, (unsigned long long) seed, (unsigned long long) a->events, nodes,
+                    (unsigned long long) (seed - a->first), (unsigned long long) total->events);
 }
 
 static int failed(uint64_t seed, const char *why) {
@@ -172,7 +176,7 @@ int main(int argc, char **argv) {
     (void) signal(SIGSEGV, on_abort);
     (void) signal(SIGINT, on_interrupt);
     for (seed = a.first; seed <= a.last && !interrupted; seed++) {
-        note_replay(&a, argv[0], seed);
+        note_replay(&a, argv[0], seed, &total);
         if (run_seed(&a, seed, &total) != 0)
             return 1;
     }
