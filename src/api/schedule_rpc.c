@@ -421,7 +421,6 @@ static void update(struct api *a, struct rpc_call *call, const ProtobufCMessage 
         return;
     fill_put(&put, req->spec, &packed);
     put.version = rec->version;
-    put.schedule_seq = rec->seq;
     handover.at_ms = edit_ms(a, kept->tries);
     put.handover = &handover;
     if (compare(a, call, s, rec, t, &put) != 0)

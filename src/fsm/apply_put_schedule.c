@@ -74,6 +74,7 @@ static int create(struct fsm *f, struct apply *a, const struct item_put_schedule
     if (r < 0)
         return r;
     define(rec, s, a->now_ms);
+    rec->version = a->index; /* above each that the name had before, so that none ever repeats */
     rec->generation = 1;
     rec->created_at_ms = a->now_ms;
     rec->watermark_s = a->now_ms / 1000;
@@ -135,7 +136,6 @@ static int replace(struct fsm *f, struct apply *a, const struct item_put_schedul
     res->schedule_seq = rec->seq;
     res->version = rec->version;
     if ((s->version != 0 && s->version != rec->version) ||
-        (s->schedule_seq != 0 && s->schedule_seq != rec->seq) ||
         (s->handover.len > 0 && !fits(&h, rec, a->now_ms))) {
         f->work.view = NULL;
         res->code = FSM_VERSION_MISMATCH;

@@ -206,7 +206,6 @@ static const struct wire_desc put_schedule_fields[] = {
     [12] = F(item_put_schedule, overlap, I32),
     [13] = F(item_put_schedule, pause_on_failure, BOOL),
     [14] = F(item_put_schedule, max_runs, U64),
-    [15] = F(item_put_schedule, schedule_seq, U64),
     [16] = F(item_put_schedule, handover, BYTES),
 };
 SHAPE(put_schedule, item_put_schedule);

@@ -233,7 +233,6 @@ struct item_put_schedule {
     int32_t overlap; /* Chronos__V1__OverlapPolicy */
     bool pause_on_failure;
     uint64_t max_runs;
-    uint64_t schedule_seq;
     struct slice handover; /* an item_handover; empty = none */
 };
 

@@ -192,6 +192,7 @@ static int create(struct schedule_model *m, const Chronos__Internal__V1__PutSche
     s->pause.on = p->paused;
     s->next_ordinal = s->first_ordinal = 1;
     define(m, s, p);
+    s->version = m->index;
     keep_key(m, p->idempotency_key, p->request_hash, s->seq);
     while (*end)
         end = &(*end)->next;

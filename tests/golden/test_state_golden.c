@@ -228,8 +228,10 @@ static void write_schedules(struct writer *w) {
                          .pause_on_failure = true,
                          .max_runs = 5};
     const int64_t t = 1700000020000;
+    uint64_t made;
 
     put(w, "put_schedule", false, cmd_put_schedule(&p, t));
+    made = w->x.out->results[0].version;
     p.key = NULL;
     put(w, "put_schedule_taken", false, cmd_put_schedule(&p, t));
     put(w, "process_ticks", false, cmd_ticks(1, 1, 1700000032, ticks, 3, t + 20000));
@@ -243,15 +245,16 @@ static void write_schedules(struct writer *w) {
         cmd_run_schedule("nightly", R_(BACKFILL), past, 2, false, "key-4", "bbbb", t + 23000));
     p.replace = true;
     p.new_generation = true;
-    p.version = 1;
+    p.version = made;
     put(w, "put_schedule_edit", false, cmd_put_schedule(&p, t + 24000));
     put(w, "put_schedule_mismatch", false, cmd_put_schedule(&p, t + 24000));
     put(w, "set_schedule_alarm", false, cmd_schedule_alarm(1, "zone unreadable", t + 25000));
     p = (struct put_args){.name = "hourly", .overlap = P_(TERMINATE_OTHER)};
     put(w, "put_schedule_second", false, cmd_put_schedule(&p, t + 26000));
+    made = w->x.out->results[0].version;
     put(w, "run_schedule_now", false,
         cmd_run_schedule("hourly", R_(TRIGGER), NULL, 0, false, NULL, NULL, t + 26000));
-    put(w, "delete_schedule", false, cmd_delete_schedule("hourly", 1, true, t + 27000));
+    put(w, "delete_schedule", false, cmd_delete_schedule("hourly", made, true, t + 27000));
 }
 
 static void write_entries(struct writer *w) {

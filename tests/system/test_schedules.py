@@ -90,7 +90,7 @@ def test_create_and_read(c, w):
     api = Api(w)
     made = api.create(spec("first", description="two\nlines", labels={"team": "db"},
                            time_zone="Europe/Berlin"))
-    c.equal("version 1, generation 1", (made.version, made.generation), (1, 1))
+    c.check("a version, generation 1", made.version > 0 and made.generation == 1, made)
     c.equal("defaults are filled in",
             (made.spec.catchup_window_ms, made.spec.job.queue, made.spec.job.max_attempts),
             (3600000, "default", 3))
@@ -193,7 +193,7 @@ def test_update(c, w):
     second = api.update(s, version=first.version)
     c.equal("an edit of words is no new generation", (second.version, second.generation),
             (first.version + 1, first.generation))
-    refused(c, "an edit of the old version", "ABORTED", f"at version {second.version}, not 1",
+    refused(c, "an edit of the old version", "ABORTED", f"at version {second.version}, not {first.version}",
             lambda: api.update(s, version=first.version))
     s.cron[0] = "0 0 2 1 *"
     third = api.update(s)
@@ -208,11 +208,12 @@ def test_update(c, w):
     c.check("the job is replaced", last.spec.job.shell == "true" and last.fired == 0)
     refused(c, "an update of nothing", "NOT_FOUND", "no schedule", lambda: api.update(spec("no")))
     refused(c, "a delete of an old version", "ABORTED", "version",
-            lambda: api.delete("edited", version=1))
+            lambda: api.delete("edited", version=first.version))
     api.delete("edited", version=last.version)
     refused(c, "deleted", "NOT_FOUND", "", lambda: api.get("edited"))
     again = api.create(spec("edited"))
-    c.equal("the name may be used again", (again.version, again.fired), (1, 0))
+    c.check("the name may be used again, with a version of its own",
+            again.version > last.version and again.fired == 0, again)
 
 
 def test_updates_at_once(c, w):

@@ -34,7 +34,6 @@ struct bytes *cmd_put_schedule(const struct put_args *p, int64_t now_ms) {
     }
     m.create = !p->replace;
     m.version = p->version;
-    m.schedule_seq = p->seq;
     m.handover = p->handover;
     m.new_generation = p->new_generation;
     m.paused = p->paused;

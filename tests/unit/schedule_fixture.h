@@ -10,7 +10,6 @@ struct put_args {
     const char *name;
     const char *key, *hash; /* NULL = none */
     uint64_t version;
-    uint64_t seq; /* of the one replaced; 0 = any */
     uint64_t max_runs;
     uint32_t max_attempts; /* 0 = 1 */
     int overlap;

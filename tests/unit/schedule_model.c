@@ -205,7 +205,7 @@ enum fsm_code model_put(struct model *m, int n, bool create, bool new_generation
         s->generation++;
         s->watermark_s = m->now_ms / 1000;
     }
-    s->version++;
+    s->version = create ? m->index : s->version + 1;
     s->policy = policy;
     s->pause_on_failure = pause_on_failure;
     s->max_runs = max_runs;

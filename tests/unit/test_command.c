@@ -45,7 +45,7 @@ static void samples(struct bytes *ret[SAMPLES]) {
     h.count = 300;
     h.keep_waiting = true;
     ret[18] = cmd_put_schedule(
-        &(struct put_args){.name = "s", .replace = true, .seq = 4, .handover = &h}, 42);
+        &(struct put_args){.name = "s", .replace = true, .version = 4, .handover = &h}, 42);
 }
 
 static void samples_done(struct bytes *s[SAMPLES]) {

@@ -496,27 +496,52 @@ static void test_pause_on_failure(void **state) {
 
 /* ---- definitions -------------------- */
 
+/* Goal: who read a definition before its name was given up and taken again changes nothing of the
+ * new one. */
+static void test_version_of_name_taken_again(void **state) {
+    struct put_args p = {.name = "s", .overlap = P_(SKIP)};
+    struct fixture x;
+    uint64_t first, second;
+
+    (void) state;
+    begin(&x);
+    (void) put(&x, &p);
+    first = x.out->results[0].version;
+    assert_int_equal(fixture_do(&x, cmd_delete_schedule("s", first, false, x.now_ms)), FSM_OK);
+    (void) put(&x, &p);
+    second = x.out->results[0].version;
+    assert_true(second > first);
+    p.replace = true;
+    p.version = first;
+    assert_int_equal(fixture_do(&x, cmd_put_schedule(&p, x.now_ms)), FSM_VERSION_MISMATCH);
+    assert_int_equal(fixture_do(&x, cmd_delete_schedule("s", first, false, x.now_ms)),
+                     FSM_VERSION_MISMATCH);
+    assert_int_equal(fixture_do(&x, cmd_delete_schedule("s", second, false, x.now_ms)), FSM_OK);
+    end(&x);
+}
+
 /* Goal: an edit with a new generation ends what waited, recorded; one without leaves it (C13). */
 static void test_edit(void **state) {
     struct put_args p = {.name = "s", .overlap = P_(BUFFER_ALL)};
     const struct fsm_schedule *s;
     struct fixture x;
-    uint64_t seq;
+    uint64_t seq, made;
 
     (void) state;
     begin(&x);
     seq = put(&x, &p);
+    made = x.out->results[0].version;
     s = fsm_schedule_by_seq(x.f, seq);
     (void) tick(&x, seq, 1010);
     (void) tick(&x, seq, 1020);
     (void) tick(&x, seq, 1030);
     p.replace = true;
-    p.version = 7;
+    p.version = made + 7;
     assert_int_equal(fixture_do(&x, cmd_put_schedule(&p, x.now_ms)), FSM_VERSION_MISMATCH);
-    assert_int_equal(x.out->results[0].version, 1);
-    p.version = 1;
+    assert_int_equal(x.out->results[0].version, made);
+    p.version = made;
     assert_int_equal(put(&x, &p), seq);
-    assert_int_equal(x.out->results[0].version, 2);
+    assert_int_equal(x.out->results[0].version, made + 1);
     assert_int_equal(s->buffered, 2);
     assert_int_equal(s->generation, 1);
     p.version = 0;
@@ -548,18 +573,19 @@ static void test_delete(void **state) {
     for (int cancel = 0; cancel <= 1; cancel++) {
         const struct fsm_schedule *found;
         struct fixture x;
-        uint64_t seq, token;
+        uint64_t seq, token, made;
 
         begin(&x);
         seq = put(&x, &p);
+        made = x.out->results[0].version;
         (void) tick(&x, seq, 1010);
         (void) tick(&x, seq, 1020);
         token = run_job(&x, 1);
         assert_int_equal(fixture_do(&x, cmd_delete_schedule("t", 0, cancel, x.now_ms)),
                          FSM_NOT_FOUND);
-        assert_int_equal(fixture_do(&x, cmd_delete_schedule("s", 2, cancel, x.now_ms)),
+        assert_int_equal(fixture_do(&x, cmd_delete_schedule("s", made + 1, cancel, x.now_ms)),
                          FSM_VERSION_MISMATCH);
-        assert_int_equal(fixture_do(&x, cmd_delete_schedule("s", 1, cancel, x.now_ms)), FSM_OK);
+        assert_int_equal(fixture_do(&x, cmd_delete_schedule("s", made, cancel, x.now_ms)), FSM_OK);
         assert_int_equal(x.out->ticks_count, 1);
         assert_tick(x.out->ticks, 1020, R_(DELETED), 0);
         assert_int_equal(x.out->schedules_count, 1);
@@ -821,6 +847,7 @@ int main(void) {
         cmocka_unit_test(test_pause),
         cmocka_unit_test(test_pause_and_waiting),
         cmocka_unit_test(test_pause_on_failure),
+        cmocka_unit_test(test_version_of_name_taken_again),
         cmocka_unit_test(test_edit),
         cmocka_unit_test(test_delete),
         cmocka_unit_test(test_create),
