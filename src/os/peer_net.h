@@ -15,7 +15,7 @@
 
 #include "base/env.h"
 #include "base/err.h"
-#include "os/peer_frame.h"
+#include "base/peer_frame.h"
 
 #include <uv.h>
 

@@ -1,6 +1,6 @@
 /* Any bytes through the frame and handshake decoders: no read outside the input, no result that
  * contradicts itself, and what is accepted encodes back to the same bytes. */
-#include "os/peer_frame.h"
+#include "base/peer_frame.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "base/crc32c.h"
 #include "base/rand.h"
 #include "os/peer_addr.h"
-#include "os/peer_frame.h"
+#include "base/peer_frame.h"
 
 static size_t make(uint8_t *out, enum peer_frame_type type, const void *data, size_t len) {
     peer_frame_encode_header(out, type, slice_of(data, len));

@@ -1,6 +1,6 @@
 /* peer_frame: bytes in, frames out. Every length is checked before it is used; input is borrowed.
  */
-#include "os/peer_frame.h"
+#include "base/peer_frame.h"
 
 #include "base/codec.h"
 #include "base/crc32c.h"
