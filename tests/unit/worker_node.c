@@ -1,9 +1,12 @@
 #include "worker_node.h"
 
+#include "worker/worker_main.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -451,4 +454,69 @@ void worker_end(struct worker_process *p) {
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
     (void) nftw(p->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* --- both ends --- */
+
+void node_begin(struct node *n, struct worker_process *p, const char *const *more) {
+    node_start(n, uv_default_loop());
+    worker_start(p, NULL, &n->port, 1, more);
+    node_wait_active(n);
+}
+
+void node_finish(struct node *n, struct worker_process *p) {
+    worker_end(p);
+    node_stop(n);
+}
+
+/* --- processes of the test's jobs, found by an argument that nothing else has --- */
+
+unsigned worker_count_processes(const char *needle) {
+    DIR *d = opendir("/proc");
+    unsigned count = 0;
+    struct dirent *e;
+
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        char path[300], line[4096];
+        ssize_t len;
+        int fd;
+
+        if (strtol(e->d_name, NULL, 10) <= 0)
+            continue;
+        (void) snprintf(path, sizeof(path), "/proc/%s/cmdline", e->d_name);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        len = read(fd, line, sizeof(line));
+        (void) close(fd);
+        count += len > 0 && memmem(line, (size_t) len, needle, strlen(needle)) != NULL;
+    }
+    (void) closedir(d);
+    return count;
+}
+
+struct process_wait {
+    const char *needle;
+    unsigned want;
+};
+
+static bool processes_are(void *arg) {
+    const struct process_wait *w = (const struct process_wait *) arg;
+
+    return worker_count_processes(w->needle) == w->want;
+}
+
+void worker_wait_processes(const char *needle, unsigned want) {
+    struct process_wait w = {.needle = needle, .want = want};
+
+    node_wait(uv_default_loop(), processes_are, &w, needle);
+}
+
+int worker_tests_main(int argc, char **argv, const struct CMUnitTest *tests, size_t count) {
+    if (argc > 1 && strcmp(argv[1], "worker") == 0)
+        return worker_main(argc - 1, argv + 1);
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return _cmocka_run_group_tests("worker", tests, count, NULL, NULL);
 }

@@ -98,3 +98,16 @@ void node_assign_shell(struct node *n, const char *job, const char *line);
 void node_kill(struct node *n, const char *job, bool cancelled, bool now);
 void node_ask_log(struct node *n, uint64_t id, const char *job, uint64_t offset, bool follow);
 void node_send(struct node *n, const Chronos__V1__NodeMessage *m);
+
+/* A node and a worker that has registered with it; and their end. */
+void node_begin(struct node *n, struct worker_process *p, const char *const *more);
+void node_finish(struct node *n, struct worker_process *p);
+
+/* Processes of the test's jobs, found by an argument that nothing else has. */
+unsigned worker_count_processes(const char *needle);
+void worker_wait_processes(const char *needle, unsigned want);
+
+/* What main() of such a test does: "worker" as the first argument makes it the worker, any other
+ * one names the tests to run. */
+struct CMUnitTest;
+int worker_tests_main(int argc, char **argv, const struct CMUnitTest *tests, size_t count);
