@@ -3,6 +3,7 @@
 #include "api/api.h"
 
 #include "api/api_impl.h"
+#include "api/listing.h"
 #include "api/message_check.h"
 #include "api/reflection.h"
 #include "fsm/job_id.h"
@@ -40,7 +41,7 @@ static const struct rpc_method api_methods[] = {
     {.path = "/chronos.v1.JobService/ListJobs",
      .kind = RPC_UNARY,
      .on_call = list_on_call,
-     .on_gone = list_on_gone},
+     .on_gone = listing_on_gone},
     UNARY("chronos.v1.JobService", "CancelJob", cancel_on_call),
     STREAM("chronos.v1.JobService", "WatchJobs", watch),
     STREAM("chronos.v1.JobService", "GetJobLogs", logs),
@@ -50,7 +51,7 @@ static const struct rpc_method api_methods[] = {
     {.path = "/chronos.v1.ScheduleService/ListSchedules",
      .kind = RPC_UNARY,
      .on_call = schedule_rpc_on_list,
-     .on_gone = schedule_rpc_on_list_gone},
+     .on_gone = listing_on_gone},
     UNARY("chronos.v1.ScheduleService", "DeleteSchedule", schedule_rpc_on_delete),
     UNARY("chronos.v1.ScheduleService", "PauseSchedule", schedule_rpc_on_pause),
     UNARY("chronos.v1.ScheduleService", "ResumeSchedule", schedule_rpc_on_resume),

@@ -123,7 +123,6 @@ void submit_on_jobs(void *ctx, struct rpc_call *call, struct slice request);
 void cancel_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void read_on_get(void *ctx, struct rpc_call *call, struct slice request);
 void list_on_call(void *ctx, struct rpc_call *call, struct slice request);
-void list_on_gone(void *ctx, struct rpc_call *call);
 void schedule_rpc_on_create(void *ctx, struct rpc_call *call, struct slice request);
 void schedule_rpc_on_update(void *ctx, struct rpc_call *call, struct slice request);
 void schedule_rpc_on_delete(void *ctx, struct rpc_call *call, struct slice request);
@@ -135,7 +134,6 @@ void schedule_rpc_on_get(void *ctx, struct rpc_call *call, struct slice request)
 void schedule_rpc_on_preview(void *ctx, struct rpc_call *call, struct slice request);
 void schedule_rpc_on_ticks(void *ctx, struct rpc_call *call, struct slice request);
 void schedule_rpc_on_list(void *ctx, struct rpc_call *call, struct slice request);
-void schedule_rpc_on_list_gone(void *ctx, struct rpc_call *call);
 void explain_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void watch_on_call(void *ctx, struct rpc_call *call, struct slice request);
 void watch_on_gone(void *ctx, struct rpc_call *call);
