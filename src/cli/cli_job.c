@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define LABEL_COLUMNS 10
+
 static const char *const state_names[] = {"Unknown",   "Pending", "Running",
                                           "Completed", "Failed",  "Cancelled"};
 static const char *const state_colours[] = {NULL, "33", "36", "32", "31", "35"};
@@ -169,24 +171,6 @@ static int print_tail(const Chronos__V1__Job *j) {
     return r;
 }
 
-/* "Label:   value", the value escaped for one line. */
-static int field(const char *label, const char *value) {
-    struct text_escape e = {0};
-    struct buf b;
-    int r;
-
-    if (!value[0])
-        return 0;
-    buf_init(&b, 8 * strlen(value) + 64);
-    r = text_escape(&e, value, strlen(value), /* one_line= */ true, &b);
-    if (r == 0)
-        r = text_escape_end(&e, &b);
-    if (r == 0)
-        printf("%-10s %.*s\n", label, (int) b.len, (const char *) b.data);
-    buf_done(&b);
-    return r;
-}
-
 static int print_labels(const Chronos__V1__JobSpec *s) {
     int r = 0;
 
@@ -194,7 +178,7 @@ static int print_labels(const Chronos__V1__JobSpec *s) {
         char text[512];
 
         (void) snprintf(text, sizeof(text), "%s=%s", s->labels[i]->key, s->labels[i]->value);
-        r = field(i == 0 ? "Labels" : "", text);
+        r = text_field(LABEL_COLUMNS, i == 0 ? "Labels" : "", text);
     }
     return r;
 }
@@ -205,35 +189,36 @@ static int print_spec(const Chronos__V1__JobSpec *s) {
 
     if (!s)
         return 0;
-    r = field("Name", s->name);
+    r = text_field(LABEL_COLUMNS, "Name", s->name);
     if (r == 0)
-        r = field("Command", cli_job_command_text(s, text, sizeof(text)));
+        r = text_field(LABEL_COLUMNS, "Command", cli_job_command_text(s, text, sizeof(text)));
     if (r == 0)
-        r = field("Queue", s->queue);
+        r = text_field(LABEL_COLUMNS, "Queue", s->queue);
     if (r == 0)
-        r = field("Directory", s->working_dir);
+        r = text_field(LABEL_COLUMNS, "Directory", s->working_dir);
     return r == 0 ? print_labels(s) : r;
 }
 
 static int print_run(const Chronos__V1__Job *j) {
     char text[512], when[32];
-    int r = field("Created", text_time(j->created_at_ms, when));
+    int r = text_field(LABEL_COLUMNS, "Created", text_time(j->created_at_ms, when));
 
     if (r == 0 && j->attempt > 0) {
         (void) snprintf(text, sizeof(text), "%u on %s, fencing token %" PRIu64, j->attempt,
                         j->worker_id, j->fencing_token);
-        r = field("Attempt", text);
+        r = text_field(LABEL_COLUMNS, "Attempt", text);
     }
     if (r == 0 && j->started_at_ms > 0)
-        r = field("Started", text_time(j->started_at_ms, when));
+        r = text_field(LABEL_COLUMNS, "Started", text_time(j->started_at_ms, when));
     if (r == 0 && j->finished_at_ms > 0)
-        r = field("Finished", text_time(j->finished_at_ms, when));
+        r = text_field(LABEL_COLUMNS, "Finished", text_time(j->finished_at_ms, when));
     if (r == 0 && j->finished_at_ms > 0 && j->started_at_ms > 0)
-        r = field("Took", text_elapsed(j->finished_at_ms - j->started_at_ms, when));
+        r = text_field(LABEL_COLUMNS, "Took",
+                       text_elapsed(j->finished_at_ms - j->started_at_ms, when));
     if (r == 0)
-        r = field("Result", cli_job_result_text(j, text, sizeof(text)));
+        r = text_field(LABEL_COLUMNS, "Result", cli_job_result_text(j, text, sizeof(text)));
     if (r == 0)
-        r = field("Because", j->failure_message);
+        r = text_field(LABEL_COLUMNS, "Because", j->failure_message);
     return r;
 }
 
@@ -247,7 +232,7 @@ int cli_job_print(const Chronos__V1__Job *j, uint32_t output) {
         json_decref(o);
         return r < 0 ? cli_fail_errno(r) : EXIT_CODE_OK;
     }
-    r = field("Job", j->id);
+    r = text_field(LABEL_COLUMNS, "Job", j->id);
     if (r == 0) {
         const char *colour = text_colour_wanted(stdout) ? cli_job_state_colour(j->state) : NULL;
 

@@ -7,6 +7,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define LABEL_COLUMNS 14
+
 const char *schedule_state(const Chronos__V1__Schedule *s) {
     if (s->finished)
         return "finished";
@@ -119,24 +121,6 @@ int schedule_tick_row(struct table *t, const Chronos__V1__TickOutcome *o) {
 /* ---- one schedule in full ---------------------------------------------------------------------
  */
 
-/* "Label:  value", the value escaped for one line. An empty value is left out. */
-static int line(const char *label, const char *value) {
-    struct text_escape e = {0};
-    struct buf b;
-    int r;
-
-    if (!value[0])
-        return 0;
-    buf_init(&b, 8 * strlen(value) + 64);
-    r = text_escape(&e, value, strlen(value), /* one_line= */ true, &b);
-    if (r == 0)
-        r = text_escape_end(&e, &b);
-    if (r == 0)
-        printf("%-14s %.*s\n", label, (int) b.len, (const char *) b.data);
-    buf_done(&b);
-    return r;
-}
-
 static int print_expressions(const Chronos__V1__ScheduleSpec *spec) {
     int r = 0;
 
@@ -149,10 +133,10 @@ static int print_expressions(const Chronos__V1__ScheduleSpec *spec) {
             cron_describe(&c, words, sizeof(words));
         (void) snprintf(text, sizeof(text), "%.512s%s%s%s", spec->cron[i], words[0] ? "  (" : "",
                         words, words[0] ? ")" : "");
-        r = line(i == 0 ? "Cron" : "", text);
+        r = text_field(LABEL_COLUMNS, i == 0 ? "Cron" : "", text);
     }
     for (size_t i = 0; r == 0 && i < spec->n_exclude; i++)
-        r = line(i == 0 ? "Exclude" : "", spec->exclude[i]);
+        r = text_field(LABEL_COLUMNS, i == 0 ? "Exclude" : "", spec->exclude[i]);
     return r;
 }
 
@@ -175,7 +159,7 @@ static int print_fields(const Chronos__V1__ScheduleSpec *spec) {
         if (r == 0)
             r = buf_append(&b, "", 1);
         if (r == 0)
-            r = line(f->key, (const char *) b.data);
+            r = text_field(LABEL_COLUMNS, f->key, (const char *) b.data);
         buf_done(&b);
     }
     return r;
@@ -188,7 +172,7 @@ static int print_labels(const Chronos__V1__ScheduleSpec *spec) {
         char text[512];
 
         (void) snprintf(text, sizeof(text), "%s=%s", spec->labels[i]->key, spec->labels[i]->value);
-        r = line(i == 0 ? "Labels" : "", text);
+        r = text_field(LABEL_COLUMNS, i == 0 ? "Labels" : "", text);
     }
     return r;
 }
@@ -201,39 +185,39 @@ static int print_state(const Chronos__V1__Schedule *s) {
     printf("%-14s %s%s%s%s%s\n", "State", colour ? "\x1b[" : "", colour ? colour : "",
            colour ? "m" : "", schedule_state(s), colour ? "\x1b[0m" : "");
     if (s->paused) {
-        r = line("Because", s->pause_reason);
+        r = text_field(LABEL_COLUMNS, "Because", s->pause_reason);
         if (r == 0 && s->paused_until_ms > 0)
-            r = line("Until", text_time(s->paused_until_ms, when));
+            r = text_field(LABEL_COLUMNS, "Until", text_time(s->paused_until_ms, when));
     }
-    return r == 0 ? line("Alarm", s->alarm) : r;
+    return r == 0 ? text_field(LABEL_COLUMNS, "Alarm", s->alarm) : r;
 }
 
 static int print_life(const Chronos__V1__Schedule *s) {
     char text[256], when[32], tick[32];
-    int r = line("Next run", text_time(s->next_run_ms, when));
+    int r = text_field(LABEL_COLUMNS, "Next run", text_time(s->next_run_ms, when));
 
     if (r == 0 && s->next_run_ms != s->next_tick_ms)
-        r = line("Next tick", text_time(s->next_tick_ms, tick));
+        r = text_field(LABEL_COLUMNS, "Next tick", text_time(s->next_tick_ms, tick));
     if (r == 0 && s->last_tick) {
         (void) snprintf(text, sizeof(text), "%s: %s, %s%s%.64s",
                         text_time(s->last_tick->tick_ms, when), schedule_outcome_text(s->last_tick),
                         schedule_reason_text(s->last_tick->reason),
                         s->last_tick->job_id[0] ? ", job " : "", s->last_tick->job_id);
-        r = line("Last tick", text);
+        r = text_field(LABEL_COLUMNS, "Last tick", text);
     }
     for (size_t i = 0; r == 0 && i < s->n_open_job_ids; i++)
-        r = line(i == 0 ? "Open runs" : "", s->open_job_ids[i]);
+        r = text_field(LABEL_COLUMNS, i == 0 ? "Open runs" : "", s->open_job_ids[i]);
     (void) snprintf(text, sizeof(text), "%" PRIu64 " fired, %" PRIu64 " not run, %u waiting",
                     s->fired, s->skipped, s->buffered);
     if (r == 0)
-        r = line("Ticks", text);
+        r = text_field(LABEL_COLUMNS, "Ticks", text);
     (void) snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64, s->remaining_runs,
                     s->spec->max_runs);
     if (r == 0 && s->spec->max_runs > 0)
-        r = line("Runs left", text);
+        r = text_field(LABEL_COLUMNS, "Runs left", text);
     (void) snprintf(text, sizeof(text), "%" PRIu64 ", generation %" PRIu64 ", created %s",
                     s->version, s->generation, text_time(s->created_at_ms, when));
-    return r == 0 ? line("Version", text) : r;
+    return r == 0 ? text_field(LABEL_COLUMNS, "Version", text) : r;
 }
 
 int schedule_print(const Chronos__V1__Schedule *s, uint32_t output) {
@@ -242,11 +226,11 @@ int schedule_print(const Chronos__V1__Schedule *s, uint32_t output) {
 
     if (output == CLI_JSON)
         return cli_print_message(&s->base);
-    r = line("Schedule", s->spec->name);
+    r = text_field(LABEL_COLUMNS, "Schedule", s->spec->name);
     if (r == 0)
         r = print_state(s);
     if (r == 0)
-        r = line("Description", s->spec->description);
+        r = text_field(LABEL_COLUMNS, "Description", s->spec->description);
     if (r == 0)
         r = print_expressions(s->spec);
     if (r == 0)
@@ -254,7 +238,8 @@ int schedule_print(const Chronos__V1__Schedule *s, uint32_t output) {
     if (r == 0)
         r = print_labels(s->spec);
     if (r == 0)
-        r = line("Runs", cli_job_command_text(s->spec->job, command, sizeof(command)));
+        r = text_field(LABEL_COLUMNS, "Runs",
+                       cli_job_command_text(s->spec->job, command, sizeof(command)));
     if (r == 0)
         r = print_life(s);
     return r < 0 ? cli_fail_errno(r) : EXIT_CODE_OK;

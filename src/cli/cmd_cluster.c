@@ -167,7 +167,9 @@ static int print_alarms(const Chronos__V1__GetClusterStatusResponse *s) {
     return r;
 }
 
-static int print_status(const Chronos__V1__GetClusterStatusResponse *s) {
+static int print_status(const ProtobufCMessage *m) {
+    const Chronos__V1__GetClusterStatusResponse *s =
+        (const Chronos__V1__GetClusterStatusResponse *) m;
     struct text_escape e = {0};
     struct buf b;
     int r;
@@ -205,28 +207,13 @@ static int print_status(const Chronos__V1__GetClusterStatusResponse *s) {
 static int run_status(void *values, char **rest, size_t rest_count) {
     const struct status_values *v = values;
     Chronos__V1__GetClusterStatusRequest req = CHRONOS__V1__GET_CLUSTER_STATUS_REQUEST__INIT;
-    _cleanup_(client_freep) struct client *c = NULL;
-    ProtobufCMessage *reply = NULL;
-    struct client_error e;
-    int r = cli_connect(&v->common, &c);
 
     (void) rest;
     ASSERT(rest_count == 0);
-    if (r != 0)
-        return r;
     req.local_only = v->local;
-    if (client_call(c, "/chronos.v1.ClusterService/GetClusterStatus", &req.base,
-                    &chronos__v1__get_cluster_status_response__descriptor, /* repeatable= */ true,
-                    &reply, &e) != 0)
-        return cli_fail("cluster status", &e);
-    if (v->common.output == CLI_JSON) {
-        r = cli_print_message(reply);
-    } else {
-        r = print_status((const Chronos__V1__GetClusterStatusResponse *) reply);
-        r = r < 0 ? cli_fail_errno(r) : r;
-    }
-    protobuf_c_message_free_unpacked(reply, NULL);
-    return r;
+    return cli_query(&v->common, "cluster status", "/chronos.v1.ClusterService/GetClusterStatus",
+                     &req.base, &chronos__v1__get_cluster_status_response__descriptor,
+                     print_status);
 }
 
 static const struct arg_option status_options[] = {
@@ -273,7 +260,9 @@ static int entry_row(struct table *t, const Chronos__V1__LogEntryInfo *e) {
     return r;
 }
 
-static int print_entries(const Chronos__V1__ListLogEntriesResponse *res) {
+static int print_entries(const ProtobufCMessage *m) {
+    const Chronos__V1__ListLogEntriesResponse *res =
+        (const Chronos__V1__ListLogEntriesResponse *) m;
     static const struct table_column columns[] = {
         {"INDEX", TABLE_RIGHT, false}, {"TERM", TABLE_RIGHT, false},  {"AT", TABLE_LEFT, false},
         {"TYPE", TABLE_LEFT, false},   {"BYTES", TABLE_RIGHT, false}, {"SUMMARY", TABLE_LEFT, true},
@@ -293,29 +282,13 @@ static int print_entries(const Chronos__V1__ListLogEntriesResponse *res) {
 static int run_log(void *values, char **rest, size_t rest_count) {
     const struct log_values *v = values;
     Chronos__V1__ListLogEntriesRequest req = CHRONOS__V1__LIST_LOG_ENTRIES_REQUEST__INIT;
-    _cleanup_(client_freep) struct client *c = NULL;
-    ProtobufCMessage *reply = NULL;
-    struct client_error e;
-    int r = cli_connect(&v->common, &c);
 
     (void) rest;
     ASSERT(rest_count == 0);
-    if (r != 0)
-        return r;
     req.first_index = v->first;
     req.limit = (uint32_t) v->limit;
-    if (client_call(c, "/chronos.v1.ClusterService/ListLogEntries", &req.base,
-                    &chronos__v1__list_log_entries_response__descriptor, /* repeatable= */ true,
-                    &reply, &e) != 0)
-        return cli_fail("cluster log", &e);
-    if (v->common.output == CLI_JSON) {
-        r = cli_print_message(reply);
-    } else {
-        r = print_entries((const Chronos__V1__ListLogEntriesResponse *) reply);
-        r = r < 0 ? cli_fail_errno(r) : r;
-    }
-    protobuf_c_message_free_unpacked(reply, NULL);
-    return r;
+    return cli_query(&v->common, "cluster log", "/chronos.v1.ClusterService/ListLogEntries",
+                     &req.base, &chronos__v1__list_log_entries_response__descriptor, print_entries);
 }
 
 static const struct arg_option log_options[] = {

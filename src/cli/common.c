@@ -67,6 +67,28 @@ int cli_print_message(const ProtobufCMessage *m) {
     return r < 0 ? cli_fail_errno(r) : EXIT_CODE_OK;
 }
 
+int cli_query(const struct cli_common *common, const char *what, const char *path,
+              const ProtobufCMessage *req, const ProtobufCMessageDescriptor *reply,
+              int (*print)(const ProtobufCMessage *m)) {
+    _cleanup_(client_freep) struct client *c = NULL;
+    ProtobufCMessage *res = NULL;
+    struct client_error e;
+    int r = cli_connect(common, &c);
+
+    if (r != 0)
+        return r;
+    if (client_call(c, path, req, reply, /* repeatable= */ true, &res, &e) != 0)
+        return cli_fail(what, &e);
+    if (common->output == CLI_JSON) {
+        r = cli_print_message(res);
+    } else {
+        r = print(res);
+        r = r < 0 ? cli_fail_errno(r) : r;
+    }
+    protobuf_c_message_free_unpacked(res, NULL);
+    return r;
+}
+
 int64_t cli_now_ms(void) {
     struct timespec ts;
 

@@ -48,5 +48,11 @@ int cli_fail_errno(int err) _must_check_;
 /* Print @m as one JSON document and free nothing. Returns the exit code. */
 int cli_print_message(const ProtobufCMessage *m) _must_check_;
 
+/* A command that asks one thing: connect, call @path (an unary method without effects), print the
+ * reply as JSON or by @print, which returns 0 or a negative errno. Returns the exit code. */
+int cli_query(const struct cli_common *common, const char *what, const char *path,
+              const ProtobufCMessage *req, const ProtobufCMessageDescriptor *reply,
+              int (*print)(const ProtobufCMessage *m)) _must_check_;
+
 /* Now, in milliseconds since 1970 UTC. */
 int64_t cli_now_ms(void);

@@ -124,6 +124,23 @@ int text_escape_end(struct text_escape *e, struct buf *out) {
     return append_hex(e->pending, len, out);
 }
 
+int text_field(int columns, const char *label, const char *value) {
+    struct text_escape e = {0};
+    struct buf b;
+    int r;
+
+    if (!value[0])
+        return 0;
+    buf_init(&b, 8 * strlen(value) + 64);
+    r = text_escape(&e, value, strlen(value), /* one_line= */ true, &b);
+    if (r == 0)
+        r = text_escape_end(&e, &b);
+    if (r == 0)
+        printf("%-*s %.*s\n", columns, label, (int) b.len, (const char *) b.data);
+    buf_done(&b);
+    return r;
+}
+
 size_t text_width(const char *s) {
     size_t n = 0;
 

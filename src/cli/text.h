@@ -24,6 +24,9 @@ int text_escape(struct text_escape *e, const void *data, size_t len, bool one_li
                 struct buf *out) _must_check_;
 /* What is still pending is no character: escape it. */
 int text_escape_end(struct text_escape *e, struct buf *out) _must_check_;
+/* Print "LABEL   value" with the label padded to @columns and the value escaped for one line; an
+ * empty value is left out. 0; -ENOMEM, ERR_LIMIT. */
+int text_field(int columns, const char *label, const char *value) _must_check_;
 
 /* Columns that @s (escaped, UTF-8) takes, counting one for each character. */
 size_t text_width(const char *s);
