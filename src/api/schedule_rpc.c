@@ -180,6 +180,17 @@ int schedule_rpc_result(struct api *a, struct rpc_call *call, const struct repli
     return fail_result(call, *ret, field);
 }
 
+struct rpc_call *schedule_rpc_take(struct api_op *op, const struct replica_proposed *res,
+                                   const char *field, const struct fsm_result **ret) {
+    struct api *a = op->api;
+    struct mono started = op->started, deadline = op->deadline;
+    struct rpc_call *call = api_op_end(op);
+
+    if (!call || schedule_rpc_result(a, call, res, started, deadline, field, ret) != 0)
+        return NULL;
+    return call;
+}
+
 /* ---- create and update ----------------------------------------------------------------------- */
 
 /* Check, complete and pack. 0; 1: the call was failed. */
@@ -236,13 +247,11 @@ static void propose_put(struct api_op *op, Chronos__Internal__V1__PutSchedule *p
 }
 
 static void on_created(void *arg, const struct replica_proposed *res) {
-    struct api_op *op = arg;
-    struct api *a = op->api;
-    struct mono started = op->started, deadline = op->deadline;
-    struct rpc_call *call = api_op_end(op);
+    struct api *a = ((struct api_op *) arg)->api;
     const struct fsm_result *result;
+    struct rpc_call *call = schedule_rpc_take(arg, res, "spec.name", &result);
 
-    if (call && schedule_rpc_result(a, call, res, started, deadline, "spec.name", &result) == 0)
+    if (call)
         schedule_rpc_reply(a, call, result->schedule_seq, res->index);
 }
 

@@ -116,3 +116,7 @@ void schedule_rpc_hash(const struct slice *parts, size_t count, uint8_t ret[SCHE
 int schedule_rpc_result(struct api *a, struct rpc_call *call, const struct replica_proposed *res,
                         struct mono started, struct mono deadline, const char *field,
                         const struct fsm_result **ret) _must_check_;
+/* The same for the operation that proposed it, which ends. NULL: the client is gone, or was told
+ * why not. */
+struct rpc_call *schedule_rpc_take(struct api_op *op, const struct replica_proposed *res,
+                                   const char *field, const struct fsm_result **ret) _must_check_;

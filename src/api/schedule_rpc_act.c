@@ -24,13 +24,10 @@ static int check_name(struct rpc_call *call, const char *name) {
 
 static void on_deleted(void *arg, const struct replica_proposed *res) {
     Chronos__V1__DeleteScheduleResponse resp = CHRONOS__V1__DELETE_SCHEDULE_RESPONSE__INIT;
-    struct api_op *op = arg;
-    struct api *a = op->api;
-    struct mono started = op->started, deadline = op->deadline;
-    struct rpc_call *call = api_op_end(op);
     const struct fsm_result *result;
+    struct rpc_call *call = schedule_rpc_take(arg, res, "name", &result);
 
-    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call)
         return;
     resp.index = res->index;
     api_reply(call, api_pack(&resp.base));
@@ -62,13 +59,10 @@ void schedule_rpc_on_delete(void *ctx, struct rpc_call *call, struct slice reque
 
 static void on_paused(void *arg, const struct replica_proposed *res) {
     Chronos__V1__PauseScheduleResponse resp = CHRONOS__V1__PAUSE_SCHEDULE_RESPONSE__INIT;
-    struct api_op *op = arg;
-    struct api *a = op->api;
-    struct mono started = op->started, deadline = op->deadline;
-    struct rpc_call *call = api_op_end(op);
     const struct fsm_result *result;
+    struct rpc_call *call = schedule_rpc_take(arg, res, "name", &result);
 
-    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call)
         return;
     resp.index = res->index;
     resp.changed = result->changed;
@@ -195,16 +189,14 @@ static void propose_run(struct api *a, struct rpc_call *call,
 
 static void on_triggered(void *arg, const struct replica_proposed *res) {
     Chronos__V1__TriggerScheduleResponse resp = CHRONOS__V1__TRIGGER_SCHEDULE_RESPONSE__INIT;
-    struct api_op *op = arg;
-    struct api *a = op->api;
-    struct mono started = op->started, deadline = op->deadline;
-    struct rpc_call *call = api_op_end(op);
+    struct api *a = ((struct api_op *) arg)->api;
     Chronos__V1__TickOutcome **outcomes;
     const struct fsm_result *result;
+    struct rpc_call *call = schedule_rpc_take(arg, res, "name", &result);
     size_t count;
     int r;
 
-    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call)
         return;
     r = run_outcomes(a, res, result, &outcomes, &count);
     if (r < 0) {
@@ -281,14 +273,12 @@ static int backfill_ticks(struct rpc_call *call, const struct timetable *t, int6
 
 static void on_backfilled(void *arg, const struct replica_proposed *res) {
     Chronos__V1__BackfillScheduleResponse resp = CHRONOS__V1__BACKFILL_SCHEDULE_RESPONSE__INIT;
-    struct api_op *op = arg;
-    struct api *a = op->api;
-    struct mono started = op->started, deadline = op->deadline;
-    struct rpc_call *call = api_op_end(op);
+    struct api *a = ((struct api_op *) arg)->api;
     const struct fsm_result *result;
+    struct rpc_call *call = schedule_rpc_take(arg, res, "name", &result);
     int r;
 
-    if (!call || schedule_rpc_result(a, call, res, started, deadline, "name", &result) != 0)
+    if (!call)
         return;
     r = run_outcomes(a, res, result, &resp.outcomes, &resp.n_outcomes);
     if (r < 0) {
