@@ -221,32 +221,41 @@ static bool step_job(const struct history_op *op, const struct linear_state *s,
 
 const struct linear_spec linear_job = {.name = "job", .step = step_job};
 
-/* ---- a schedule: w[0] = it is there, w[1] = its version, 0 = not known -------------------------
- */
+/* ---- a schedule: w[0] = it is there, w[1] = its version, 0 = not known, w[2] = newest version
+ * that the name ever had, for no version comes again ------------------------------------------- */
 
 static bool version_fits(const struct linear_state *s, uint64_t version) {
-    return version == 0 || s->w[1] == 0 || s->w[1] == version;
+    return version == 0 || (s->w[1] == 0 ? version > s->w[2] : s->w[1] == version);
+}
+
+/* A new definition. */
+static bool take_version(const struct history_op *op, struct linear_state *ret) {
+    uint64_t version = told(op) ? op->version : 0;
+
+    if (version != 0 && version <= ret->w[2])
+        return false;
+    ret->w[0] = 1;
+    ret->w[1] = version;
+    ret->w[2] = MAX(ret->w[2], version);
+    return true;
+}
+
+static bool mismatches(const struct history_op *op, const struct linear_state *s) {
+    return s->w[0] != 0 && (s->w[1] == 0 || s->w[1] != op->expect);
 }
 
 static bool step_put(const struct history_op *op, const struct linear_state *s,
                      struct linear_state *ret) {
-    if (op->create) {
-        if (told(op) && op->result == HISTORY_TAKEN)
-            return s->w[0] != 0;
-        ret->w[0] = 1;
-        ret->w[1] = told(op) ? op->version : 0;
-        return s->w[0] == 0;
-    }
+    if (op->create && told(op) && op->result == HISTORY_TAKEN)
+        return s->w[0] != 0;
+    if (op->create)
+        return s->w[0] == 0 && take_version(op, ret);
     if (told(op) && op->result == HISTORY_MISMATCH)
-        return s->w[0] != 0 && (s->w[1] == 0 || s->w[1] != op->expect);
+        return mismatches(op, s);
     if (s->w[0] == 0 || !version_fits(s, op->expect))
         return false;
-    ret->w[1] = s->w[1] ? s->w[1] + 1 : op->expect ? op->expect + 1 : 0;
-    if (told(op) && !version_fits(ret, op->version))
-        return false;
-    if (told(op) && op->version != 0)
-        ret->w[1] = op->version;
-    return true;
+    ret->w[2] = MAX(s->w[2], op->expect);
+    return take_version(op, ret);
 }
 
 static bool step_schedule(const struct history_op *op, const struct linear_state *s,
@@ -260,11 +269,13 @@ static bool step_schedule(const struct history_op *op, const struct linear_state
         if (!told(op) || s->w[0] == 0 || !version_fits(s, op->version))
             return false;
         ret->w[1] = op->version ? op->version : s->w[1];
+        ret->w[2] = MAX(s->w[2], op->version);
         return true;
     }
     if (told(op) && op->result == HISTORY_MISMATCH)
-        return s->w[0] != 0 && (s->w[1] == 0 || s->w[1] != op->expect);
-    *ret = (struct linear_state){0};
+        return mismatches(op, s);
+    ret->w[0] = ret->w[1] = 0;
+    ret->w[2] = MAX(s->w[2], op->expect);
     return s->w[0] != 0 && version_fits(s, op->expect);
 }
 

@@ -154,8 +154,11 @@ static const struct example examples[] = {
      "4 5 ok show schedule=s result=ok\n"},
     {"deleted and made anew", true,
      "1 0 1 ok put schedule=s create=1 result=ok version=1\n1 2 - unknown drop schedule=s\n"
-     "2 4 5 ok put schedule=s create=1 result=ok version=1\n2 6 7 ok show schedule=s result=ok "
-     "version=1\n"},
+     "2 4 5 ok put schedule=s create=1 result=ok version=7\n2 6 7 ok show schedule=s result=ok "
+     "version=7\n"},
+    {"a version that comes again", false,
+     "1 0 1 ok put schedule=s create=1 result=ok version=4\n1 2 3 ok drop schedule=s result=ok\n"
+     "2 4 5 ok put schedule=s create=1 result=ok version=4\n"},
     {"a job nobody submitted here may be in any state", true,
      "1 2 3 ok get job=j9 state=running attempt=3 cancel=1\n1 4 5 ok get job=j9 state=cancelled "
      "attempt=3 cancel=1\n"},
