@@ -1,5 +1,7 @@
 #include "bench/cluster.h"
 
+#include "os/sibling.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +22,6 @@
 
 #define STOP_MS 5000U
 #define POLL_MS 10U
-#define LOG_TAIL_BYTES 2000
 #define MEMBER_BYTES (2 * CLUSTER_ADDRESS_BYTES + 16)
 #define ARGS_MAX 32
 #define WORKERS_MAX (2 * CLUSTER_NODES) /* by the pid files, and orphans */
@@ -249,48 +250,8 @@ void cluster_kill_node(struct cluster *c, size_t index) {
     n->pid = 0;
 }
 
-/* A pid file may be stale and its number reused: only our own program counts. */
-static bool is_own_program(const struct cluster *c, pid_t pid) {
-    char link[64], exe[PATH_MAX];
-    ssize_t len;
-
-    (void) snprintf(link, sizeof(link), "/proc/%d/exe", pid);
-    len = readlink(link, exe, sizeof(exe));
-    return len > 0 && (size_t) len == strlen(c->exe) && memcmp(exe, c->exe, (size_t) len) == 0;
-}
-
 pid_t cluster_worker_pid(const struct cluster *c, size_t index) {
-    char path[PATH_MAX + 16], text[32];
-    unsigned long pid;
-    size_t len;
-    FILE *f;
-
-    (void) snprintf(path, sizeof(path), "%s/worker.pid", c->nodes[index].data_dir);
-    f = fopen(path, "re");
-    if (!f)
-        return 0;
-    len = fread(text, 1, sizeof(text) - 1, f);
-    (void) fclose(f);
-    text[len] = '\0';
-    pid = strtoul(text, NULL, 10);
-    return pid > 1 && pid <= INT_MAX && is_own_program(c, (pid_t) pid) ? (pid_t) pid : 0;
-}
-
-static void print_log(const char *dir, const char *name) {
-    char path[PATH_MAX + 16], text[LOG_TAIL_BYTES];
-    size_t len;
-    FILE *f;
-
-    (void) snprintf(path, sizeof(path), "%s/%s", dir, name);
-    f = fopen(path, "re");
-    if (!f)
-        return;
-    if (fseek(f, -(long) sizeof(text), SEEK_END) < 0)
-        rewind(f);
-    len = fread(text, 1, sizeof(text), f);
-    (void) fclose(f);
-    if (len > 0)
-        (void) fprintf(stderr, "--- the end of its log:\n%.*s---\n", (int) len, text);
+    return sibling_pid(c->nodes[index].data_dir, "worker.pid");
 }
 
 int cluster_find_dead(struct cluster *c) {
@@ -303,7 +264,7 @@ int cluster_find_dead(struct cluster *c) {
         (void) bench_fail("node %zu ended by itself (%s %d)", i + 1,
                           WIFSIGNALED(status) ? "signal" : "exit code",
                           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-        print_log(c->nodes[i].data_dir, "server.log");
+        sibling_print_log(c->nodes[i].data_dir, "server.log");
         return (int) i;
     }
     return -1;
@@ -340,14 +301,14 @@ static void signal_all(struct cluster *c, const pid_t *workers, int sig) {
             (void) kill(c->nodes[i].pid, sig);
     }
     for (size_t i = 0; i < WORKERS_MAX; i++) {
-        if (workers[i] > 0 && is_own_program(c, workers[i]))
+        if (workers[i] > 0 && sibling_is(workers[i]))
             (void) kill(workers[i], sig);
     }
 }
 
-static bool workers_gone(const struct cluster *c, const pid_t *workers) {
+static bool workers_gone(const pid_t *workers) {
     for (size_t i = 0; i < WORKERS_MAX; i++) {
-        if (workers[i] > 0 && is_own_program(c, workers[i]))
+        if (workers[i] > 0 && sibling_is(workers[i]))
             return false;
     }
     return true;
@@ -363,7 +324,7 @@ void cluster_halt(struct cluster *c) {
         workers[CLUSTER_NODES + i] = c->nodes[i].orphan != workers[i] ? c->nodes[i].orphan : 0;
     }
     signal_all(c, workers, SIGTERM);
-    while ((!all_gone(c) || !workers_gone(c, workers)) && waited < 2 * STOP_MS) {
+    while ((!all_gone(c) || !workers_gone(workers)) && waited < 2 * STOP_MS) {
         if (waited == STOP_MS) {
             (void) bench_fail("the cluster does not stop in %u s; killing it", STOP_MS / 1000);
             signal_all(c, workers, SIGKILL);
@@ -397,7 +358,7 @@ int cluster_replace_node(struct cluster *c, size_t index, uint64_t id) {
     struct cluster_node *n = &c->nodes[index];
 
     ASSERT(n->pid == 0);
-    if (n->orphan > 0 && is_own_program(c, n->orphan))
+    if (n->orphan > 0 && sibling_is(n->orphan))
         (void) kill(n->orphan, SIGKILL);
     *n = (struct cluster_node){.joins = true};
     if (set_id(c, index, id) != BENCH_OK)
@@ -445,7 +406,7 @@ int cluster_run(struct cluster *c, struct bench *b, const char *const *args, uin
         (void) waitpid(pid, NULL, 0);
     } else if (status != 0) {
         r = bench_fail("chronos %s failed (status %d)", args[0], status);
-        print_log(c->dir, "command.log");
+        sibling_print_log(c->dir, "command.log");
     }
     return r;
 }

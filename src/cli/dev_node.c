@@ -1,5 +1,7 @@
 #include "cli/dev_node.h"
 
+#include "os/sibling.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +17,6 @@
 
 #define PORT_STEP 10 /* node i: base + 10 i for gRPC, + 1 kept for HTTP, + 2 for peers */
 #define PEER_OFFSET 2
-#define LOG_TAIL_BYTES 2000
 #define ARGS_MAX (24 + 2 * DEV_NODES_MAX)
 #define MEMBER_BYTES (2 * DEV_ADDRESS_BYTES + 24)
 
@@ -155,51 +156,14 @@ int dev_node_start(struct dev_node *n, uv_loop_t *loop, const struct dev_options
 
 /* ---- worker -------------------------------------------------------------------------------- */
 
-/* A pid file may be stale and its number reused: only our own program counts. */
-static bool is_own_program(int pid) {
-    char link[64], mine[PATH_MAX], theirs[PATH_MAX];
-    ssize_t a, b;
-
-    (void) snprintf(link, sizeof(link), "/proc/%d/exe", pid);
-    a = readlink("/proc/self/exe", mine, sizeof(mine));
-    b = readlink(link, theirs, sizeof(theirs));
-    return a > 0 && a == b && memcmp(mine, theirs, (size_t) a) == 0;
-}
-
-int dev_node_worker_pid(const struct dev_node *n) {
-    char path[PATH_MAX + 16], text[32];
-    unsigned long pid;
-    size_t len;
-    FILE *f;
-
-    (void) snprintf(path, sizeof(path), "%s/worker.pid", n->data_dir);
-    f = fopen(path, "re");
-    if (!f)
-        return 0;
-    len = fread(text, 1, sizeof(text) - 1, f);
-    (void) fclose(f);
-    text[len] = '\0';
-    pid = strtoul(text, NULL, 10);
-    return pid > 1 && pid <= INT_MAX && is_own_program((int) pid) ? (int) pid : 0;
+pid_t dev_node_worker_pid(const struct dev_node *n) {
+    return sibling_pid(n->data_dir, "worker.pid");
 }
 
 /* ---- files --------------------------------------------------------------------------------- */
 
 void dev_node_print_log(const struct dev_node *n) {
-    char path[PATH_MAX + 16], text[LOG_TAIL_BYTES];
-    size_t len;
-    FILE *f;
-
-    (void) snprintf(path, sizeof(path), "%s/server.log", n->data_dir);
-    f = fopen(path, "re");
-    if (!f)
-        return;
-    if (fseek(f, -(long) sizeof(text), SEEK_END) < 0)
-        rewind(f);
-    len = fread(text, 1, sizeof(text), f);
-    (void) fclose(f);
-    if (len > 0)
-        fprintf(stderr, "--- the end of %s:\n%.*s---\n", path, (int) len, text);
+    sibling_print_log(n->data_dir, "server.log");
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {

@@ -33,7 +33,7 @@ int dev_node_start(struct dev_node *n, uv_loop_t *loop, const struct dev_options
                    struct errtext *reterr) _must_check_;
 
 /* The process id in DIR/worker.pid when it is a process of this program, else 0. */
-int dev_node_worker_pid(const struct dev_node *n);
+pid_t dev_node_worker_pid(const struct dev_node *n);
 
 /* Print the last lines of its log to standard error. */
 void dev_node_print_log(const struct dev_node *n);

@@ -4,6 +4,7 @@
 #include "os/log_sink.h"
 #include "os/procstat.h"
 #include "os/random.h"
+#include "os/sibling.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -172,11 +173,39 @@ static void test_procstat(void **state) {
     assert_int_equal(procstat_read((pid_t) 0x3fffffff, &a), -ESRCH);
 }
 
+/* Goal: a pid file counts only while it names a living process of this program. Method: the test's
+ * own number, that of process 1, some that cannot be, no number, no file. */
+static void test_sibling(void **state) {
+    static const char *const wrong[] = {"1", "0", "", "-4", "4194999", "99999999999999999999", "x"};
+    char dir[] = "/tmp/chronos-sibling-XXXXXX", path[64];
+    FILE *f;
+
+    (void) state;
+    assert_non_null(mkdtemp(dir));
+    (void) snprintf(path, sizeof(path), "%s/worker.pid", dir);
+    assert_int_equal(sibling_pid(dir, "worker.pid"), 0);
+    for (size_t i = 0; i <= ARRAY_LEN(wrong); i++) {
+        f = fopen(path, "we");
+        assert_non_null(f);
+        if (i < ARRAY_LEN(wrong))
+            (void) fprintf(f, "%s\n", wrong[i]);
+        else
+            (void) fprintf(f, "%d\n", getpid());
+        assert_int_equal(fclose(f), 0);
+        assert_int_equal(sibling_pid(dir, "worker.pid"), i < ARRAY_LEN(wrong) ? 0 : getpid());
+    }
+    assert_true(sibling_is(getpid()));
+    assert_false(sibling_is(1));
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_clock),     cmocka_unit_test(test_random),
         cmocka_unit_test(test_log_text),  cmocka_unit_test(test_log_json),
         cmocka_unit_test(test_log_write), cmocka_unit_test(test_procstat),
+        cmocka_unit_test(test_sibling),
     };
 
     return cmocka_run_group_tests_name("os_small", tests, NULL, NULL);
