@@ -1,188 +1,83 @@
 /* `chronos-sim`: run seeds of the simulated world.
  *
- *   chronos-sim --seeds 1-2000 [--nodes N] [--events N]
+ *   chronos-sim --seeds 1-2000 [--nodes N] [--events N] [--jobs N]
  *   chronos-sim --seed N --trace
+ *   chronos-sim --check-history FILE
  * Exit 0 when everything holds; 1 with the failing seed and the command that replays it; 2 usage.
- * An assertion that fails in the code under test ends the process: the handler of its signal names
- * the seed all the same. Ctrl-C prints how far it came. */
-#include "sim/world.h"
+ * An assertion that fails in the code under test ends a process: its parent names the seed all the
+ * same; with --seed the handler of the signal does. Ctrl-C prints how far it came. */
+#include "cmd/sim_history.h"
+#include "cmd/sim_range.h"
+#include "cmd/sim_report.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define REPEAT_ONE_IN 20 /* seeds run twice, to see that they are the same run (R23) */
-
-struct arguments {
-    uint64_t first, last;
-    uint64_t events;
-    unsigned nodes;
-    bool trace;
-    bool stats;
-};
-
-/* What the signal handlers say; written before each seed, read only by them. */
-static char replay_line[320];
-static volatile sig_atomic_t interrupted;
+/* What the signal handler says; written before the seed begins, read only by it. */
+static char last_words[SIM_REPLAY_BYTES + 128];
 
 static void on_abort(int sig) {
-    static const char head[] = "FAILED: the code under test ended the process\n";
-
-    (void) !write(STDOUT_FILENO, head, sizeof(head) - 1);
-    (void) !write(STDOUT_FILENO, replay_line, strlen(replay_line));
+    (void) !write(STDOUT_FILENO, last_words, strlen(last_words));
     (void) signal(sig, SIG_DFL);
     (void) raise(sig);
 }
 
-static void on_interrupt(int sig) {
-    (void) sig;
-    interrupted = 1;
-}
+/* In this process, so that a debugger sees it and a trace is whole. */
+static int run_one(const struct sim_arguments *a) {
+    struct sim_range r = {0};
+    char replay[SIM_REPLAY_BYTES];
 
-static int usage(const char *why) {
-    fprintf(stderr,
-            "chronos-sim: %s\n"
-            "usage: chronos-sim --seeds FIRST-LAST [--nodes 1..7] [--events N] [--stats]\n"
-            "       chronos-sim --seed N [--trace] [--nodes 1..7] [--events N] [--stats]\n",
-            why);
-    return 2;
-}
-
-static bool number(const char *s, char end, uint64_t max, uint64_t *ret, const char **rest) {
-    char *stop = NULL;
-    unsigned long long v;
-
-    if (*s < '0' || *s > '9')
-        return false;
-    errno = 0;
-    v = strtoull(s, &stop, 10);
-    if (errno || *stop != end || v > max)
-        return false;
-    *ret = v;
-    if (rest)
-        *rest = stop + 1;
-    return true;
-}
-
-static const char *parse(int argc, char **argv, struct arguments *a) {
-    for (int i = 1; i < argc; i++) {
-        const char *v = i + 1 < argc ? argv[i + 1] : "", *rest = NULL;
-        uint64_t n = 0;
-
-        if (strcmp(argv[i], "--trace") == 0) {
-            a->trace = true;
-            continue;
-        }
-        if (strcmp(argv[i], "--stats") == 0) {
-            a->stats = true;
-            continue;
-        }
-        if (strcmp(argv[i], "--seeds") == 0) {
-            if (!number(v, '-', UINT64_MAX - 1, &a->first, &rest) ||
-                !number(rest, '\0', UINT64_MAX - 1, &a->last, NULL) || a->last < a->first)
-                return "--seeds: FIRST-LAST expected, such as 1-2000";
-        } else if (strcmp(argv[i], "--seed") == 0) {
-            if (!number(v, '\0', UINT64_MAX - 1, &a->first, NULL))
-                return "--seed: a number expected";
-            a->last = a->first;
-        } else if (strcmp(argv[i], "--nodes") == 0) {
-            if (!number(v, '\0', SIM_NODES_MAX, &n, NULL) || n == 0)
-                return "--nodes: 1 to 7 expected";
-            a->nodes = (unsigned) n;
-        } else if (strcmp(argv[i], "--events") == 0) {
-            if (!number(v, '\0', 100000000, &a->events, NULL) || a->events == 0)
-                return "--events: 1 to 100000000 expected";
-        } else {
-            return "unknown option";
-        }
-        i++;
+    sim_arguments_replay(a, a->first, replay);
+    (void) snprintf(last_words, sizeof(last_words),
+                    "FAILED seed %llu: the code under test ended the process\n%s",
+                    (unsigned long long) a->first, replay);
+    (void) setvbuf(stdout, NULL, _IOLBF, 0); /* the trace up to where it dies */
+    (void) signal(SIGABRT, on_abort);
+    (void) signal(SIGSEGV, on_abort);
+    (void) signal(SIGFPE, on_abort);
+    r.seed = a->first;
+    if (!sim_seed_run(a, a->first, &r.totals, r.why, sizeof(r.why), &r.events)) {
+        sim_report_failure(a, &r);
+        return 1;
     }
-    return a->last == 0 ? "--seeds or --seed is missing" : NULL;
-}
-
-/* @total is of the seeds before. */
-static void note_replay(const struct arguments *a, const char *program, uint64_t seed,
-                        const struct sim_result *total) {
-    char nodes[32] = "";
-
-    if (a->nodes)
-        (void) snprintf(nodes, sizeof(nodes), " --nodes %u", a->nodes);
-    (void) snprintf(replay_line, sizeof(replay_line),
-                    "replay: %.120s --seed %llu --events %llu%s --trace\n"
-                    "held before: %llu seeds, %llu events\n",
-                    program, (unsigned long long) seed, (unsigned long long) a->events, nodes,
-                    (unsigned long long) (seed - a->first), (unsigned long long) total->events);
-}
-
-static int failed(uint64_t seed, const char *why) {
-    printf("FAILED seed %llu: %s\n%s", (unsigned long long) seed, why, replay_line);
-    return 1;
-}
-
-static int run_seed(const struct arguments *a, uint64_t seed, struct sim_result *total) {
-    struct sim_options o = {
-        .seed = seed, .nodes = a->nodes, .events_max = a->events, .trace = a->trace};
-    struct sim_result r, again;
-
-    if (sim_run(&o, &r) < 0)
-        return failed(seed, "out of memory");
-    if (!r.ok)
-        return failed(seed, r.failure);
-    if (seed % REPEAT_ONE_IN == 0 && !a->trace) {
-        if (sim_run(&o, &again) < 0)
-            return failed(seed, "out of memory");
-        if (again.trace_hash != r.trace_hash || again.events != r.events)
-            return failed(seed, "not deterministic: a second run took another course");
-    }
-    if (a->trace)
-        printf("trace hash %016llx\n", (unsigned long long) r.trace_hash);
-    total->events += r.events;
-    for (unsigned i = 0; i < SIM_STATS; i++)
-        total->stats[i] += r.stats[i];
+    sim_report_totals(a, &r);
     return 0;
 }
 
-static void print_totals(const struct arguments *a, uint64_t seeds,
-                         const struct sim_result *total) {
-    printf(
-        "%llu seeds hold: %llu events, %llu elections, %llu crashes, %llu submits acknowledged, "
-        "%llu reads, %llu jobs ended, %llu snapshots, %llu installs, %llu membership changes\n",
-        (unsigned long long) seeds, (unsigned long long) total->events,
-        (unsigned long long) total->stats[SIM_STAT_ELECTIONS],
-        (unsigned long long) total->stats[SIM_STAT_CRASHES],
-        (unsigned long long) total->stats[SIM_STAT_ACKED],
-        (unsigned long long) total->stats[SIM_STAT_READS],
-        (unsigned long long) total->stats[SIM_STAT_JOBS_ENDED],
-        (unsigned long long) total->stats[SIM_STAT_SNAPSHOTS],
-        (unsigned long long) total->stats[SIM_STAT_INSTALLS_FINISHED],
-        (unsigned long long) total->stats[SIM_STAT_CHANGES_DONE]);
-    for (unsigned i = 0; i < SIM_STATS && a->stats; i++)
-        printf("%12llu %s\n", (unsigned long long) total->stats[i],
-               sim_stat_name((enum sim_stat) i));
+static int run_range(const struct sim_arguments *a) {
+    struct sim_range r;
+    int rc = sim_range_run(a, &r);
+
+    if (rc < 0) {
+        fprintf(stderr, "chronos-sim: no processes for the seeds: %s\n", strerror(-rc));
+        return 1;
+    }
+    if (r.failed) {
+        if (r.said)
+            fprintf(stderr, "%s", r.said);
+        free(r.said);
+        sim_report_failure(a, &r);
+        return 1;
+    }
+    if (r.interrupted)
+        printf("interrupted: %llu of %llu seeds were run\n", (unsigned long long) r.totals.seeds,
+               (unsigned long long) (a->last - a->first + 1));
+    sim_report_totals(a, &r);
+    if (r.interrupted)
+        return 128 + SIGINT;
+    return a->counters_min > 0 && sim_report_counters(&r.totals, a->counters_min) > 0;
 }
 
 int main(int argc, char **argv) {
-    struct arguments a = {.events = 2000};
-    struct sim_result total = {0};
-    const char *why = parse(argc, argv, &a);
-    uint64_t seed;
+    struct sim_arguments a;
+    const char *why;
 
+    if (argc == 3 && strcmp(argv[1], "--check-history") == 0)
+        return sim_history_check(argv[2]);
+    why = sim_arguments_parse(argc, argv, &a);
     if (why)
-        return usage(why);
-    (void) setvbuf(stdout, NULL, _IOLBF, 0);
-    (void) signal(SIGABRT, on_abort);
-    (void) signal(SIGSEGV, on_abort);
-    (void) signal(SIGINT, on_interrupt);
-    for (seed = a.first; seed <= a.last && !interrupted; seed++) {
-        note_replay(&a, argv[0], seed, &total);
-        if (run_seed(&a, seed, &total) != 0)
-            return 1;
-    }
-    if (interrupted)
-        printf("interrupted after seed %llu of %llu\n", (unsigned long long) (seed - 1),
-               (unsigned long long) a.last);
-    print_totals(&a, seed - a.first, &total);
-    return interrupted ? 128 + SIGINT : 0;
+        return sim_arguments_usage(why);
+    return a.one ? run_one(&a) : run_range(&a);
 }

@@ -66,7 +66,7 @@ void history_done(struct history *h) {
     h->count = h->cap = 0;
 }
 
-struct history_op *history_add(struct history *h) {
+struct history_op *history_op_add(struct history *h) {
     if (h->count == h->cap) {
         size_t bigger = h->cap ? h->cap * 2 : 256;
         struct history_op *grown = realloc(h->ops, bigger * sizeof(*grown));
@@ -296,7 +296,7 @@ int history_parse_line(struct history *h, const char *text, uint32_t line, struc
             return l.no_memory ? -ENOMEM : ERR_PROTO;
     if (!complete(&l, &op))
         return ERR_PROTO;
-    added = history_add(h);
+    added = history_op_add(h);
     if (!added)
         return -ENOMEM;
     *added = op;

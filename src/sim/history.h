@@ -112,7 +112,7 @@ void history_init(struct history *h);
 void history_done(struct history *h);
 
 /* Room for one more operation, all zero; NULL: memory. Valid until the next call. */
-struct history_op *history_add(struct history *h) _must_check_;
+struct history_op *history_op_add(struct history *h) _must_check_;
 /* A copy of @s that lives as long as the history. NULL: memory. */
 const char *history_name(struct history *h, const char *s) _must_check_;
 

@@ -26,6 +26,21 @@ static const char *const names[] = {
     [SIM_STAT_DISK_ERRORS] = "disk errors",
     [SIM_STAT_TAILS_LOST] = "tails lost",
     [SIM_STAT_PARTITIONS] = "partitions",
+    [SIM_STAT_PARTITIONS_ONE_WAY] = "one-way partitions",
+    [SIM_STAT_PARTITIONS_PARTIAL] = "partial partitions",
+    [SIM_STAT_ISOLATIONS] = "nodes cut off from all",
+    [SIM_STAT_LINKS_BROKEN] = "connections broken",
+    [SIM_STAT_LINKS_FLAPPING] = "links that begin to flap",
+    [SIM_STAT_FLAPS] = "times a flapping link turned",
+    [SIM_STAT_LINKS_SLOW] = "links that became slow",
+    [SIM_STAT_MESSAGES_LOST] = "messages lost",
+    [SIM_STAT_MESSAGES_DOUBLED] = "messages doubled",
+    [SIM_STAT_MESSAGES_SLOW] = "messages held up",
+    [SIM_STAT_MESSAGES_BLOCKED] = "messages into a closed link",
+    [SIM_STAT_FRAMES_CUT] = "frames cut by the end of their connection",
+    [SIM_STAT_FRAMES_DAMAGED] = "damaged frames refused",
+    [SIM_STAT_STALE_READ] = "messages read from a broken connection",
+    [SIM_STAT_STALE_REFUSED] = "messages of a replaced connection refused",
     [SIM_STAT_TRUNCATIONS] = "truncations",
     [SIM_STAT_TRUNCATIONS_LONG] = "truncations of 2 or more",
     [SIM_STAT_FORWARDED] = "forwarded proposals",
@@ -93,4 +108,39 @@ STATIC_ASSERT(ARRAY_LEN(names) == SIM_STATS, "every counter has a name");
 const char *sim_stat_name(enum sim_stat stat) {
     ASSERT(stat < SIM_STATS);
     return names[stat];
+}
+
+/* A counter belongs to the group that began last, in the order of the enum. */
+static const struct {
+    enum sim_stat first;
+    const char *title;
+} groups[] = {
+    {SIM_STAT_SUBMITTED, "clients"},        {SIM_STAT_JOBS_ENDED, "jobs and workers"},
+    {SIM_STAT_ELECTIONS, "elections"},      {SIM_STAT_CRASHES, "processes, disks and links"},
+    {SIM_STAT_TRUNCATIONS, "replication"},  {SIM_STAT_SNAPSHOTS, "snapshots"},
+    {SIM_STAT_CHANGES_ASKED, "membership"}, {SIM_STAT_TICKS_ON_TIME, "schedules"},
+};
+
+/* Those that say something else than "this situation was met". */
+static const struct {
+    enum sim_stat stat;
+    enum sim_stat_kind kind;
+} kinds[] = {
+    {SIM_STAT_MODELS_LOST,
+     SIM_STAT_INFORMATIVE}, /* what could not be compared: the fewer the better */
+};
+
+enum sim_stat_kind sim_stat_kind(enum sim_stat stat) {
+    ASSERT(stat < SIM_STATS);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (kinds[i].stat == stat)
+            return kinds[i].kind;
+    return SIM_STAT_INTERESTING;
+}
+
+const char *sim_stat_group(enum sim_stat stat) {
+    for (size_t i = 0; i < ARRAY_LEN(groups); i++)
+        if (groups[i].first == stat)
+            return groups[i].title;
+    return NULL;
 }

@@ -53,6 +53,21 @@ enum sim_stat {
     SIM_STAT_DISK_ERRORS,
     SIM_STAT_TAILS_LOST, /* a node came back with less than it had in memory */
     SIM_STAT_PARTITIONS,
+    SIM_STAT_PARTITIONS_ONE_WAY,
+    SIM_STAT_PARTITIONS_PARTIAL,
+    SIM_STAT_ISOLATIONS,
+    SIM_STAT_LINKS_BROKEN,
+    SIM_STAT_LINKS_FLAPPING,
+    SIM_STAT_FLAPS,
+    SIM_STAT_LINKS_SLOW,
+    SIM_STAT_MESSAGES_LOST,
+    SIM_STAT_MESSAGES_DOUBLED,
+    SIM_STAT_MESSAGES_SLOW,
+    SIM_STAT_MESSAGES_BLOCKED,
+    SIM_STAT_FRAMES_CUT,
+    SIM_STAT_FRAMES_DAMAGED,
+    SIM_STAT_STALE_READ,
+    SIM_STAT_STALE_REFUSED,
     SIM_STAT_TRUNCATIONS,
     SIM_STAT_TRUNCATIONS_LONG, /* of two entries or more */
     SIM_STAT_FORWARDED,
@@ -125,7 +140,16 @@ struct sim_result {
     uint64_t stats[SIM_STATS];
 };
 
+enum sim_stat_kind {
+    SIM_STAT_INTERESTING, /* worlds that no longer show it are not worth running */
+    SIM_STAT_INFORMATIVE, /* as it may be */
+    SIM_STAT_NEVER        /* 0 */
+};
+
 const char *sim_stat_name(enum sim_stat stat);
+enum sim_stat_kind sim_stat_kind(enum sim_stat stat);
+/* The title of the group that begins with @stat; NULL when none does. */
+const char *sim_stat_group(enum sim_stat stat);
 
 /* Run one seed. 0 with *ret filled (also when a check failed); -ENOMEM when the simulator itself
  * could not run. */
