@@ -11,17 +11,19 @@
 const char *const cli_output_names[] = {"table", "json", NULL};
 
 int cli_connect(const struct cli_common *common, struct client **ret) {
-    const char *address = common->address;
+    const char *address = common->address, *from = "--address";
     struct errtext why = {""};
     int r;
 
-    if (!address || !address[0])
+    if (!address || !address[0]) {
         address = getenv("CHRONOS_ADDRESS");
+        from = "CHRONOS_ADDRESS";
+    }
     if (!address || !address[0])
         address = DEFAULT_ADDRESS;
     r = client_new(address, common->timeout_ms, ret, &why);
     if (r > 0)
-        return cli_usage("--address: %s", why.s);
+        return cli_usage("%s: %s", from, why.s);
     if (r < 0) {
         fprintf(stderr, "chronos: %s\n", why.s[0] ? why.s : err_name(r));
         return EXIT_CODE_FAILED;

@@ -2,6 +2,7 @@
 #include "cli/config_internal.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -35,6 +36,14 @@ static int refuse(const struct config *c, const char *setting, struct errtext *r
 
 /* ---- addresses ----------------------------------------------------------------------------- */
 
+/* Letters of names and of both kinds of addresses, with a zone: fe80::1%eth0. */
+static bool is_host(const char *host, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if (!isalnum((unsigned char) host[i]) && !strchr(".-_:%", host[i]))
+            return false;
+    return len > 0 && len < HOST_BYTES_MAX;
+}
+
 int config_split_address(const char *address, char *ret_host, uint16_t *ret_port,
                          struct errtext *reterr) {
     const char *colon = strrchr(address, ':');
@@ -49,7 +58,7 @@ int config_split_address(const char *address, char *ret_host, uint16_t *ret_port
     } else if (memchr(host, ':', len)) {
         len = 0; /* an IPv6 address without brackets: where it ends is a guess */
     }
-    if (!colon || len == 0 || len >= HOST_BYTES_MAX || strpbrk(address, " \t/,") ||
+    if (!colon || !is_host(host, len) ||
         units_parse_uint(colon + 1, &port, &ignored) != 0 || port == 0 || port > UINT16_MAX) {
         errtext_set(reterr,
                     "\"%.128s\" is not HOST:PORT; write it like 127.0.0.1:7400 or [::1]:7400 "

@@ -212,6 +212,8 @@ def test_errors(c, dev):
     c.check("a dead address before live ones does not matter", code == 0 and out, (code, err))
     code, out, err = cli("job", "list", "-a", dev.nodes[1]["address"], address="127.0.0.1:1")
     c.check("--address wins over CHRONOS_ADDRESS", code == 0, (code, err))
+    code, _, err = cli("job", "list", address="h;h:1")
+    c.check("a bad CHRONOS_ADDRESS is named", code == 2 and "CHRONOS_ADDRESS: " in err, (code, err))
     for args in ((), ("job",), ("cluster",), ("dev",), ("server",), ("worker",), ("version",),
                  ("job", "submit"), ("job", "list"), ("job", "get"), ("job", "cancel"),
                  ("job", "logs"), ("job", "watch"), ("cluster", "status"), ("cluster", "log"),
