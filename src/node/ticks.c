@@ -311,6 +311,8 @@ void ticks_reset(struct replica *r) {
 void ticks_turn(struct replica *r) {
     int rc;
 
+    /* One that is never taken back would end the ticks of this node, four such for good. */
+    ASSERT(r->ticks.plans_in_flight + r->ticks.alarms_in_flight <= r->proposals.by_origin.count);
     read_clocks(r);
     rc = look_at_zones(r);
     if (rc == 0 && replica_leads(r))
