@@ -280,7 +280,7 @@ static void test_long(void **state) {
     (void) state;
     history_init(&h);
     for (size_t i = 0; i < n; i++) {
-        struct history_op *op = history_add(&h);
+        struct history_op *op = history_op_add(&h);
 
         assert_non_null(op);
         op->kind = rng_chance(&rng, 500) ? HISTORY_SET : HISTORY_READ;
