@@ -103,7 +103,7 @@ _noreturn_ static void work(const struct sim_arguments *a, struct shared *sh, st
         if (seed - a->first < SEEDS_NOTED_MAX)
             sh->events[seed - a->first] = s->seed_events;
     }
-    _exit(0);
+    exit(0); /* not _exit(): what the compiler counts for coverage is written at an exit */
 }
 
 static int start(const struct sim_arguments *a, struct shared *sh, struct slot *s) {
