@@ -1,5 +1,5 @@
 /* See raft_world.h. */
-#include "raft_world.h"
+#include "raft_world_internal.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -9,12 +9,6 @@
 
 #include <cmocka.h>
 
-#define CHECK(w, e) ((e) ? (void) 0 : check_failed((w), #e, __LINE__))
-
-static void check_failed(const struct world *w, const char *what, int line) {
-    fail_msg("%s: raft_world.c:%d: check failed: %s", w->what ? w->what : "?", line, what);
-}
-
 static void *grow(void *p, size_t *cap, size_t count, size_t size) {
     if (count < *cap)
         return p;
@@ -22,112 +16,6 @@ static void *grow(void *p, size_t *cap, size_t count, size_t size) {
     p = realloc(p, *cap * size);
     assert_non_null(p);
     return p;
-}
-
-static void trace(struct world *w, const char *fmt, ...) _printf_(2, 3);
-static void trace(struct world *w, const char *fmt, ...) {
-    va_list ap;
-
-    if (!w->trace)
-        return;
-    va_start(ap, fmt);
-    (void) vfprintf(w->trace, fmt, ap);
-    va_end(ap);
-}
-
-/* Random numbers become c1, c2, ... in order of appearance. */
-static unsigned trace_context(struct world *w, uint64_t context) {
-    for (size_t i = 0; i < w->trace_contexts_count; i++) {
-        if (w->trace_contexts[i] == context)
-            return (unsigned) i + 1;
-    }
-    if (w->trace_contexts_count < ARRAY_LEN(w->trace_contexts))
-        w->trace_contexts[w->trace_contexts_count++] = context;
-    return (unsigned) w->trace_contexts_count;
-}
-
-static void trace_config(struct world *w, const struct raft_config *c) {
-    for (size_t i = 0; i < c->count; i++)
-        trace(w, "%s%" PRIu64 "%s%s%s%s", i > 0 ? " " : "", c->members[i].id,
-              c->members[i].flags & RAFT_MEMBER_VOTER ? "v" : "",
-              c->members[i].flags & RAFT_MEMBER_VOTER_OLD ? "o" : "",
-              c->members[i].flags & RAFT_MEMBER_LEARNER ? "l" : "",
-              c->members[i].flags & RAFT_MEMBER_PROMOTE ? "p" : "");
-}
-
-static void trace_config_entry(struct world *w, const struct raft_entry *e) {
-    struct raft_config c;
-
-    CHECK(w, raft_config_decode(bytes_slice(e->data), &c, NULL) == 0);
-    trace(w, "(");
-    trace_config(w, &c);
-    trace(w, ")");
-}
-
-static void trace_entries(struct world *w, const struct raft_entry *e, size_t n) {
-    for (size_t i = 0; w->trace && i < n; i++) {
-        trace(w, " %" PRIu64 ":%" PRIu64, e[i].index, e[i].term);
-        if (e[i].type == RAFT_ENTRY_NOOP)
-            trace(w, "(noop)");
-        else if (e[i].type == RAFT_ENTRY_CONFIG)
-            trace_config_entry(w, &e[i]);
-        else if (e[i].data)
-            trace(w, "(%.*s)", (int) e[i].data->len, (const char *) e[i].data->data);
-    }
-}
-
-static void trace_message(struct world *w, const struct raft_message *m) {
-    if (!w->trace)
-        return;
-    trace(w, "%" PRIu64 "->%" PRIu64 " %s term=%" PRIu64, m->from, m->to,
-          raft_message_type_to_string(m->type), m->term);
-    switch (m->type) {
-    case RAFT_MSG_PRE_VOTE_REQ:
-    case RAFT_MSG_VOTE_REQ:
-        trace(w, " last=%" PRIu64 ":%" PRIu64 "%s", m->log_index, m->log_term,
-              m->context ? " transfer" : "");
-        break;
-    case RAFT_MSG_PRE_VOTE_RESP:
-    case RAFT_MSG_VOTE_RESP:
-        trace(w, m->reject ? " rejected" : " granted");
-        break;
-    case RAFT_MSG_APPEND_REQ:
-        trace(w, " prev=%" PRIu64 ":%" PRIu64 " commit=%" PRIu64 " entries=[", m->log_index,
-              m->log_term, m->commit);
-        trace_entries(w, m->entries, m->entries_count);
-        trace(w, " ]");
-        break;
-    case RAFT_MSG_APPEND_RESP:
-        if (m->reject)
-            trace(w, " rejected prev=%" PRIu64 " hint=%" PRIu64 ":%" PRIu64, m->log_index,
-                  m->hint_index, m->hint_term);
-        else
-            trace(w, " match=%" PRIu64, m->match);
-        break;
-    case RAFT_MSG_HEARTBEAT_REQ:
-        trace(w, " commit=%" PRIu64 " round=%" PRIu64, m->commit, m->context);
-        break;
-    case RAFT_MSG_HEARTBEAT_RESP:
-        trace(w, " round=%" PRIu64 "%s", m->context, m->reject ? " rejected" : "");
-        break;
-    case RAFT_MSG_TIMEOUT_NOW:
-        break;
-    case RAFT_MSG_READ_INDEX_REQ:
-        trace(w, " c%u", trace_context(w, m->context));
-        break;
-    case RAFT_MSG_READ_INDEX_RESP:
-        trace(w, " c%u %s index=%" PRIu64, trace_context(w, m->context),
-              m->reject ? "refused" : "ok", m->log_index);
-        break;
-    case RAFT_MSG_SNAPSHOT_RESP:
-        if (m->reject)
-            trace(w, " rejected");
-        else
-            trace(w, " match=%" PRIu64, m->match);
-        break;
-    case RAFT_MSG_TYPE_MAX:
-        break;
-    }
 }
 
 static struct raft_entry *entries_copy(const struct raft_entry *e, size_t n) {
@@ -200,7 +88,7 @@ void world_done(struct world *w) {
 
 /* ---- the disk ------------------------------------------------------------------------------- */
 
-static uint64_t disk_last(const struct world_node *n) {
+uint64_t world_disk_last(const struct world_node *n) {
     return n->base_index + n->log_count;
 }
 
@@ -246,12 +134,12 @@ static void disk_write(struct world *w, struct world_node *n, struct world_batch
     n->hard_state = b->hard_state;
     if (b->truncate_from > 0) {
         CHECK(w, b->truncate_from > n->store_applied); /* R14 */
-        while (disk_last(n) >= b->truncate_from)
+        while (world_disk_last(n) >= b->truncate_from)
             (void) bytes_unref(n->log[--n->log_count].data);
         w->truncations++;
     }
     for (size_t i = 0; i < b->count; i++) {
-        CHECK(w, b->entries[i].index == disk_last(n) + 1);
+        CHECK(w, b->entries[i].index == world_disk_last(n) + 1);
         n->log = grow(n->log, &n->log_cap, n->log_count, sizeof(*n->log));
         n->log[n->log_count++] = b->entries[i];
     }
@@ -269,113 +157,6 @@ void world_set_log(struct world *w, uint64_t id, const uint64_t *terms, size_t c
         n->log = grow(n->log, &n->log_cap, n->log_count, sizeof(*n->log));
         n->log[n->log_count++] = e;
         n->hard_state.term = MAX(n->hard_state.term, terms[i]);
-    }
-}
-
-/* ---- checks --------------------------------------------------------------------------------- */
-
-static bool entry_equal(const struct raft_entry *a, const struct raft_entry *b) {
-    if (a->term != b->term || a->index != b->index || a->type != b->type)
-        return false;
-    if (!a->data || !b->data)
-        return a->data == b->data;
-    return a->data->len == b->data->len && memcmp(a->data->data, b->data->data, a->data->len) == 0;
-}
-
-/* R3, R5: what one node takes as committed, nobody ever sees otherwise. */
-static void check_commit(struct world *w, struct world_node *n, const struct raft_effects *fx) {
-    uint64_t commit = raft_commit(n->raft);
-
-    CHECK(w, commit >= n->commit_seen); /* M2 */
-    if (fx->install_index > 0) {        /* R19 */
-        CHECK(w, fx->install_index > n->commit_seen && fx->install_index == commit);
-        CHECK(w, fx->install_index <= w->committed_count);
-        CHECK(w, w->committed[fx->install_index - 1].term == fx->install_term);
-        CHECK(w, raft_last_index(n->raft) == commit);
-        n->commit_seen = commit;
-    }
-    for (uint64_t i = n->commit_seen + 1; i <= commit; i++) {
-        const struct raft_entry *e = raft_entry_at(n->raft, i);
-
-        CHECK(w, e);
-        if (i <= w->committed_count) {
-            CHECK(w, entry_equal(e, &w->committed[i - 1]));
-            continue;
-        }
-        CHECK(w, i == w->committed_count + 1);
-        CHECK(w, i < WORLD_INDEX_MAX);
-        w->configs_committed += e->type == RAFT_ENTRY_CONFIG ? 1 : 0;
-        w->committed[w->committed_count++] = *e;
-        if (e->data)
-            (void) bytes_ref(e->data);
-    }
-    n->commit_seen = commit;
-}
-
-/* R1, R4. */
-static void check_leader(struct world *w, struct world_node *n) {
-    uint64_t term = raft_term(n->raft);
-
-    CHECK(w, term < WORLD_TERMS_MAX);
-    CHECK(w, term >= n->term_seen);
-    n->term_seen = term;
-    if (raft_role(n->raft) != RAFT_LEADER)
-        return;
-    if (w->leader_of[term] == n->id)
-        return;
-    CHECK(w, w->leader_of[term] == 0);
-    w->leader_of[term] = n->id;
-    w->elections++;
-    CHECK(w, raft_last_index(n->raft) > w->committed_count);
-    for (uint64_t i = raft_first_in_memory(n->raft); i <= w->committed_count; i++)
-        CHECK(w, entry_equal(raft_entry_at(n->raft, i), &w->committed[i - 1]));
-    CHECK(w, raft_first_in_memory(n->raft) <= w->committed_count + 1);
-}
-
-static void check_peers(struct world *w, struct world_node *n) {
-    if (n->match_term != raft_term(n->raft))
-        memset(n->match_seen, 0, sizeof(n->match_seen));
-    n->match_term = raft_term(n->raft);
-    for (uint64_t id = 1; id <= w->count; id++) {
-        struct raft_peer_status s;
-
-        if (raft_peer_status(n->raft, id, &s) != 0)
-            continue;
-        CHECK(w, s.next > s.match);
-        if (s.session == n->match_session[id])
-            CHECK(w, s.match >= n->match_seen[id]); /* M3 */
-        n->match_session[id] = s.session;
-        n->match_seen[id] = s.match;
-        /* R12: durable there, unless a newer leader had it cut since. */
-        CHECK(w, s.match <= disk_last(&w->nodes[id]) ||
-                     w->nodes[id].hard_state.term > raft_term(n->raft));
-        CHECK(w, s.inflight_messages <= w->options.inflight_messages_max);
-    }
-}
-
-/* When a message leaves, what it promises is on disk (R8, R9, R15, W2). */
-static void check_sent(struct world *w, struct world_node *n, const struct raft_message *m) {
-    CHECK(w, m->to != m->from && m->term > 0);
-    if (m->type != RAFT_MSG_PRE_VOTE_REQ && !(m->type == RAFT_MSG_PRE_VOTE_RESP && !m->reject))
-        CHECK(w, m->term <= n->hard_state.term); /* M39 */
-    if ((m->type == RAFT_MSG_APPEND_RESP || m->type == RAFT_MSG_SNAPSHOT_RESP) && !m->reject &&
-        m->term == n->hard_state.term) {
-        /* Later batches may have replaced what an older term's answer acknowledged. */
-        if (m->term == raft_term(n->raft))
-            CHECK(w, m->match <= disk_last(n)); /* M35, M41 */
-    }
-    if (m->type == RAFT_MSG_VOTE_REQ && m->term == n->hard_state.term) {
-        CHECK(w, n->hard_state.vote == n->id);
-        CHECK(w, w->vote_of[m->term][n->id] == 0 || w->vote_of[m->term][n->id] == n->id);
-        w->vote_of[m->term][n->id] = n->id;
-        if (raft_role(n->raft) == RAFT_CANDIDATE && raft_term(n->raft) == m->term)
-            CHECK(w, m->log_index <= disk_last(n)); /* M18, M45 */
-    }
-    if (m->type == RAFT_MSG_VOTE_RESP && !m->reject) {
-        CHECK(w, w->vote_of[m->term][n->id] == 0 || w->vote_of[m->term][n->id] == m->to);
-        w->vote_of[m->term][n->id] = m->to;
-        if (m->term == n->hard_state.term)
-            CHECK(w, n->hard_state.vote == m->to);
     }
 }
 
@@ -409,17 +190,17 @@ static void effects_persist(struct world *w, struct world_node *n, const struct 
     CHECK(w, e->truncate_from == 0 || e->truncate_from > n->commit_seen);
     n->batches = grow(n->batches, &n->batches_cap, n->batches_count, sizeof(*n->batches));
     n->batches[n->batches_count++] = b;
-    trace(w, "%" PRIu64 "    persist #%" PRIu64, n->id, e->persist_seq);
+    world_trace(w, "%" PRIu64 "    persist #%" PRIu64, n->id, e->persist_seq);
     if (e->hard_state_changed)
-        trace(w, " term=%" PRIu64 " vote=%" PRIu64, e->hard_state.term, e->hard_state.vote);
+        world_trace(w, " term=%" PRIu64 " vote=%" PRIu64, e->hard_state.term, e->hard_state.vote);
     if (e->install_index)
-        trace(w, " install %" PRIu64 ":%" PRIu64, e->install_index, e->install_term);
+        world_trace(w, " install %" PRIu64 ":%" PRIu64, e->install_index, e->install_term);
     if (e->truncate_from)
-        trace(w, " truncate from %" PRIu64, e->truncate_from);
+        world_trace(w, " truncate from %" PRIu64, e->truncate_from);
     if (e->append_count)
-        trace(w, " append");
-    trace_entries(w, e->append, e->append_count);
-    trace(w, "\n");
+        world_trace(w, " append");
+    world_trace_entries(w, e->append, e->append_count);
+    world_trace(w, "\n");
 }
 
 static void effects_send(struct world *w, struct world_node *n, const struct raft_effects *e) {
@@ -431,11 +212,11 @@ static void effects_send(struct world *w, struct world_node *n, const struct raf
         CHECK(w, m->from == n->id);
         if (m->type == RAFT_MSG_APPEND_REQ)
             CHECK(w, ++appends[m->to] == 1); /* one a peer and step */
-        trace(w, "%" PRIu64 "    send ", n->id);
-        trace_message(w, m);
+        world_trace(w, "%" PRIu64 "    send ", n->id);
+        world_trace_message(w, m);
         if (m->after_seq)
-            trace(w, " after #%" PRIu64, m->after_seq);
-        trace(w, "\n");
+            world_trace(w, " after #%" PRIu64, m->after_seq);
+        world_trace(w, "\n");
         if (m->after_seq > n->durable_seq) {
             struct world_message copy = {.m = *m};
 
@@ -444,7 +225,7 @@ static void effects_send(struct world *w, struct world_node *n, const struct raf
             n->waiting[n->waiting_count++] = copy;
             continue;
         }
-        check_sent(w, n, m);
+        world_check_sent(w, n, m);
         net_push(w, m);
     }
 }
@@ -454,8 +235,8 @@ static void effects_reads(struct world *w, struct world_node *n, const struct ra
         const struct raft_read *a = &e->reads[i];
         size_t j = 0;
 
-        trace(w, "%" PRIu64 "    read c%u %s index=%" PRIu64 "\n", n->id,
-              trace_context(w, a->context), a->ok ? "ok" : "failed", a->index);
+        world_trace(w, "%" PRIu64 "    read c%u %s index=%" PRIu64 "\n", n->id,
+                    world_trace_context(w, a->context), a->ok ? "ok" : "failed", a->index);
         while (j < n->reads_count && n->reads[j].context != a->context)
             j++;
         CHECK(w, j < n->reads_count); /* answered once */
@@ -487,32 +268,33 @@ static const char *propose_result_to_string(enum raft_propose_result r) {
 
 static uint64_t execute(struct world *w, struct world_node *n, const struct raft_effects *e) {
     if (e->propose_result != RAFT_PROPOSE_NONE)
-        trace(w, "%" PRIu64 "    proposal %s\n", n->id,
-              propose_result_to_string(e->propose_result));
+        world_trace(w, "%" PRIu64 "    proposal %s\n", n->id,
+                    propose_result_to_string(e->propose_result));
     if (e->role_changed)
-        trace(w, "%" PRIu64 "    is %s term=%" PRIu64 " leader=%" PRIu64 "\n", n->id,
-              raft_role_to_string(raft_role(n->raft)), raft_term(n->raft), raft_leader(n->raft));
+        world_trace(w, "%" PRIu64 "    is %s term=%" PRIu64 " leader=%" PRIu64 "\n", n->id,
+                    raft_role_to_string(raft_role(n->raft)), raft_term(n->raft),
+                    raft_leader(n->raft));
     w->proposed = e->propose_result;
     effects_persist(w, n, e);
-    check_commit(w, n, e);
-    check_leader(w, n);
+    world_check_commit(w, n, e);
+    world_check_leader(w, n);
     effects_send(w, n, e);
     effects_reads(w, n, e);
     for (size_t i = 0; i < e->loads_count; i++) {
-        trace(w, "%" PRIu64 "    load for %" PRIu64 " from %" PRIu64 "\n", n->id, e->loads[i].peer,
-              e->loads[i].first_index);
+        world_trace(w, "%" PRIu64 "    load for %" PRIu64 " from %" PRIu64 "\n", n->id,
+                    e->loads[i].peer, e->loads[i].first_index);
         CHECK(w, n->loads_count < ARRAY_LEN(n->loads));
         n->loads[n->loads_count++] = e->loads[i];
     }
     for (size_t i = 0; i < e->snapshots_count; i++) {
-        trace(w, "%" PRIu64 "    snapshot for %" PRIu64 "\n", n->id, e->snapshots[i].peer);
+        world_trace(w, "%" PRIu64 "    snapshot for %" PRIu64 "\n", n->id, e->snapshots[i].peer);
         CHECK(w, e->snapshots[i].term == raft_term(n->raft));
         CHECK(w, n->wanted_count < ARRAY_LEN(n->wanted));
         n->wanted[n->wanted_count++] = e->snapshots[i];
         w->snapshots_wanted++;
     }
-    check_peers(w, n);
-    CHECK(w, e->apply_index <= disk_last(n));
+    world_check_peers(w, n);
+    CHECK(w, e->apply_index <= world_disk_last(n));
     CHECK(w, e->apply_index >= n->applied);
     return e->apply_index;
 }
@@ -528,12 +310,12 @@ void world_step(struct world *w, uint64_t id, const struct raft_event *ev) {
     if (apply > n->applied) {
         struct raft_event applied = {.type = RAFT_EV_APPLIED, .applied_index = apply};
 
-        trace(w, "%" PRIu64 "    apply", n->id);
+        world_trace(w, "%" PRIu64 "    apply", n->id);
         for (uint64_t i = n->applied + 1; i <= apply; i++) {
-            CHECK(w, entry_equal(raft_entry_at(n->raft, i), &w->committed[i - 1]));
-            trace_entries(w, raft_entry_at(n->raft, i), 1);
+            CHECK(w, world_entry_equal(raft_entry_at(n->raft, i), &w->committed[i - 1]));
+            world_trace_entries(w, raft_entry_at(n->raft, i), 1);
         }
-        trace(w, "\n");
+        world_trace(w, "\n");
         n->applied = apply;
         n->store_applied = MAX(n->store_applied, apply);
         CHECK(w, raft_step(n->raft, w->now, &applied, &e) == 0);
@@ -578,14 +360,14 @@ void world_compact(struct world *w, uint64_t id, uint64_t index) {
     memmove(n->log, n->log + gone, n->log_count * sizeof(*n->log));
     n->base_index = index;
     n->base_term = ev.compacted.term;
-    trace(w, "%" PRIu64 " compacted up to %" PRIu64 "\n", id, index);
+    world_trace(w, "%" PRIu64 " compacted up to %" PRIu64 "\n", id, index);
     world_step(w, id, &ev);
 }
 
 void world_snapshot_failed(struct world *w, uint64_t leader, uint64_t peer) {
     struct raft_event ev = {.type = RAFT_EV_SNAPSHOT_FAILED, .snapshot_failed = peer};
 
-    trace(w, "%" PRIu64 " snapshot for %" PRIu64 " failed\n", leader, peer);
+    world_trace(w, "%" PRIu64 " snapshot for %" PRIu64 " failed\n", leader, peer);
     world_step(w, leader, &ev);
 }
 
@@ -610,8 +392,8 @@ void world_serve_snapshot(struct world *w, uint64_t id, bool ok) {
                                 .index_term = disk_term(n, n->applied)};
     disk_config(w, n, n->applied, &t.config, &t.config_index);
     w->transfers[w->transfers_count++] = t;
-    trace(w, "%" PRIu64 " streams a snapshot %" PRIu64 ":%" PRIu64 " to %" PRIu64 "\n", id, t.index,
-          t.index_term, t.to);
+    world_trace(w, "%" PRIu64 " streams a snapshot %" PRIu64 ":%" PRIu64 " to %" PRIu64 "\n", id,
+                t.index, t.index_term, t.to);
 }
 
 void world_install(struct world *w, size_t i) {
@@ -634,10 +416,10 @@ void world_install(struct world *w, size_t i) {
             world_snapshot_failed(w, t.leader, t.to);
         return;
     }
-    trace(w, "%" PRIu64 " has received snapshot %" PRIu64 ":%" PRIu64 " (", t.to, t.index,
-          t.index_term);
-    trace_config(w, &t.config);
-    trace(w, ") of %" PRIu64 " in term %" PRIu64 "\n", t.leader, t.term);
+    world_trace(w, "%" PRIu64 " has received snapshot %" PRIu64 ":%" PRIu64 " (", t.to, t.index,
+                t.index_term);
+    world_trace_config(w, &t.config);
+    world_trace(w, ") of %" PRIu64 " in term %" PRIu64 "\n", t.leader, t.term);
     n->staged = &t;
     world_step(w, t.to, &ev);
     n->staged = NULL;
@@ -650,9 +432,9 @@ enum raft_propose_result world_propose_config(struct world *w, uint64_t id,
     struct raft_event ev = {.type = RAFT_EV_PROPOSE, .propose = {.entries = &entry, .count = 1}};
 
     assert_non_null(data);
-    trace(w, "%" PRIu64 " propose (", id);
-    trace_config(w, c);
-    trace(w, ")\n");
+    world_trace(w, "%" PRIu64 " propose (", id);
+    world_trace_config(w, c);
+    world_trace(w, ")\n");
     world_step(w, id, &ev);
     return w->proposed;
 }
@@ -668,14 +450,14 @@ void world_start(struct world *w, size_t n) {
 void world_timeout(struct world *w, uint64_t id) {
     struct raft_event ev = {.type = RAFT_EV_TIMEOUT};
 
-    trace(w, "%" PRIu64 " timeout\n", id);
+    world_trace(w, "%" PRIu64 " timeout\n", id);
     world_step(w, id, &ev);
 }
 
 void world_campaign(struct world *w, uint64_t id) {
     struct raft_event ev = {.type = RAFT_EV_CAMPAIGN};
 
-    trace(w, "%" PRIu64 " campaign\n", id);
+    world_trace(w, "%" PRIu64 " campaign\n", id);
     world_step(w, id, &ev);
 }
 
@@ -691,19 +473,19 @@ void world_persist(struct world *w, uint64_t id, size_t k) {
         disk_write(w, n, &n->batches[i]);
         n->durable_seq = n->batches[i].seq;
         if (n->batches[i].install.index > 0) {
-            trace(w, "%" PRIu64 " is at %" PRIu64 " now\n", id, n->batches[i].install.index);
+            world_trace(w, "%" PRIu64 " is at %" PRIu64 " now\n", id, n->batches[i].install.index);
             n->applied = n->batches[i].install.index;
         }
     }
     n->batches_count -= k;
     memmove(n->batches, n->batches + k, n->batches_count * sizeof(*n->batches));
-    trace(w, "%" PRIu64 " persisted #%" PRIu64 "\n", id, n->durable_seq);
+    world_trace(w, "%" PRIu64 " persisted #%" PRIu64 "\n", id, n->durable_seq);
     for (size_t i = 0; i < n->waiting_count; i++) {
         if (n->waiting[i].m.after_seq > n->durable_seq) {
             n->waiting[keep++] = n->waiting[i];
             continue;
         }
-        check_sent(w, n, &n->waiting[i].m);
+        world_check_sent(w, n, &n->waiting[i].m);
         net_push(w, &n->waiting[i].m);
         entries_free(n->waiting[i].m.entries, n->waiting[i].m.entries_count);
     }
@@ -725,7 +507,7 @@ void world_serve_load(struct world *w, uint64_t id, bool ok) {
     n->loads_count--;
     memmove(n->loads, n->loads + 1, n->loads_count * sizeof(*n->loads));
     ok = ok && l.first_index > n->base_index; /* may be gone since */
-    while (ok && l.first_index - 1 + count < disk_last(n)) {
+    while (ok && l.first_index - 1 + count < world_disk_last(n)) {
         const struct raft_entry *e = &n->log[l.first_index - n->base_index - 1 + count];
 
         bytes += e->data ? e->data->len : 0;
@@ -740,9 +522,9 @@ void world_serve_load(struct world *w, uint64_t id, bool ok) {
     ev.loaded.entries = copy;
     ev.loaded.count = count;
     w->loads_served += count > 0 ? 1 : 0;
-    trace(w, "%" PRIu64 " loaded for %" PRIu64, id, l.peer);
-    trace_entries(w, copy, count);
-    trace(w, "\n");
+    world_trace(w, "%" PRIu64 " loaded for %" PRIu64, id, l.peer);
+    world_trace_entries(w, copy, count);
+    world_trace(w, "\n");
     world_step(w, id, &ev);
     entries_free(copy, count);
 }
@@ -762,9 +544,9 @@ void world_dup(struct world *w, size_t i) {
 void world_inject(struct world *w, const struct raft_message *m) {
     struct raft_event ev = {.type = RAFT_EV_MESSAGE, .message = m};
 
-    trace(w, "%" PRIu64 " receives ", m->to);
-    trace_message(w, m);
-    trace(w, "\n");
+    world_trace(w, "%" PRIu64 " receives ", m->to);
+    world_trace_message(w, m);
+    world_trace(w, "\n");
     world_step(w, m->to, &ev);
 }
 
@@ -787,7 +569,7 @@ enum raft_propose_result world_propose(struct world *w, uint64_t id, const char 
     bool leader = raft_role(n->raft) == RAFT_LEADER;
 
     assert_non_null(data);
-    trace(w, "%" PRIu64 " propose %s\n", id, text);
+    world_trace(w, "%" PRIu64 " propose %s\n", id, text);
     world_step(w, id, &ev);
     if (raft_last_index(n->raft) > last)
         return RAFT_PROPOSE_ACCEPTED;
@@ -801,7 +583,7 @@ uint64_t world_read(struct world *w, uint64_t id) {
     CHECK(w, n->reads_count < ARRAY_LEN(n->reads));
     n->reads[n->reads_count++] =
         (struct world_read){.context = w->context_last, .floor = w->committed_count};
-    trace(w, "%" PRIu64 " read c%u\n", id, trace_context(w, w->context_last));
+    world_trace(w, "%" PRIu64 " read c%u\n", id, world_trace_context(w, w->context_last));
     world_step(w, id, &ev);
     return ev.read_context;
 }
@@ -809,7 +591,7 @@ uint64_t world_read(struct world *w, uint64_t id) {
 void world_transfer(struct world *w, uint64_t id, uint64_t to) {
     struct raft_event ev = {.type = RAFT_EV_TRANSFER, .transfer_to = to};
 
-    trace(w, "%" PRIu64 " transfer to %" PRIu64 "\n", id, to);
+    world_trace(w, "%" PRIu64 " transfer to %" PRIu64 "\n", id, to);
     world_step(w, id, &ev);
 }
 
@@ -818,7 +600,7 @@ void world_crash(struct world *w, uint64_t id, size_t written) {
 
     for (size_t i = 0; i < MIN(written, n->batches_count); i++)
         disk_write(w, n, &n->batches[i]);
-    trace(w, "%" PRIu64 " crashes\n", id);
+    world_trace(w, "%" PRIu64 " crashes\n", id);
     node_lose_volatile(n);
 }
 
@@ -838,7 +620,7 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
     CHECK(w, memory_from >= n->base_index);
     s.prev_term = disk_term(n, memory_from);
     s.tail = n->log + (memory_from - n->base_index);
-    s.tail_count = (size_t) (disk_last(n) - memory_from);
+    s.tail_count = (size_t) (world_disk_last(n) - memory_from);
     disk_config(w, n, memory_from, &config, &s.config_index);
     s.config = config.count > 0 ? &config : NULL;
     o.id = id;
@@ -850,10 +632,10 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
     n->applied = applied;
     n->commit_seen = applied;
     n->durable_seq = 0;
-    trace(w,
-          "%" PRIu64 " starts term=%" PRIu64 " vote=%" PRIu64 " last=%" PRIu64 " applied=%" PRIu64
-          "\n",
-          id, n->hard_state.term, n->hard_state.vote, disk_last(n), applied);
+    world_trace(w,
+                "%" PRIu64 " starts term=%" PRIu64 " vote=%" PRIu64 " last=%" PRIu64
+                " applied=%" PRIu64 "\n",
+                id, n->hard_state.term, n->hard_state.vote, world_disk_last(n), applied);
 }
 
 void world_erase(struct world *w, uint64_t id) {
