@@ -11,7 +11,9 @@ enum fault {
     FAULT_HEAL,
     FAULT_CUT_LEADER,
     FAULT_PARTIAL_LINKS,
-    FAULT_FLAP,
+    FAULT_BREAK_LINK,
+    FAULT_FLAP_LINK,
+    FAULT_SLOW_LINK,
     FAULT_DISK_CRASH,
     FAULT_DISK_ERROR,
     FAULT_DISK_SLOW,
@@ -30,120 +32,6 @@ enum fault {
 #define WEIGHT_HEAL 4
 
 STATIC_ASSERT(FAULTS *WEIGHT_BITS <= 64, "the menu has room for every fault");
-
-/* ---- network --------------------------------------------------------------------------------- */
-
-/* R17: PreVote keeps the term of a node that nobody answers. */
-static void check_isolated(struct world *w, struct sim_node *n) {
-    if (n->isolated_term != 0 && n->up && n->isolated_life == n->life &&
-        raft_term(replica_raft(n->replica)) > n->isolated_term + 1)
-        sim_fail(w, "node %u was alone and its term grew from %llu to %llu", n->slot + 1,
-                 (unsigned long long) n->isolated_term,
-                 (unsigned long long) raft_term(replica_raft(n->replica)));
-    n->isolated_term = 0;
-}
-
-void faults_heal_network(struct world *w) {
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        check_isolated(w, &w->nodes[i]);
-        for (unsigned k = 0; k < w->nodes_count; k++)
-            w->links[i][k].blocked = false;
-    }
-}
-
-static void isolate(struct world *w, unsigned a) {
-    struct sim_node *n = &w->nodes[a];
-
-    for (unsigned i = 0; i < w->nodes_count; i++)
-        w->links[i][a].blocked = w->links[a][i].blocked = i != a;
-    if (n->up && w->nodes_count > 1) {
-        n->isolated_term = raft_term(replica_raft(n->replica));
-        n->isolated_life = n->life;
-    }
-}
-
-static void partition(struct world *w) {
-    uint64_t kind = rng_below(&w->rng, 4);
-    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
-    unsigned b = (unsigned) rng_below(&w->rng, w->nodes_count);
-
-    faults_heal_network(w);
-    sim_count(w, SIM_STAT_PARTITIONS);
-    sim_trace(w, "partition kind=%u a=%u b=%u", (unsigned) kind, a + 1, b + 1);
-    if (kind == 0) {
-        isolate(w, a);
-        return;
-    }
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        for (unsigned k = 0; k < w->nodes_count; k++) {
-            if (i == k)
-                continue;
-            if (kind == 1) /* one direction of one node */
-                w->links[i][k].blocked = i == a;
-            else if (kind == 2) /* two halves */
-                w->links[i][k].blocked = (i <= a) != (k <= a);
-            else /* one link, one way */
-                w->links[i][k].blocked = i == a && k == b;
-        }
-    }
-}
-
-/* The node that leads, by its own belief; NULL when none does. Of several the one drawn. */
-static struct sim_node *a_leader(struct world *w) {
-    unsigned from = (unsigned) rng_below(&w->rng, w->nodes_count);
-
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        struct sim_node *n = &w->nodes[(from + i) % w->nodes_count];
-
-        if (n->up && raft_role(replica_raft(n->replica)) == RAFT_LEADER)
-            return n;
-    }
-    return NULL;
-}
-
-/* A leader that nobody hears, that hears nobody, or both: its tail is lost to the next one. */
-static void cut_leader(struct world *w) {
-    const struct sim_node *n = a_leader(w);
-    uint64_t kind = rng_below(&w->rng, 3);
-
-    if (!n)
-        return;
-    faults_heal_network(w);
-    sim_count(w, SIM_STAT_PARTITIONS);
-    sim_trace(w, "leader %u is cut off, kind=%u", n->slot + 1, (unsigned) kind);
-    if (kind == 0) {
-        isolate(w, n->slot);
-        return;
-    }
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        if (i == n->slot)
-            continue;
-        if (kind == 1)
-            w->links[n->slot][i].blocked = true;
-        else
-            w->links[i][n->slot].blocked = true;
-    }
-}
-
-/* Each link both ways with its own luck: majorities that share one node, chains, rings. */
-static void partial_links(struct world *w) {
-    faults_heal_network(w);
-    sim_count(w, SIM_STAT_PARTITIONS);
-    sim_trace(w, "partial links");
-    for (unsigned i = 0; i < w->nodes_count; i++)
-        for (unsigned k = 0; k < i; k++)
-            w->links[i][k].blocked = w->links[k][i].blocked = rng_chance(&w->rng, 400);
-}
-
-static void flap_link(struct world *w) {
-    unsigned a = (unsigned) rng_below(&w->rng, w->nodes_count);
-    unsigned b = (unsigned) rng_below(&w->rng, w->nodes_count);
-
-    if (a == b || !w->nodes[a].up)
-        return;
-    sim_trace(w, "link %u->%u breaks", a + 1, b + 1);
-    sim_net_break(&w->nodes[a], b);
-}
 
 /* ---- nodes and disks ------------------------------------------------------------------------- */
 
@@ -168,7 +56,7 @@ static void crash_some(struct world *w) {
 }
 
 void faults_crash_leader(struct world *w) {
-    struct sim_node *n = a_leader(w);
+    struct sim_node *n = faults_leader(w);
 
     if (n && !w->healing)
         crash(w, n, rng_chance(&w->rng, 700));
@@ -271,7 +159,7 @@ static void silence_worker(struct world *w, struct sim_worker *wk) {
     uint64_t ns = rng_chance(&w->rng, 700)
                       ? rng_range(&w->rng, w->lease_ns - w->beat_ns, w->lease_ns)
                       : rng_range(&w->rng, 100 * NS_PER_MS, 3 * w->lease_ns);
-    struct sim_node *n = a_leader(w);
+    struct sim_node *n = faults_leader(w);
 
     wk->silent_until = w->now_ns + ns;
     sim_trace(w, "worker %s: stopped for a while", wk->id);
@@ -283,7 +171,7 @@ static void silence_worker(struct world *w, struct sim_worker *wk) {
 }
 
 static void hand_over(struct world *w) {
-    struct sim_node *n = a_leader(w);
+    struct sim_node *n = faults_leader(w);
 
     if (!n)
         return;
@@ -305,20 +193,26 @@ static void strike(struct world *w, enum fault f) {
         faults_crash_leader(w);
         break;
     case FAULT_PARTITION:
-        partition(w);
+        faults_partition(w);
         break;
     case FAULT_HEAL:
     case FAULTS:
         faults_heal_network(w);
         break;
     case FAULT_CUT_LEADER:
-        cut_leader(w);
+        faults_cut_leader(w);
         break;
     case FAULT_PARTIAL_LINKS:
-        partial_links(w);
+        faults_partial_links(w);
         break;
-    case FAULT_FLAP:
-        flap_link(w);
+    case FAULT_BREAK_LINK:
+        faults_break_link(w);
+        break;
+    case FAULT_FLAP_LINK:
+        faults_flap_link(w);
+        break;
+    case FAULT_SLOW_LINK:
+        faults_slow_link(w);
         break;
     case FAULT_DISK_CRASH:
         if (n->up)
@@ -329,8 +223,8 @@ static void strike(struct world *w, enum fault f) {
             arm_disk_error(w, n);
         break;
     case FAULT_DISK_SLOW:
-        if (rng_chance(&w->rng, 400) && a_leader(w))
-            n = a_leader(w);
+        if (rng_chance(&w->rng, 400) && faults_leader(w))
+            n = faults_leader(w);
         n->disk_jobs.slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
         break;
     case FAULT_BULK_BREAK:

@@ -17,6 +17,7 @@ enum sim_event_type {
     SIM_LINK,
     SIM_LINK_DOWN,
     SIM_BULK,
+    SIM_FLAP,
     SIM_DISK_RUN,
     SIM_DISK_DONE,
     SIM_BULK_RUN,
@@ -32,6 +33,13 @@ enum sim_event_type {
 #define SIM_ADDRESS_BYTES 24
 #define SIM_FAULT_LEADER 1 /* b of a SIM_FAULT: this one, not a drawn one */
 
+/* What became of a frame on its way. */
+enum sim_damage {
+    SIM_INTACT,
+    SIM_FLIPPED, /* other bytes than were sent */
+    SIM_CUT      /* the connection ended in its midst */
+};
+
 struct sim_event {
     struct timer_entry timer;
     uint64_t seq; /* breaks ties, so that order never depends on memory */
@@ -39,6 +47,7 @@ struct sim_event {
     unsigned a, b;       /* nodes, worker or client */
     uint64_t generation; /* of the node's life, the link or the session: older ones are dropped */
     uint64_t append;     /* number of the AppendEntries inside on its link, 0 = none */
+    enum sim_damage damage; /* not SIM_INTACT: payload is the frame, not the message in it */
     struct bytes *payload;
 };
 
@@ -58,8 +67,15 @@ struct sim_link {
     char address[SIM_ADDRESS_BYTES], other_address[SIM_ADDRESS_BYTES];
     bool up, told_up; /* what is, and what the node has been told */
     bool trying;      /* a connect is on its way */
-    bool blocked;     /* nothing gets through */
-    uint64_t gen;     /* of the connection: messages of older ones are lost */
+    bool blocked;     /* by a partition: nothing gets through, */
+    bool flap_down;   /* nor while a link that flaps is down, */
+    bool broken;      /* nor where it is so for good */
+    uint64_t flap_gen, flap_half_ns, flap_until;
+    uint64_t slow_until, slow_extra_ns, slow_bytes_per_ms;
+    uint64_t busy_until; /* while slow: the last byte that waits is through */
+    uint64_t gen;        /* of the connection: messages of older ones are lost */
+    /* Plus 1, 0 = none: an older one whose messages still arrive until a new one is taken. */
+    uint64_t lingering;
     uint64_t last_at; /* arrival of the newest message, for order */
     uint64_t append_sent, append_got;
     uint64_t bulk_gen;
@@ -244,6 +260,7 @@ struct world {
     /* faults */
     bool healing; /* the liveness phase: no new faults */
     uint32_t loss_permille, dup_permille, slow_permille;
+    unsigned damage_one_in, cut_one_in; /* frames; 0 = none */
     uint64_t delay_max_ns, disk_max_ns;
     uint64_t fault_interval_ns;
     uint64_t bulk_delay_max_ns, bulk_disk_max_ns;
@@ -288,7 +305,18 @@ void faults_draw(struct world *w, bool swarm);
 void faults_prefer_clocks(struct world *w);
 void faults_next(struct world *w);
 void faults_crash_leader(struct world *w);
+
+/* faults_network.c */
 void faults_heal_network(struct world *w);
+void faults_isolate(struct world *w, unsigned a);
+void faults_partition(struct world *w);
+void faults_cut_leader(struct world *w);
+void faults_partial_links(struct world *w);
+void faults_break_link(struct world *w);
+void faults_flap_link(struct world *w);
+void faults_slow_link(struct world *w);
+/* The node that leads, by its own belief; NULL when none does. Of several the one drawn. */
+struct sim_node *faults_leader(struct world *w);
 
 /* sim_node.c */
 bool sim_node_start(struct sim_node *n);
@@ -315,12 +343,27 @@ void sim_net_started(struct sim_node *n);
 /* All its connections break: it died, or (@to >= 0) the one to @to alone. */
 void sim_net_died(struct sim_node *n);
 void sim_net_break(struct sim_node *n, unsigned to);
+/* The receiver has ended the connection of @from to @to. */
+void sim_net_closed_by_receiver(struct world *w, unsigned from, unsigned to);
+/* Nothing gets through at present, for whatever reason. */
+bool sim_net_closed(const struct sim_link *l);
+/* The direction goes down and up again every @half_ns, until @until_ns. */
+void sim_net_flap(struct world *w, unsigned a, unsigned b, uint64_t half_ns, uint64_t until_ns);
+void sim_net_flap_end(struct sim_link *l);
+void sim_net_on_flap(struct world *w, const struct sim_event *e);
 void sim_net_break_bulk(struct world *w, unsigned from, unsigned to);
 void sim_net_address(const struct sim_node *n, char ret[SIM_ADDRESS_BYTES]);
 void sim_net_on_connect(struct world *w, const struct sim_event *e);
 void sim_net_on_down(struct world *w, const struct sim_event *e);
 void sim_net_on_deliver(struct world *w, struct sim_event *e);
 void sim_net_on_bulk(struct world *w, struct sim_event *e);
+
+/* sim_frame.c */
+void sim_frame_draw(struct world *w, bool swarm);
+/* What is sent of @payload (borrowed): a reference of it, or with *ret_damage a damaged frame. */
+struct bytes *sim_frame_send(struct world *w, struct bytes *payload, enum sim_damage *ret_damage);
+/* It arrived: the production codec must not take it for a message. */
+void sim_frame_damaged(struct world *w, const struct sim_event *e);
 
 /* sim_worker.c */
 void sim_worker_start(struct sim_worker *wk);

@@ -1,15 +1,22 @@
 /* The network of the simulated world: each node keeps one ordinary connection and one for bulk data
  * to every peer it was told of, for what it sends. A connection comes up when both sides accept the
- * other's hello; what is under way when it breaks is lost.
- * Ordinary messages: loss, delay, duplication, and reordering by unequal delays; blocked directions
+ * other's hello. What is under way when it breaks is lost, or goes on to arrive until the receiver
+ * has taken the sender's next connection, as bytes in a socket do (os/peer_accept.c).
+ * Ordinary messages: loss, delay, duplication, and reordering by unequal delays; closed directions
  * lose all. Bulk messages keep their order, wait in a short queue, and are lost with the connection
- * only. Thread: one. */
+ * only. What becomes of damaged frames is in sim_frame.c. Thread: one. */
 #include "sim/sim_internal.h"
 
 #include <string.h>
 
 #define RETRY_MAX_NS (400 * NS_PER_MS)
+#define LINGER_PERMILLE 500     /* of connections that break under a receiver that stays */
+#define BACKLOG_MAX_NS NS_PER_S /* what waits for a slow link longer than this is dropped */
 #define LINK_OF(n, to) (&(n)->world->links[(n)->slot][to])
+
+bool sim_net_closed(const struct sim_link *l) {
+    return l->blocked || l->flap_down || l->broken;
+}
 
 void sim_net_address(const struct sim_node *n, char ret[SIM_ADDRESS_BYTES]) {
     (void) snprintf(ret, SIM_ADDRESS_BYTES, "node%u:%u", n->slot + 1, n->address + 1);
@@ -36,11 +43,16 @@ void sim_net_break_bulk(struct world *w, unsigned from, unsigned to) {
     l->bulk_down_until = w->now_ns + rng_below(&w->rng, RETRY_MAX_NS);
 }
 
-/* The connection is gone; the node that had it sees that after @ns. */
-static void break_link(struct world *w, unsigned from, unsigned to, uint64_t ns) {
+/* The connection is gone; the node that had it sees that after @ns. @lingers: what is under way
+ * may still arrive. */
+static void break_link(struct world *w, unsigned from, unsigned to, uint64_t ns, bool lingers) {
     struct sim_link *l = &w->links[from][to];
 
     sim_net_break_bulk(w, from, to);
+    if (l->up)
+        l->lingering = lingers ? l->gen + 1 : 0;
+    else if (!lingers)
+        l->lingering = 0;
     l->gen++;
     l->up = false;
     if (l->told_up && w->nodes[from].up)
@@ -48,7 +60,12 @@ static void break_link(struct world *w, unsigned from, unsigned to, uint64_t ns)
 }
 
 void sim_net_break(struct sim_node *n, unsigned to) {
-    break_link(n->world, n->slot, to, 0);
+    sim_count(n->world, SIM_STAT_LINKS_BROKEN);
+    break_link(n->world, n->slot, to, 0, rng_chance(&n->world->rng, LINGER_PERMILLE));
+}
+
+void sim_net_closed_by_receiver(struct world *w, unsigned from, unsigned to) {
+    break_link(w, from, to, rng_range(&w->rng, 0, 2 * NS_PER_MS), false);
 }
 
 void sim_net_died(struct sim_node *n) {
@@ -57,8 +74,8 @@ void sim_net_died(struct sim_node *n) {
     for (unsigned i = 0; i < w->nodes_count; i++) {
         if (i == n->slot)
             continue;
-        break_link(w, n->slot, i, 0);
-        break_link(w, i, n->slot, rng_range(&w->rng, 0, 2 * NS_PER_MS));
+        break_link(w, n->slot, i, 0, rng_chance(&w->rng, LINGER_PERMILLE));
+        break_link(w, i, n->slot, rng_range(&w->rng, 0, 2 * NS_PER_MS), false);
         w->links[n->slot][i].peer = false;
         w->links[n->slot][i].told_up = false;
         w->links[n->slot][i].trying = false;
@@ -137,7 +154,7 @@ void sim_net_on_connect(struct world *w, const struct sim_event *e) {
     l->trying = false;
     if (l->up || !l->peer || !to->up)
         return; /* nobody there: its start will bring the next try */
-    if (l->blocked || w->links[e->b][e->a].blocked || !finds(l, to)) {
+    if (sim_net_closed(l) || sim_net_closed(&w->links[e->b][e->a]) || !finds(l, to)) {
         try_connect(n, e->b, RETRY_MAX_NS);
         return;
     }
@@ -147,6 +164,7 @@ void sim_net_on_connect(struct world *w, const struct sim_event *e) {
         if (l->told_up)
             tell(n, e->b, false);
         l->up = true;
+        l->lingering = 0; /* a node that connects again replaces its older connection */
         tell(n, e->b, true);
     }
     sim_node_turn(to);
@@ -158,6 +176,74 @@ void sim_net_on_connect(struct world *w, const struct sim_event *e) {
 
 /* ---- ordinary messages ----------------------------------------------------------------------- */
 
+/* How long a message of @bytes takes over a slow link: behind those before it. UINT64_MAX: it finds
+ * no room. */
+static uint64_t slow_ns(const struct world *w, struct sim_link *l, uint64_t *busy_until,
+                        size_t bytes) {
+    uint64_t from = MAX(*busy_until, w->now_ns);
+
+    if (w->now_ns >= l->slow_until)
+        return 0;
+    if (from - w->now_ns > BACKLOG_MAX_NS)
+        return UINT64_MAX;
+    *busy_until = from + bytes * NS_PER_MS / l->slow_bytes_per_ms;
+    return *busy_until - w->now_ns + l->slow_extra_ns;
+}
+
+/* When the next message arrives, from now. UINT64_MAX: never. */
+static uint64_t draw_delay(struct world *w, struct sim_link *l, size_t bytes) {
+    uint64_t ns = rng_range(&w->rng, 50 * NS_PER_US, w->delay_max_ns);
+    uint64_t slow = slow_ns(w, l, &l->busy_until, bytes);
+
+    if (slow == UINT64_MAX)
+        return UINT64_MAX;
+    ns += slow;
+    if (rng_chance(&w->rng, w->slow_permille)) {
+        sim_count(w, SIM_STAT_MESSAGES_SLOW);
+        ns += rng_range(&w->rng, 0, w->slow_ns);
+    }
+    if (w->in_order) {
+        l->last_at = MAX(l->last_at + 1, w->now_ns + ns);
+        ns = l->last_at - w->now_ns;
+    }
+    return ns;
+}
+
+static bool lost(struct world *w, const struct sim_link *l) {
+    if (!l->up)
+        return true;
+    if (sim_net_closed(l)) {
+        sim_count(w, SIM_STAT_MESSAGES_BLOCKED);
+        return true;
+    }
+    if (!rng_chance(&w->rng, w->loss_permille))
+        return false;
+    sim_count(w, SIM_STAT_MESSAGES_LOST);
+    return true;
+}
+
+static void send_copy(struct sim_node *n, unsigned slot, struct bytes *payload, uint64_t append) {
+    struct world *w = n->world;
+    struct sim_link *l = LINK_OF(n, slot);
+    uint64_t ns = draw_delay(w, l, payload->len);
+    enum sim_damage damage = SIM_INTACT;
+    struct sim_event *e;
+    struct bytes *sent;
+
+    if (ns == UINT64_MAX) {
+        sim_count(w, SIM_STAT_MESSAGES_LOST);
+        return;
+    }
+    sent = sim_frame_send(w, payload, &damage);
+    e = sim_push(w, ns, SIM_DELIVER, n->slot, slot, l->gen, sent);
+    if (!e)
+        return;
+    e->append = append;
+    e->damage = damage;
+    if (damage == SIM_CUT) /* all before it arrives, and what follows needs a new connection */
+        break_link(w, n->slot, slot, rng_below(&w->rng, 2 * NS_PER_MS), true);
+}
+
 static void net_send(void *ctx, uint64_t to, struct bytes *payload) {
     struct sim_node *n = ctx;
     struct world *w = n->world;
@@ -168,34 +254,43 @@ static void net_send(void *ctx, uint64_t to, struct bytes *payload) {
     ASSERT(slot < SIM_SLOTS_MAX && slot != n->slot);
     if (checker_sent(w, n, bytes_slice(payload)))
         append = ++l->append_sent;
-    if (!l->up || l->blocked || rng_chance(&w->rng, w->loss_permille)) {
+    if (lost(w, l)) {
         bytes_unref(payload);
         return;
     }
-    if (rng_chance(&w->rng, w->dup_permille))
+    if (rng_chance(&w->rng, w->dup_permille)) {
+        sim_count(w, SIM_STAT_MESSAGES_DOUBLED);
         copies = 2;
-    for (unsigned i = 0; i < copies; i++) {
-        uint64_t ns = rng_range(&w->rng, 50 * NS_PER_US, w->delay_max_ns);
-        struct sim_event *e;
-
-        if (rng_chance(&w->rng, w->slow_permille))
-            ns += rng_range(&w->rng, 0, w->slow_ns);
-        if (w->in_order) {
-            l->last_at = MAX(l->last_at + 1, w->now_ns + ns);
-            ns = l->last_at - w->now_ns;
-        }
-        e = sim_push(w, ns, SIM_DELIVER, n->slot, slot, l->gen, bytes_ref(payload));
-        if (e)
-            e->append = append;
     }
+    for (unsigned i = 0; i < copies && l->up; i++)
+        send_copy(n, slot, payload, append);
     bytes_unref(payload);
+}
+
+/* Does the receiver still read the connection that the message came over? */
+static bool still_read(struct world *w, const struct sim_link *l, uint64_t gen) {
+    if (l->gen == gen)
+        return true;
+    if (l->lingering == gen + 1) {
+        sim_count(w, SIM_STAT_STALE_READ);
+        return true;
+    }
+    if (l->up) /* R18: its session is over */
+        sim_count(w, SIM_STAT_STALE_REFUSED);
+    return false;
 }
 
 void sim_net_on_deliver(struct world *w, struct sim_event *e) {
     struct sim_link *l = &w->links[e->a][e->b];
 
-    if (l->gen != e->generation || l->blocked)
+    if (!still_read(w, l, e->generation) || sim_net_closed(l))
         return;
+    if (e->damage != SIM_INTACT) {
+        sim_frame_damaged(w, e);
+        if (e->damage == SIM_FLIPPED && w->nodes[e->b].up)
+            sim_net_closed_by_receiver(w, e->a, e->b);
+        return;
+    }
     if (e->append != 0) {
         if (e->append == l->append_got)
             sim_count(w, SIM_STAT_APPENDS_DOUBLE);
@@ -213,10 +308,14 @@ static bool net_send_bulk(void *ctx, uint64_t to, struct bytes *payload) {
     struct world *w = n->world;
     unsigned slot = (unsigned) to - 1;
     struct sim_link *l = LINK_OF(n, slot);
-    uint64_t arrives;
+    uint64_t arrives, slow;
+    enum sim_damage damage = SIM_INTACT;
+    struct sim_event *e;
 
     ASSERT(slot < SIM_SLOTS_MAX && slot != n->slot);
-    if (!l->up || w->now_ns < l->bulk_down_until || l->bulk_queued >= w->bulk_queue_max) {
+    slow = slow_ns(w, l, &l->bulk_at, payload->len);
+    if (slow == UINT64_MAX || !l->up || w->now_ns < l->bulk_down_until ||
+        l->bulk_queued >= w->bulk_queue_max) {
         if (l->up && l->bulk_queued >= w->bulk_queue_max)
             sim_count(w, SIM_STAT_BULK_FULL);
         bytes_unref(payload);
@@ -225,8 +324,12 @@ static bool net_send_bulk(void *ctx, uint64_t to, struct bytes *payload) {
     (void) checker_sent(w, n, bytes_slice(payload));
     l->bulk_queued++;
     arrives = w->now_ns + rng_range(&w->rng, 50 * NS_PER_US, w->bulk_delay_max_ns);
-    l->bulk_at = MAX(l->bulk_at + 1, arrives);
-    sim_push(w, l->bulk_at - w->now_ns, SIM_BULK, n->slot, slot, l->bulk_gen, payload);
+    l->bulk_at = MAX(l->bulk_at + 1, arrives + l->slow_extra_ns * (slow > 0));
+    e = sim_push(w, l->bulk_at - w->now_ns, SIM_BULK, n->slot, slot, l->bulk_gen,
+                 sim_frame_send(w, payload, &damage));
+    if (e)
+        e->damage = damage;
+    bytes_unref(payload);
     return true;
 }
 
@@ -235,12 +338,49 @@ void sim_net_on_bulk(struct world *w, struct sim_event *e) {
 
     if (l->bulk_gen != e->generation)
         return;
-    if (l->blocked) { /* a stream that stalls is given up */
+    if (sim_net_closed(l)) { /* a stream that stalls is given up */
+        sim_net_break_bulk(w, e->a, e->b);
+        return;
+    }
+    if (e->damage != SIM_INTACT) {
+        sim_frame_damaged(w, e);
         sim_net_break_bulk(w, e->a, e->b);
         return;
     }
     l->bulk_queued--;
     sim_node_deliver(&w->nodes[e->b], e->a, e->payload);
+}
+
+/* ---- links that flap ------------------------------------------------------------------------- */
+
+void sim_net_flap(struct world *w, unsigned a, unsigned b, uint64_t half_ns, uint64_t until_ns) {
+    struct sim_link *l = &w->links[a][b];
+
+    l->flap_half_ns = half_ns;
+    l->flap_until = until_ns;
+    sim_push(w, rng_below(&w->rng, half_ns), SIM_FLAP, a, b, ++l->flap_gen, NULL);
+}
+
+void sim_net_flap_end(struct sim_link *l) {
+    l->flap_gen++;
+    l->flap_down = false;
+}
+
+void sim_net_on_flap(struct world *w, const struct sim_event *e) {
+    struct sim_link *l = &w->links[e->a][e->b];
+
+    if (l->flap_gen != e->generation)
+        return;
+    if (w->now_ns >= l->flap_until) {
+        sim_net_flap_end(l);
+        return;
+    }
+    l->flap_down = !l->flap_down;
+    sim_count(w, SIM_STAT_FLAPS);
+    if (l->flap_down && w->nodes[e->a].up && rng_chance(&w->rng, 200))
+        sim_net_break(&w->nodes[e->a], e->b);
+    sim_push(w, l->flap_half_ns * rng_range(&w->rng, 80, 120) / 100, SIM_FLAP, e->a, e->b,
+             e->generation, NULL);
 }
 
 /* ---- who the peers are ----------------------------------------------------------------------- */
@@ -282,8 +422,8 @@ static void net_remove_peer(void *ctx, uint64_t node_id) {
     l = LINK_OF(n, slot);
     l->peer = false;
     l->told_up = false;
-    break_link(w, n->slot, slot, 0);
-    break_link(w, slot, n->slot, rng_range(&w->rng, 0, 2 * NS_PER_MS));
+    break_link(w, n->slot, slot, 0, rng_chance(&w->rng, LINGER_PERMILLE));
+    break_link(w, slot, n->slot, rng_range(&w->rng, 0, 2 * NS_PER_MS), false);
 }
 
 void sim_net_env(struct sim_node *n, struct env *env) {

@@ -50,6 +50,7 @@ static const char *const names[] = {
     [SIM_STAT_APPENDS_OLD] = "appends read from disk",
     [SIM_STAT_APPENDS_DOUBLE] = "appends doubled",
     [SIM_STAT_APPENDS_LATE] = "appends overtaken",
+    [SIM_STAT_ANSWERS_STALE] = "answers to an older session",
     [SIM_STAT_VOTES_REFUSED] = "votes refused",
     [SIM_STAT_SNAPSHOTS] = "snapshots taken",
     [SIM_STAT_LOG_RELEASED] = "log prefixes released",

@@ -104,6 +104,9 @@ static void dispatch(struct world *w, struct sim_event *e) {
     case SIM_LINK_DOWN:
         sim_net_on_down(w, e);
         break;
+    case SIM_FLAP:
+        sim_net_on_flap(w, e);
+        break;
     case SIM_BULK:
         sim_net_on_bulk(w, e);
         break;
@@ -211,6 +214,8 @@ static void draw_node_options(struct world *w, bool swarm) {
     o->watch_events_max = 8192;
     o->raft.applied_entries_kept =
         swarm || small ? rng_range(&w->rng, 2, 16) : rng_range(&w->rng, 16, 1000);
+    if (rng_chance(&w->rng, 200))
+        o->raft.applied_bytes_kept = rng_range(&w->rng, 0, 4096);
     if (small) {
         o->raft.append_bytes_max = rng_range(&w->rng, 64, 2048);
         o->raft.inflight_messages_max = rng_range(&w->rng, 1, 8);
@@ -230,6 +235,7 @@ static void draw_node_options(struct world *w, bool swarm) {
     o->worker_heartbeat_ns = w->beat_ns;
     o->disk_reserve_bytes = 1UL << 20;
     o->drain_timeout_ns = rng_range(&w->rng, 50, 3000) * NS_PER_MS;
+    o->raft.lease_reads = rng_chance(&w->rng, 250);
     draw_snapshots(w, o);
 }
 
@@ -280,6 +286,7 @@ static void draw_options(struct world *w) {
     w->in_order = rng_chance(&w->rng, 500);
     draw_node_options(w, swarm);
     faults_draw(w, swarm);
+    sim_frame_draw(w, swarm);
     sim_clock_draw(w);
     draw_schedules(w);
     sim_trace(w,
@@ -316,6 +323,7 @@ static void heal(struct world *w) {
     w->healing = true;
     faults_heal_network(w);
     w->loss_permille = w->dup_permille = w->slow_permille = 0;
+    w->damage_one_in = w->cut_one_in = 0;
     for (unsigned i = 0; i < w->workers_count; i++)
         if (w->workers[i].silent_until > w->now_ns) {
             w->workers[i].silent_until = 0;

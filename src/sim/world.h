@@ -77,6 +77,7 @@ enum sim_stat {
     SIM_STAT_APPENDS_OLD, /* with entries that had to be read from the disk */
     SIM_STAT_APPENDS_DOUBLE,
     SIM_STAT_APPENDS_LATE, /* overtaken by a newer one */
+    SIM_STAT_ANSWERS_STALE, /* to an older session of a leader with its follower */
     SIM_STAT_VOTES_REFUSED,
     SIM_STAT_SNAPSHOTS,            /* states flushed so that the log could be released */
     SIM_STAT_LOG_RELEASED,         /* a node's log begins later than before */
