@@ -115,6 +115,7 @@ void raft_progress_sent(struct raft *r, struct raft_peer *p, uint64_t last, size
 
     ASSERT(p->state == RAFT_REPLICATE);
     ASSERT(p->inflight_count < cap);
+    ASSERT(p->inflight_count == 0 || p->inflight_bytes < r->options.inflight_bytes_max); /* R12 */
     ASSERT(last + 1 >= p->next);
 
     if (p->inflight_count == 0)

@@ -1,4 +1,5 @@
 /* A node of the simulated world: a real replica over fakes. */
+#include "sim/checker_sessions.h"
 #include "sim/sim_internal.h"
 
 #include <errno.h>
@@ -245,8 +246,14 @@ void sim_node_turn(struct sim_node *n) {
 }
 
 void sim_node_deliver(struct sim_node *n, unsigned from, struct bytes *payload) {
+    struct raft_peer_status before;
+    bool stale;
+
     if (!n->up)
         return;
+    stale = checker_stale_begin(n->world, n, from, bytes_slice(payload), &before);
     replica_on_peer_message(n->replica, from + 1, bytes_slice(payload));
+    if (stale)
+        checker_stale_end(n->world, n, from, &before);
     sim_node_turn(n);
 }
