@@ -1,0 +1,132 @@
+"""File systems below the nodes' data directories, and what can happen to them (lib/mounts.py)."""
+import fcntl
+import os
+import pathlib
+import subprocess
+import sys
+
+import mounts
+from checks import Abort, wait_for
+from namespaces import command
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
+from test_slow_disk import build_shim  # noqa: E402  pylint: disable=wrong-import-position
+
+FICLONE = 0x40049409
+
+
+def fill(node, leave_bytes):
+    """A stranger's file, growing until so much is left."""
+    with open(f"{node.data_dir}/stranger", "ab", buffering=0) as f:
+        try:
+            while mounts.free_bytes(node.data_dir) > leave_bytes:
+                f.write(bytes(min(65536, max(4096, mounts.free_bytes(node.data_dir) -
+                                             leave_bytes))))
+        except OSError:
+            pass  # to the last byte
+
+
+def slow(cluster):
+    """Syncs that set_delay() slows."""
+    cluster.slow_library = build_shim(cluster.directory)
+    for n in cluster.nodes:
+        cluster.set_delay(n, 0)
+
+
+def release(node):
+    if os.path.ismount(node.data_dir) and not wait_for(
+            lambda: mounts.unmount(node.data_dir), 5, 0.1):
+        raise Abort(f"the disk of node {node.id} is still in use")
+
+
+class Lying:
+    """An ext4 that shows free space while the tmpfs below it is about to be full: the kernel takes
+    writes, fails the sync with EIO and lets a second try succeed."""
+
+    def __init__(self, node):
+        self.node = node
+        self.below = f"{node.cluster.directory}/below"
+        mounts.tmpfs(self.below, 40)
+        self.image = self.below + "/image"
+        with open(self.image, "wb") as f:
+            f.truncate(512 << 20)
+        command("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
+                "-J", "size=4", self.image)
+        mounts.loop(self.image, node.data_dir, "loop,errors=continue")
+
+    def repair(self):
+        mounts.resize(self.below, 600)
+        release(self.node)
+        code = subprocess.run(["e2fsck", "-fy", self.image], check=False,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        if code > 1:
+            raise Abort(f"the file system is not repaired: {code}")
+        mounts.loop(self.image, self.node.data_dir)
+
+    def end(self):
+        release(self.node)
+        mounts.unmount(self.below)
+
+
+class Cuttable:
+    """Each node's ext4 is an image on one XFS; a clone of an image is what a power cut leaves."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        image = cluster.directory + "/xfs.image"
+        with open(image, "wb") as f:
+            f.truncate(4 << 30)
+        command("mkfs.xfs", "-q", "-m", "reflink=1", image)
+        self.xfs = cluster.directory + "/xfs"
+        mounts.loop(image, self.xfs)
+        self.cuts = 0
+        for n in cluster.nodes:
+            with open(self._image(n), "wb") as f:
+                f.truncate(128 << 20)
+            command("mkfs.ext4", "-q", "-F", "-J", "size=4", self._image(n))
+            mounts.loop(self._image(n), n.data_dir)
+
+    def _image(self, node, cut=None):
+        return f"{self.xfs}/disk{node.id}.{self.cuts if cut is None else cut}"
+
+    def clone_all(self):
+        self.cuts += 1
+        for n in self.cluster.nodes:
+            with open(self._image(n, self.cuts - 1), "rb") as source, \
+                    open(self._image(n), "wb") as copy:
+                fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
+
+    def swap(self, _world):
+        """The nodes' directories are those of the last clones."""
+        for n in self.cluster.nodes:
+            release(n)
+            mounts.loop(self._image(n), n.data_dir)
+            os.unlink(self._image(n, self.cuts - 1))
+
+    def end(self):
+        for n in self.cluster.nodes:
+            release(n)
+        wait_for(lambda: mounts.unmount(self.xfs), 5, 0.1)
+        os.unlink(self.cluster.directory + "/xfs.image")
+
+
+def spoil(directory, what, rng):
+    """Damage one file of a stopped node: (path, its bytes before), or None when there is none."""
+    kind, where = what.split()
+    files = [str(p) for p in pathlib.Path(directory).rglob("*") if p.is_file() and
+             p.stat().st_size and {
+                 "wal": p.name.startswith("wal-"), "meta": p.name == "meta",
+                 "state": p.parent.name == "state" and p.suffix in (".sst", ".log")}[where]]
+    if not files:
+        return None
+    path = sorted(files)[rng.randrange(len(files))]
+    before = pathlib.Path(path).read_bytes()
+    used = len(before.rstrip(b"\0"))
+    data = bytearray(before)
+    if kind == "flip":
+        for _ in range(rng.choice((1, 1, 8))):
+            data[rng.randrange(max(1, used))] ^= 1 << rng.randrange(8)
+    else:
+        del data[rng.randrange(max(1, used)):]
+    pathlib.Path(path).write_bytes(data)
+    return path, before
