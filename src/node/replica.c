@@ -46,12 +46,43 @@ struct replay {
     uint64_t keep_from; /* first index wanted in memory */
     uint64_t prev_index, prev_term;
     struct raft_entry *tail;
+    size_t dropped; /* of the first in @tail: forgotten again, for their bytes */
     size_t count, cap;
+    uint64_t applied_bytes; /* of those in @tail that are applied */
     struct raft_config config;
     uint64_t config_index;
     uint64_t last_index, last_term;
     struct errtext *reterr;
 };
+
+/* The first entry that is kept becomes one in front of those that are. */
+static int replay_drop_first(struct replay *p) {
+    struct raft_entry *e = &p->tail[p->dropped++];
+    int rc = 0;
+
+    p->applied_bytes -= e->data ? e->data->len : 0;
+    p->prev_index = e->index;
+    p->prev_term = e->term;
+    if (e->type == RAFT_ENTRY_CONFIG && e->index > p->config_index) {
+        p->config_index = e->index;
+        rc = raft_config_decode(bytes_slice(e->data), &p->config, p->reterr);
+    }
+    bytes_unref(e->data);
+    e->data = NULL;
+    return rc;
+}
+
+/* As many bytes as raft would keep (trim_applied in raft/step.c), also while reading. */
+static int replay_fit(struct replay *p, const struct raft_entry *newest) {
+    int rc = 0;
+
+    if (newest->index > fsm_applied_index(p->r->fsm))
+        return 0;
+    p->applied_bytes += newest->data ? newest->data->len : 0;
+    while (rc == 0 && p->applied_bytes > p->r->o.raft.applied_bytes_kept)
+        rc = replay_drop_first(p);
+    return rc;
+}
 
 static int replay_keep(struct replay *p, const struct wal_record *rec) {
     struct raft_entry *e;
@@ -74,7 +105,7 @@ static int replay_keep(struct replay *p, const struct wal_record *rec) {
             return -ENOMEM;
     }
     p->count++;
-    return 0;
+    return replay_fit(p, e);
 }
 
 static int replay_each(void *arg, const struct wal_record *rec) {
@@ -97,7 +128,8 @@ static void replay_done(struct replay *p) {
         bytes_unref(p->tail[i].data);
     free(p->tail);
     p->tail = NULL;
-    p->count = p->cap = 0;
+    p->dropped = p->count = p->cap = 0;
+    p->applied_bytes = 0;
 }
 
 /* The state knows the configuration in force at its applied index, also when the log does not reach
@@ -288,8 +320,8 @@ static int start_raft(struct replica *r, const struct meta_state *st, const stru
         .prev_term = p->prev_term,
         .compacted_index = wal_base_index(r->wal),
         .compacted_term = wal_base_term(r->wal),
-        .tail = p->tail,
-        .tail_count = p->count,
+        .tail = p->tail ? p->tail + p->dropped : NULL,
+        .tail_count = p->count - p->dropped,
     };
     int rc;
 

@@ -21,6 +21,7 @@ void raft_options_default(struct raft_options *o, uint64_t id, uint64_t seed) {
         .uncommitted_entries_max = 16384,
         .uncommitted_bytes_max = 32U << 20,
         .applied_entries_kept = 1000,
+        .applied_bytes_kept = 32U << 20,
         .disk_stall_ns = RAFT_DISK_STALL_AUTO,
         .lease_drift_ppm = 10000,
     };

@@ -315,7 +315,8 @@ struct raft_options {
     size_t inflight_bytes_max;        /* per peer */
     size_t uncommitted_entries_max;   /* proposals beyond this are FULL */
     size_t uncommitted_bytes_max;
-    size_t applied_entries_kept; /* in memory for slow followers (snapshot_threshold) */
+    size_t applied_entries_kept; /* in memory for slow followers (snapshot_threshold) ... */
+    size_t applied_bytes_kept;   /* ... and never more than this; others are read from the disk */
     /* A commit that nobody waits for elsewhere travels with the next append or heartbeat instead of
      * a message of its own (and its answer): see RAFT_EV_SPREAD_COMMIT. */
     bool lazy_commit;

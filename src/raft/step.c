@@ -17,17 +17,25 @@ static void on_persisted(struct raft *r, uint64_t seq) {
         raft_replication_maybe_commit(r);
 }
 
-/* Memory keeps applied_entries_kept applied entries for slow followers; what is not applied always
- * stays (R24). */
-static void on_applied(struct raft *r, uint64_t index) {
+/* Memory keeps some applied entries for slow followers, by number and by bytes: entries are of a
+ * few bytes or of megabytes. What is not applied always stays (R24). */
+static void trim_applied(struct raft *r) {
     uint64_t kept = r->options.applied_entries_kept;
+    uint64_t upto = MAX(r->log.prev_index, r->applied - MIN(r->applied, kept));
 
+    while (upto < r->applied &&
+           raft_log_bytes(&r->log, upto, r->applied) > r->options.applied_bytes_kept)
+        upto++; /* each is dropped once: constant time an entry */
+    if (upto > r->log.prev_index)
+        raft_log_trim(&r->log, upto);
+}
+
+static void on_applied(struct raft *r, uint64_t index) {
     ASSERT(index <= r->apply_index);
     if (index <= r->applied)
         return;
     r->applied = index;
-    if (r->applied > kept && r->applied - kept > r->log.prev_index)
-        raft_log_trim(&r->log, r->applied - kept);
+    trim_applied(r);
     ASSERT(r->log.prev_index <= MAX(r->applied, raft_snapshot_pending(r)));
 }
 

@@ -61,6 +61,8 @@ static void cmd_option(struct raft_options *o, const char *name, uint64_t value)
         o->inflight_messages_max = value;
     else if (strcmp(name, "applied_entries_kept") == 0)
         o->applied_entries_kept = value;
+    else if (strcmp(name, "applied_bytes_kept") == 0)
+        o->applied_bytes_kept = value;
     else if (strcmp(name, "uncommitted_entries_max") == 0)
         o->uncommitted_entries_max = value;
     else if (strcmp(name, "disk_stall_ms") == 0)

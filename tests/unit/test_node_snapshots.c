@@ -107,6 +107,50 @@ static void test_log_kept(void **state) {
     node_world_close(&w);
 }
 
+static size_t bytes_in_memory(const struct raft *raft) {
+    size_t bytes = 0;
+
+    for (uint64_t i = raft_first_in_memory(raft); i <= raft_last_index(raft); i++)
+        bytes += raft_entry_at(raft, i)->data ? raft_entry_at(raft, i)->data->len : 0;
+    return bytes;
+}
+
+/* Goal: applied entries stay in memory for followers up to a number of bytes, however few they are,
+ * while running and after a restart, which finds the configuration in front of them. Method: a
+ * hundred entries of 16 KiB, of which five fit; the power goes. */
+static void test_memory_of_large_entries(void **state) {
+    struct errtext why = {0};
+    struct node_world w;
+    struct raft *raft;
+
+    (void) state;
+    snapshot_world_init(&w, 1);
+    w.options.raft.applied_entries_kept = 1000;
+    w.options.raft.applied_bytes_kept = 90UL * 1024;
+    w.options.log_bytes_kept = 64UL << 20;
+    node_world_open(&w);
+    (void) node_world_lead(&w);
+    for (unsigned i = 0; i < 100; i++)
+        submit_jobs(&w, 0, 1, 16384);
+    raft = w.nodes[0].replica->raft;
+    assert_true(raft_last_index(raft) >= 100);
+    assert_in_range(bytes_in_memory(raft), 64UL * 1024, 90UL * 1024);
+    replica_snapshot_now(w.nodes[0].replica); /* all of it is in the store and in the log */
+    node_world_run(&w, 100);
+    node_world_crash(&w, 0, SIM_DISK_KEEP_NONE, 0);
+    node_world_run(&w, 500);
+    if (node_world_start(&w, 0, &why) != 0)
+        fail_msg("%s", why.s);
+    raft = w.nodes[0].replica->raft;
+    assert_int_equal(raft_config_latest(raft)->count, 1);
+    assert_true(raft_first_in_memory(raft) > 1 && raft_applied(raft) >= 100);
+    assert_in_range(bytes_in_memory(raft), 64UL * 1024, 90UL * 1024);
+    (void) node_world_lead(&w);
+    submit_jobs(&w, 0, 1, 16384);
+    assert_in_range(bytes_in_memory(raft), 64UL * 1024, 90UL * 1024);
+    node_world_close(&w);
+}
+
 /* Goal: a follower that is behind the log is put right by a snapshot, its watchers are told, and a
  * restart finds it whole. Method: cut it off, compact the others, heal; crash it. */
 static void test_follower_behind_the_log(void **state) {
@@ -338,6 +382,7 @@ int main(void) {
         cmocka_unit_test(test_log_is_cut),
         cmocka_unit_test(test_policy),
         cmocka_unit_test(test_log_kept),
+        cmocka_unit_test(test_memory_of_large_entries),
         cmocka_unit_test(test_follower_behind_the_log),
         cmocka_unit_test(test_new_node),
         cmocka_unit_test(test_crash_in_install),
