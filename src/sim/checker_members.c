@@ -207,7 +207,8 @@ const struct raft_config *checker_config(const struct world *w) {
     const struct raft *best = NULL;
 
     for (unsigned i = 0; i < w->nodes_count; i++) {
-        const struct raft *r = w->nodes[i].up ? replica_raft(w->nodes[i].replica) : NULL;
+        const struct sim_node *n = &w->nodes[i];
+        const struct raft *r = n->up && !n->broken ? replica_raft(n->replica) : NULL;
 
         if (r && raft_role(r) == RAFT_LEADER && (!best || raft_term(r) > raft_term(best)))
             best = r;

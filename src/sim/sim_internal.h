@@ -103,6 +103,7 @@ struct sim_node {
     bool fresh;             /* not of the first configuration: starts with join */
     bool wiped;             /* its disk was erased: what it was is forgotten */
     bool gone;              /* stopped for good */
+    bool broken;            /* not healed at the end, see liveness.c */
     bool joined;            /* some configuration was seen that has it */
     unsigned address;       /* number of moves */
     uint64_t isolated_term; /* when it was cut off from all others, 0 = it is not */
@@ -259,6 +260,8 @@ struct world {
     struct sim_call *calls_first, *calls_last;
     /* faults */
     bool healing; /* the liveness phase: no new faults */
+    /* Bit sets of node ids: voters that were ever asked to go, nodes that were to be voters. */
+    uint64_t ids_may_leave, ids_may_come;
     uint32_t loss_permille, dup_permille, slow_permille;
     unsigned damage_one_in, cut_one_in; /* frames; 0 = none */
     uint64_t delay_max_ns, disk_max_ns;
@@ -296,7 +299,14 @@ void sim_trace(struct world *w, const char *fmt, ...) _printf_(2, 3);
 struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsigned a,
                            unsigned b, uint64_t generation, struct bytes *payload);
 
-/* A member with the disk it came with: what the end is judged by. */
+bool sim_world_may_step(const struct world *w);
+void sim_world_step(struct world *w);
+
+/* liveness.c */
+/* All faults end, or all but those of a minority. */
+void liveness_heal(struct world *w);
+void liveness_check(struct world *w);
+/* A member with the disk it came with, and healed: what the end is judged by. */
 bool sim_world_counts(const struct world *w, const struct sim_node *n);
 
 /* faults.c */

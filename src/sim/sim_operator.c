@@ -139,6 +139,11 @@ static void ask(struct sim_change *c) {
               (unsigned long long) c->change.id, (unsigned long long) c->change.new_id, c->address);
     if (c->change.kind == REPLICA_CHANGE_REMOVE || c->change.kind == REPLICA_CHANGE_REPLACE)
         w->checker.ids_asked_to_leave |= 1ULL << (c->change.id & 63);
+    if (c->change.kind == REPLICA_CHANGE_ADD || c->change.kind == REPLICA_CHANGE_PROMOTE)
+        w->ids_may_come |= 1ULL << (c->change.id & 63);
+    else
+        w->ids_may_leave |= 1ULL << (c->change.id & 63);
+    w->ids_may_come |= c->change.new_id ? 1ULL << (c->change.new_id & 63) : 0;
     c->change.peer_address = c->change.client_address = c->address;
     if (replica_change_membership(n->replica, &c->change, (struct mono){.ns = c->answer_by},
                                   change_done, c) < 0)

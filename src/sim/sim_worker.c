@@ -79,7 +79,7 @@ static void connect(struct sim_worker *wk) {
 
     if (rng_chance(&w->rng, 700) && wk->slot < w->nodes_count)
         node = wk->slot; /* mostly its own */
-    if (!w->nodes[node].up || !w->nodes[node].joined ||
+    if (!w->nodes[node].up || !w->nodes[node].joined || w->nodes[node].broken ||
         worker_session_new(w->nodes[node].replica, &session_ops, wk, &wk->session) != 0) {
         wake_in(wk, rng_range(&w->rng, 10 * NS_PER_MS, 500 * NS_PER_MS));
         return;

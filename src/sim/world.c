@@ -6,13 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEAL_NS (120 * NS_PER_S)
-#define LEADER_WITHIN_NS (10 * 300 * NS_PER_MS) /* of healing: ten election timeouts */
 #define SAME_INSTANT_MAX 100000
-#define TERM_GROWTH_MAX 3 /* after healing */
-#define SETTLE_NS (2 * NS_PER_S)
-#define QUIET_NS (50 * NS_PER_S) /* a thousand heartbeats */
-#define QUIET_ONE_IN 16
 #define ARENA_MAX (16UL * 1024 * 1024)
 
 void sim_fail(struct world *w, const char *fmt, ...) {
@@ -163,7 +157,11 @@ static void mix_nodes(struct world *w, const struct sim_event *e) {
     mix(w, raft_commit(replica_raft(n->replica)) << 32 | replica_applied(n->replica));
 }
 
-static void step(struct world *w) {
+bool sim_world_may_step(const struct world *w) {
+    return !w->failed && !w->no_memory && w->heap.count > 0;
+}
+
+void sim_world_step(struct world *w) {
     struct timer_entry *t = timer_heap_first(&w->heap);
     struct sim_event *e = CONTAINER_OF(t, struct sim_event, timer);
 
@@ -317,180 +315,6 @@ static void build(struct world *w) {
     sim_operator_start(w);
 }
 
-/* All faults end; every node and worker is up. From here on progress is required. */
-static void heal(struct world *w) {
-    sim_trace(w, "healing after %llu events", (unsigned long long) w->result->events);
-    w->healing = true;
-    faults_heal_network(w);
-    w->loss_permille = w->dup_permille = w->slow_permille = 0;
-    w->damage_one_in = w->cut_one_in = 0;
-    for (unsigned i = 0; i < w->workers_count; i++)
-        if (w->workers[i].silent_until > w->now_ns) {
-            w->workers[i].silent_until = 0;
-            sim_push(w, 0, SIM_WORKER_WAKE, i, 0, 0, NULL);
-        }
-    w->delay_max_ns = MIN(w->delay_max_ns, 2 * NS_PER_MS);
-    w->disk_max_ns = MIN(w->disk_max_ns, 2 * NS_PER_MS);
-    w->bulk_delay_max_ns = MIN(w->bulk_delay_max_ns, 20 * NS_PER_MS);
-    w->bulk_disk_max_ns = MIN(w->bulk_disk_max_ns, 20 * NS_PER_MS);
-    for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
-        struct sim_node *n = &w->nodes[i];
-
-        sim_clock_heal(n);
-        sim_disk_clear_fault(n->disk);
-        sim_disk_set_free(n->disk, UINT64_MAX);
-        sim_kv_clear_fault(n->kv);
-        sim_jobs_hurry(n, &n->disk_jobs);
-        sim_jobs_hurry(n, &n->bulk_jobs);
-        if (!n->up)
-            (void) sim_node_start(n);
-    }
-}
-
-bool sim_world_counts(const struct world *w, const struct sim_node *n) {
-    const struct raft_config *c = checker_config(w);
-
-    return c && !n->gone && !n->wiped && raft_config_find(c, n->slot + 1);
-}
-
-/* No change is open, and who is to be promoted was. */
-static bool config_settled(const struct world *w, const struct raft_config *c) {
-    for (size_t i = 0; i < c->count; i++)
-        if (c->members[i].flags & RAFT_MEMBER_PROMOTE &&
-            sim_world_counts(w, &w->nodes[c->members[i].id - 1]))
-            return false;
-    return !c->joint;
-}
-
-/* Its configuration is committed and has it. */
-static bool leader_stays(const struct world *w, const struct raft_config *c) {
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        const struct raft *r = w->nodes[i].up ? replica_raft(w->nodes[i].replica) : NULL;
-
-        if (r && raft_config_latest(r) == c)
-            return raft_config_latest_index(r) <= raft_commit(r) && raft_config_find(c, i + 1);
-    }
-    return false;
-}
-
-static bool settled(struct world *w) {
-    const struct raft_config *c = checker_config(w);
-    uint64_t applied = UINT64_MAX;
-
-    for (unsigned i = 0; i < w->workers_count && w->schedules > 0; i++)
-        if (w->workers[i].to_worker_at > w->now_ns + NS_PER_S || !w->workers[i].welcomed)
-            return false; /* what it is given waits: behind what it was sent while it was stopped */
-    if (w->ops_pending > 0 || !c || !config_settled(w, c) || !leader_stays(w, c))
-        return false;
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        const struct sim_node *n = &w->nodes[i];
-        struct fsm *f;
-
-        if (!sim_world_counts(w, n))
-            continue;
-        if (!n->up)
-            return false;
-        f = replica_fsm(n->replica);
-        if (fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING) > 0 ||
-            fsm_jobs_count(f, CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING) > 0)
-            return false;
-        if (applied != UINT64_MAX && replica_applied(n->replica) != applied)
-            return false;
-        applied = replica_applied(n->replica);
-    }
-    return applied != UINT64_MAX && checker_schedules_settled(w, applied);
-}
-
-static uint64_t highest_term(const struct world *w) {
-    uint64_t term = 0;
-
-    for (unsigned i = 0; i < w->nodes_count; i++)
-        if (w->nodes[i].up)
-            term = MAX(term, raft_term(replica_raft(w->nodes[i].replica)));
-    return term;
-}
-
-/* A leader whose majority needs a follower that must be sent the state first takes its time. */
-static bool sends_snapshot(const struct world *w, const struct raft *r) {
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        struct raft_peer_status st;
-
-        if (raft_peer_status(r, i + 1, &st) == 0 && st.state == RAFT_SNAPSHOT)
-            return true;
-    }
-    return false;
-}
-
-static bool has_leader(const struct world *w) {
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        const struct raft *r = w->nodes[i].up ? replica_raft(w->nodes[i].replica) : NULL;
-
-        if (r && raft_role(r) == RAFT_LEADER && raft_term(r) == highest_term(w) &&
-            (raft_leader_ready(r) || sends_snapshot(w, r)))
-            return true;
-    }
-    return false;
-}
-
-static bool may_step(const struct world *w) {
-    return !w->failed && !w->no_memory && w->heap.count > 0;
-}
-
-static void not_settled(struct world *w) {
-    for (unsigned i = 0; i < w->nodes_count; i++)
-        if (w->nodes[i].up)
-            sim_trace(
-                w, "node %u: applied=%llu last=%llu pending=%llu running=%llu", i + 1,
-                (unsigned long long) replica_applied(w->nodes[i].replica),
-                (unsigned long long) raft_last_index(replica_raft(w->nodes[i].replica)),
-                (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
-                                                    CHRONOS__V1__JOB_STATE__JOB_STATE_PENDING),
-                (unsigned long long) fsm_jobs_count(replica_fsm(w->nodes[i].replica),
-                                                    CHRONOS__V1__JOB_STATE__JOB_STATE_RUNNING));
-    checker_schedules_tell(w);
-    sim_fail(w, "liveness: not settled %llu s after healing (%u calls unanswered)",
-             (unsigned long long) (HEAL_NS / NS_PER_S), w->ops_pending);
-}
-
-/* All that is under way comes to an end, with one leader for ever after. */
-static void liveness(struct world *w) {
-    uint64_t healed_at = w->now_ns, term = highest_term(w), quiet_from, elections;
-    uint64_t leases, transfers = w->result->stats[SIM_STAT_TRANSFERS];
-    bool heard = true;
-    uint64_t quiet = rng_below(&w->rng, QUIET_ONE_IN) == 0 ? QUIET_NS : SETTLE_NS;
-
-    while (may_step(w) && w->now_ns < healed_at + LEADER_WITHIN_NS && !has_leader(w))
-        step(w);
-    if (may_step(w) && !has_leader(w))
-        sim_fail(w, "liveness: no leader ten election timeouts after healing");
-    while (may_step(w) && w->now_ns < healed_at + HEAL_NS && !settled(w))
-        step(w);
-    if (!w->failed && !settled(w))
-        not_settled(w);
-    while (may_step(w) && w->now_ns < healed_at + LEADER_WITHIN_NS)
-        step(w); /* what was under way before healing may still start an election */
-    quiet_from = w->now_ns;
-    checker_schedules_end(w);
-    elections = w->result->stats[SIM_STAT_ELECTIONS];
-    leases = w->result->stats[SIM_STAT_LEASES_EXPIRED];
-    for (unsigned i = 0; i < w->workers_count; i++) /* none stopped, none between two streams */
-        heard = heard && w->workers[i].to_worker_at <= w->now_ns && w->workers[i].welcomed;
-    while (may_step(w) && w->now_ns < quiet_from + quiet)
-        step(w);
-    if (w->result->stats[SIM_STAT_ELECTIONS] != elections)
-        sim_fail(w, "liveness: an election although nothing happened");
-    if (w->result->stats[SIM_STAT_LEASES_EXPIRED] != leases && heard)
-        sim_fail(w, "liveness: a worker was lost although nothing happened");
-    /* A drained node that is elected hands over at once. */
-    term += 2 * (w->result->stats[SIM_STAT_TRANSFERS] - transfers);
-    if (highest_term(w) > term + TERM_GROWTH_MAX)
-        sim_fail(w, "liveness: terms grew from %llu to %llu after healing",
-                 (unsigned long long) term, (unsigned long long) highest_term(w));
-    /* The last thing heard may be half way to the others. */
-    while (may_step(w) && w->now_ns < quiet_from + quiet + SETTLE_NS && !settled(w))
-        step(w);
-}
-
 static void teardown(struct world *w) {
     for (unsigned i = 0; i < w->workers_count; i++)
         sim_worker_free(&w->workers[i]);
@@ -515,8 +339,8 @@ static void leap(struct world *w) {
 
     sim_trace(w, "all clocks leap ahead");
     sim_clock_leap(w);
-    while (may_step(w) && w->now_ns < until)
-        step(w);
+    while (sim_world_may_step(w) && w->now_ns < until)
+        sim_world_step(w);
 }
 
 int sim_run(const struct sim_options *o, struct sim_result *ret) {
@@ -540,14 +364,14 @@ int sim_run(const struct sim_options *o, struct sim_result *ret) {
     draw_options(w);
     build(w);
     while (!w->failed && !w->no_memory && ret->events < o->events_max)
-        step(w);
+        sim_world_step(w);
     if (w->schedules > 0 && rng_chance(&w->rng, 250))
         leap(w);
     if (!w->failed && !w->no_memory) {
-        heal(w);
+        liveness_heal(w);
         alive = !sim_operator_quorum_lost(w);
         if (alive)
-            liveness(w);
+            liveness_check(w);
         else
             sim_count(w, SIM_STAT_QUORUMS_LOST);
     }
