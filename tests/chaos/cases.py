@@ -209,7 +209,7 @@ def fill_once(w, who, left_mib):
     leader = w.leader()
     victims = {"leader": [leader], "all": list(c.nodes),
                "follower": [x for x in c.nodes if x is not leader][:1]}[who]
-    w.faults[f"full disk, {who}, {left_mib} MiB left"] += 1
+    w.fault(f"full disk, {who}, {left_mib} MiB left")
     for x in victims:
         disks.fill(x, left_mib << 20)
     begun = n.now()
@@ -226,10 +226,8 @@ def fill_once(w, who, left_mib):
     for x in victims:
         os.unlink(f"{x.data_dir}/stranger")
     since = n.now()
-    took = wait_for(lambda: (n.every_end(w), w.history.wait_written(w.numbers, since, 0.5, True))[1],
-                    HEAL_S + 2)
-    if not took:
-        took = w.history.wait_written(w.numbers, since, HEAL_S, True)
+    took = w.history.wait_written([x.id for x in c.nodes], since, HEAL_S, True,
+                                  lambda: n.every_end(w))
     w.limit("room", took, HEAL_S)
 
 
@@ -256,7 +254,7 @@ def failed_sync(w):
     bad = w.cluster.nodes[0]
     if w.leader() is not bad:
         w.cluster.cli("cluster", "transfer-leader", "--to", str(bad.id))
-    w.faults["EIO"] += 1
+    w.fault("EIO")
     stopped = wait_for(lambda: not bad.running(), 60)
     if not w.check(stopped, "the node with the failing disk goes on for 60 s"):
         return
@@ -282,7 +280,7 @@ def _cut_disks(w):
 
 def cut_once(w):
     members = list(w.cluster.nodes)
-    w.faults["power cut"] += 1
+    w.fault("power cut")
     w.gaps_allowed = True
     for x in members:
         x.freeze()
@@ -323,7 +321,7 @@ def disk_loss(w):
     def one():
         c = w.cluster
         old = w.rng.choice(c.live())
-        w.faults["disk lost"] += 1
+        w.fault("disk lost")
         n.power_off([old])
         shutil.rmtree(old.data_dir)
         os.makedirs(old.data_dir, mode=0o700)
@@ -352,12 +350,15 @@ def disk_loss(w):
 def rot(w):
     def one(what):
         node = w.rng.choice(w.cluster.live())
+        old = disks.copies(node.data_dir, what) if what.startswith("old") else {}
+        if old:
+            w.pause(0.3)
         n.power_off([node])
-        done = disks.spoil(node.data_dir, what, w.rng)
+        done = disks.spoil(node.data_dir, what, w.rng, old)
         if not done:
             w.start([node])
             return
-        w.faults[what] += 1
+        w.fault(what)
         path, before = done
         node.start()
         came = wait_for(lambda: not node.running() or node.status(), 10)
@@ -367,12 +368,13 @@ def rot(w):
         if not node.running():
             code = node.process.returncode
             w.check(code == 78, f"{what} of {path}: node {node.id} ended with {code}, not 78")
-            w.faults[what + ": refused"] += 1
+            w.fault(what + ": refused")
             # It has changed nothing: with the bytes as they were it must start.
             pathlib.Path(path).write_bytes(before)
             w.start([node])
         w.healed()
-    rounds(w, *[lambda k=k: one(k) for k in ("flip wal", "flip meta", "flip state", "cut wal")])
+    rounds(w, *[lambda k=k: one(k) for k in ("flip wal", "flip meta", "flip state", "cut wal",
+                                             "old wal", "old meta")])
 
 
 # membership
@@ -389,7 +391,7 @@ def membership(w):
     for number in (4, 5):
         node = c.new_node(number)
         node.start()
-        w.faults["join"] += 1
+        w.fault("join")
         if number == 4:
             n.kill(w, "leader")
         else:
@@ -401,7 +403,7 @@ def membership(w):
         w.healed()
     for _ in range(2):
         node = w.rng.choice(c.live())
-        w.faults["remove"] += 1
+        w.fault("remove")
         code, out, err = c.cli("cluster", "remove", str(node.id))
         w.check(code == 0, f"cluster remove {node.id}: {code}: {out}{err}")
         ended = node.wait(15)
@@ -448,10 +450,10 @@ def mix(w):
         back = r.random()
         if back < 0.3:
             w.cluster.network.proxy.set(_of_one(w, {"delay_ms": r.choice((5, 40)), "jitter_ms": 20}))
-            w.faults["background delay"] += 1
+            w.fault("background delay")
         elif back < 0.5:
             w.cluster.set_clock(r.choice(w.cluster.live()), r.choice((0.05, -0.5, 30, -30)))
-            w.faults["background clock"] += 1
+            w.fault("background clock")
         r.choice(kinds)()
         w.cluster.network.proxy.set({})
         for x in w.cluster.nodes:

@@ -110,23 +110,37 @@ class Cuttable:
         os.unlink(self.cluster.directory + "/xfs.image")
 
 
-def spoil(directory, what, rng):
-    """Damage one file of a stopped node: (path, its bytes before), or None when there is none."""
+def _files(directory, where):
+    return sorted(str(p) for p in pathlib.Path(directory).rglob("*") if p.is_file() and
+                  p.stat().st_size and {
+                      "wal": p.name.startswith("wal-"), "meta": p.name == "meta",
+                      "state": "state" in p.parts and p.suffix in (".sst", ".log")}[where])
+
+
+def copies(directory, what):
+    """{path: bytes} of the files that spoil() may choose."""
+    return {path: pathlib.Path(path).read_bytes() for path in _files(directory, what.split()[1])}
+
+
+def spoil(directory, what, rng, old):
+    """Damage one file of a stopped node: (path, its bytes before), or None when there is none.
+
+    what: "flip" some bits, "cut" its end off or put an "old" copy back, of "wal", "meta", "state"."""
     kind, where = what.split()
-    files = [str(p) for p in pathlib.Path(directory).rglob("*") if p.is_file() and
-             p.stat().st_size and {
-                 "wal": p.name.startswith("wal-"), "meta": p.name == "meta",
-                 "state": p.parent.name == "state" and p.suffix in (".sst", ".log")}[where]]
+    files = [p for p in _files(directory, where) if kind != "old" or
+             (p in old and old[p] != pathlib.Path(p).read_bytes())]
     if not files:
         return None
-    path = sorted(files)[rng.randrange(len(files))]
+    path = rng.choice(files)
     before = pathlib.Path(path).read_bytes()
     used = len(before.rstrip(b"\0"))
     data = bytearray(before)
     if kind == "flip":
         for _ in range(rng.choice((1, 1, 8))):
             data[rng.randrange(max(1, used))] ^= 1 << rng.randrange(8)
-    else:
+    elif kind == "cut":
         del data[rng.randrange(max(1, used)):]
+    else:
+        data = old[path]
     pathlib.Path(path).write_bytes(data)
     return path, before

@@ -50,12 +50,13 @@ class History:
         since = time.monotonic_ns() - int(seconds * 1e9)
         return sum(o.outcome == "ok" and o.ended >= since for o in self.ops) / seconds
 
-    def wait_written(self, nodes, since_ns, seconds, every):
+    def wait_written(self, nodes, since_ns, seconds, every, tend=lambda: None):
         """A write that began after @since_ns is acknowledged by each (or any) of these nodes: the
-        seconds it took, or None when that did not come about in time."""
+        seconds it took, or None when that did not come about in time. tend() is called meanwhile."""
         until = since_ns + int(seconds * 1e9)
         first, seen = {}, 0
         while True:
+            tend()
             self.refresh()
             for o in self.ops[seen:]:
                 if o.kind in WRITES and o.outcome == "ok" and o.begun > since_ns and \

@@ -26,7 +26,7 @@ PARTITIONS_5 = ("minority", "leader in the minority", "ring", "bridge", "one", "
 
 
 def apart(w, name, apply, go_on, silent, hold):
-    w.faults[name] += 1
+    w.fault(name)
     apply()
     begun = now()
     w.progress(go_on, begun)
@@ -53,7 +53,7 @@ def reset(w, hold):
 
 
 def lose(w, percent, hold):
-    w.faults[f"loss {percent}%"] += 1
+    w.fault(f"loss {percent}%")
     w.cluster.network.lose(percent)
     begun = now()
     w.progress([], begun)
@@ -66,7 +66,7 @@ def lose(w, percent, hold):
 
 def links(w, name, rules, hold):
     """Slow or strange links (proxy.py)."""
-    w.faults[name] += 1
+    w.fault(name)
     w.cluster.network.proxy.set(rules)
     begun = now()
     w.progress([], begun)
@@ -91,7 +91,7 @@ def kill(w, which, host=False):
     every = w.cluster.live()
     leader = w.leader()
     gone = every if which == "all" else [leader if which == "leader" else w.rng.choice(every)]
-    w.faults[f"kill {which}"] += 1
+    w.fault(f"kill {which}")
     pids = [n.worker_pid for n in gone] if host else []
     for n in gone:
         n.process.send_signal(signal.SIGKILL)
@@ -117,7 +117,7 @@ def freeze(w, which, seconds):
     leader = w.leader()
     node = leader if which == "leader" else w.rng.choice([n for n in w.cluster.live()
                                                           if n is not leader])
-    w.faults[f"freeze {which}"] += 1
+    w.fault(f"freeze {which}")
     node.freeze()
     begun = now()
     if seconds > 2 * nodes.ELECTION_S:
@@ -136,7 +136,7 @@ def worker(w, what, seconds=0):
     pid = wait_for(lambda: node.worker_pid, 5)
     if not w.check(pid, f"node {node.id} has no worker for 5 s"):
         return
-    w.faults[f"worker {what}"] += 1
+    w.fault(f"worker {what}")
     if what == "kill":
         processes.signal_pid(pid, signal.SIGKILL)
     elif what == "term":
@@ -162,7 +162,7 @@ def _worker_lives(w, node):
 def restart(w):
     """SIGTERM to one after the other, the next when the last one is whole again."""
     for n in list(w.cluster.live()):
-        w.faults["SIGTERM"] += 1
+        w.fault("SIGTERM")
         code = n.kill(signal.SIGTERM)
         w.check(code == 0, f"SIGTERM: node {n.id} ended with {code}")
         if code is None:
@@ -181,7 +181,7 @@ def step_clock(w, seconds, hold):
     """One node's clock is set, mostly the leader's, and back."""
     leader = w.leader()
     node = leader if w.rng.random() < 0.7 else w.rng.choice(w.cluster.live())
-    w.faults["clock step"] += 1
+    w.fault("clock step")
     w.cluster.set_clock(node, seconds)
     begun = now()
     w.progress([], begun)
@@ -192,7 +192,7 @@ def step_clock(w, seconds, hold):
 
 def strobe_clock(w, seconds, period, hold):
     """To and fro, on every node at other instants."""
-    w.faults["clock strobe"] += 1
+    w.fault("clock strobe")
     begun = time.monotonic()
     on = False
     while time.monotonic() - begun < hold:
@@ -212,7 +212,7 @@ def slow(w, ms, which, hold):
     leader = w.leader()
     node = leader if which == "leader" else w.rng.choice([n for n in w.cluster.live()
                                                           if n is not leader])
-    w.faults[f"sync {'hangs' if ms < 0 else f'{ms} ms'}, {which}"] += 1
+    w.fault(f"sync {'hangs' if ms < 0 else f'{ms} ms'}, {which}")
     w.cluster.set_delay(node, ms)
     begun = now()
     if ms < 0 and node is leader:
