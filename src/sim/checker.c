@@ -1,6 +1,7 @@
 /* Checkers of consensus: what must hold between the nodes, looked at from outside after every event
  * (reliability.md R1-R10, R12-R15, R22). They remember across crashes; the nodes they watch do not.
  * What nodes say is judged in checker_wire.c, jobs in checker_jobs.c. Thread: one. */
+#include "sim/checker_model.h"
 #include "sim/schedule_model.h"
 
 #include <errno.h>
@@ -34,6 +35,7 @@ void checker_done(struct checker *c) {
     free(c->committed);
     if (c->schedules)
         c->schedules = schedule_model_free(c->schedules);
+    c->model = checker_model_free(c->model);
 }
 
 bool checker_remember(struct world *w, struct u64map *m, uint64_t key, uint64_t value) {
@@ -104,6 +106,19 @@ static void log_was_cut(struct world *w, struct sim_node *n, uint64_t top) {
     n->chain_last = top;
 }
 
+/* R10, R11: a leader begins its term with an entry of its own; before that it commits nothing. */
+static void check_first_of_term(struct world *w, struct sim_node *n, const struct raft_entry *e) {
+    uint64_t before = e->index > 1 ? n->chain[e->index - 1].term : 0;
+
+    if (before != 0 && before > e->term)
+        sim_fail(w, "node %u: entry %llu of term %llu behind one of term %llu", n->slot + 1,
+                 (unsigned long long) e->index, (unsigned long long) e->term,
+                 (unsigned long long) before);
+    if (before != 0 && before < e->term && e->type != RAFT_ENTRY_NOOP)
+        sim_fail(w, "node %u: entry %llu is the first of term %llu and no beginning of a term",
+                 n->slot + 1, (unsigned long long) e->index, (unsigned long long) e->term);
+}
+
 /* R3: equal (index, term) means an equal entry and an equal log before it, on whichever node and in
  * whichever life. */
 static bool log_entry(struct world *w, struct sim_node *n, const struct raft_entry *e) {
@@ -116,6 +131,8 @@ static bool log_entry(struct world *w, struct sim_node *n, const struct raft_ent
     *g = (struct ghost_entry){.term = e->term, .hash = XXH3_64bits(h, sizeof(h)) | 1};
     g->config_index = e->index > 1 ? n->chain[e->index - 1].config_index : 0;
     schedule_model_entry(c->schedules, e);
+    checker_model_entry(w, e);
+    check_first_of_term(w, n, e);
     if (e->type == RAFT_ENTRY_CONFIG) {
         checker_config_entry(w, n, e);
         g->config_index = e->index;
@@ -399,10 +416,12 @@ void checker_node(struct world *w, struct sim_node *n) {
     check_leader(w, n);
     checker_members(w, n);
     check_install(w, n, applied);
+    checker_model_committed(w);
     if (applied != n->seen_applied) {
         check_digest(w, n);
         checker_jobs(w, n);
         checker_schedules(w, n, false);
+        checker_model_node(w, n);
     }
     n->seen_leader = raft_role(r) == RAFT_LEADER;
     n->seen_term = raft_term(r);

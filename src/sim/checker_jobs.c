@@ -1,5 +1,6 @@
 /* Checkers of jobs: transitions as every node tells them, what workers run and were told, and what
  * is left at the end (reliability.md J1-J3, J7, J11, J12, J16, J18, J19, J23). Thread: one. */
+#include "sim/checker_model.h"
 #include "sim/schedule_model.h"
 
 #include <stdlib.h>
@@ -130,11 +131,13 @@ static void check_events(struct world *w, struct sim_node *n) {
                 continue;
             check_run(w, n, events + i, end - i);
             follow(w, n->events_cursor, events[i].index, events + i, end - i);
+            checker_model_told(w, n, n->events_cursor, events[i].index, events + i, end - i);
             n->events_cursor = events[i].index;
         }
         if (cursor < n->events_cursor)
             sim_fail(w, "node %u: the cursor goes back", n->slot + 1);
         follow(w, n->events_cursor, cursor, NULL, 0);
+        checker_model_told(w, n, n->events_cursor, cursor, NULL, 0);
         n->events_cursor = cursor;
         if (count == 0)
             break;
@@ -183,7 +186,8 @@ void checker_jobs(struct world *w, struct sim_node *n) {
 /* ---- workers --------------------------------------------------------------------------------- */
 
 /* J11 from the workers' side: an assignment is carried out once, by one worker in one life. */
-void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint64_t token) {
+void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint32_t attempt,
+                     uint64_t token) {
     const struct job_ghost *g = u64map_get(&w->checker.job_state, seq);
     uint64_t key = seq << 36 ^ token;
 
@@ -198,6 +202,7 @@ void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq,
         sim_fail(w, "worker %s runs job %llu with token %llu, which was run before", wk->id,
                  (unsigned long long) seq, (unsigned long long) token);
     (void) checker_remember(w, &w->checker.started, key, 1);
+    checker_model_started(w, wk, seq, attempt, token);
 }
 
 /* J12: the worker was told that its result counts. */
@@ -330,6 +335,8 @@ void checker_final(struct world *w) {
             sim_fail(w, "node %u did not come to the state of node %u", i + 1, first->slot + 1);
         check_jobs_on(w, &w->nodes[i]);
         checker_schedules_final(w, &w->nodes[i]);
+        checker_model_final(w, &w->nodes[i]);
     }
     checker_members_final(w);
+    checker_model_end(w);
 }

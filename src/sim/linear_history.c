@@ -20,9 +20,9 @@
 #define UNKNOWN_MAX 200
 
 /* Everything: of a job that nobody said to have submitted. */
-#define JOB_ANY 63
+#define JOB_ANY 127
 #define JOB_ABSENT 1
-#define JOB_ABSENT_OR_THERE 11 /* absent, open, ended by itself */
+#define JOB_UNMADE (64 | 2 | 8) /* an unknown submit may make it, or has */
 
 struct part_ref {
     char kind; /* j(ob), k(ey), s(chedule), r(egister) */
@@ -134,7 +134,7 @@ static struct linear_state state_before(const struct judge *j, const struct part
         submitted = true;
         twice = twice || (key && bytesmap_get(&j->unknown_keys, slice_of(key, strlen(key))));
     }
-    s.w[0] = !submitted ? JOB_ANY : twice ? JOB_ABSENT_OR_THERE : JOB_ABSENT;
+    s.w[0] = !submitted ? JOB_ANY : twice ? JOB_UNMADE : JOB_ABSENT;
     return s;
 }
 

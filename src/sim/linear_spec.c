@@ -73,9 +73,12 @@ const struct linear_spec linear_key = {.name = "key", .step = step_key};
 #define ENDED 8U      /* by itself: completed or failed */
 #define ENDED_ALL 16U /* completed or failed after it had been cancelled */
 #define CANCELLED 32U
+#define UNMADE 64U /* absent, and somebody whose outcome nobody knows may make it at any time */
 
 /* What follows without anybody asking. */
 static void settle(struct linear_state *s) {
+    if (s->w[0] & UNMADE)
+        s->w[0] |= OPEN;
     if (s->w[0] & OPEN)
         s->w[0] |= ENDED;
     if (s->w[0] & STOPPING)
@@ -135,14 +138,19 @@ static bool seen_ended(const struct history_op *op, const struct linear_state *s
     return true;
 }
 
+/* It is not there. */
+static bool is_missing(const struct linear_state *s, struct linear_state *ret) {
+    *ret = (struct linear_state){.w = {s->w[0] & (ABSENT | UNMADE)}};
+    settle(ret);
+    return ret->w[0] != 0;
+}
+
 static bool step_get(const struct history_op *op, const struct linear_state *s,
                      struct linear_state *ret) {
     if (!told(op))
         return false;
-    if (op->result == HISTORY_MISSING) {
-        ret->w[0] = ABSENT;
-        return (s->w[0] & ABSENT) != 0;
-    }
+    if (op->result == HISTORY_MISSING)
+        return is_missing(s, ret);
     if (op->state <= HISTORY_S_RUNNING)
         return seen_open(op, s, ret);
     return seen_ended(op, s, ret);
@@ -151,10 +159,8 @@ static bool step_get(const struct history_op *op, const struct linear_state *s,
 /* J19: from an acknowledged cancel on there is no further attempt. */
 static bool step_cancel(const struct history_op *op, const struct linear_state *s,
                         struct linear_state *ret) {
-    if (told(op) && op->result == HISTORY_MISSING) {
-        ret->w[0] = ABSENT;
-        return (s->w[0] & ABSENT) != 0;
-    }
+    if (told(op) && op->result == HISTORY_MISSING)
+        return is_missing(s, ret);
     if (told(op) && op->result == HISTORY_ENDED) {
         ret->w[0] = s->w[0] & (ENDED | ENDED_ALL | CANCELLED);
         return ret->w[0] != 0;
@@ -209,9 +215,9 @@ static bool step_job(const struct history_op *op, const struct linear_state *s,
         return step_cancel(op, s, ret);
     if (op->kind == HISTORY_REPORT)
         return step_report(op, s, ret);
-    if (s->w[0] & ABSENT) {
+    if (s->w[0] & (ABSENT | UNMADE)) {
         /* With a key it may have been made by an earlier try. */
-        ret->w[0] = op->key ? s->w[0] & ~(uint64_t) ABSENT : 0;
+        ret->w[0] = op->key ? s->w[0] & ~(uint64_t) (ABSENT | UNMADE) : 0;
         ret->w[0] |= OPEN;
         settle(ret);
         return true;

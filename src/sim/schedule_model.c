@@ -4,6 +4,7 @@
 
 #include "base/codec.h"
 #include "fsm/schedules.h"
+#include "sim/checker_model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,7 @@ struct schedule_model *schedule_model_free(struct schedule_model *m) {
     u64map_done(&m->keys);
     for (size_t i = 0; i < ARRAY_LEN(plain); i++)
         u64map_done(plain[i]);
+    free(m->hints);
     free(m);
     return NULL;
 }
@@ -139,6 +141,7 @@ static void keep_key(struct schedule_model *m, const char *text, ProtobufCBinary
 
     if (!k)
         return;
+    model_hint(m, (struct jm_hint){.kind = JM_KEY_TAKEN, .schedule_seq = seq});
     *k = (struct model_key){.request = XXH3_64bits(request.data, request.len), .schedule_seq = seq};
     if (u64map_put(&m->keys, text_hash(text), k) < 0) {
         free(k);
@@ -159,6 +162,7 @@ static void define(struct schedule_model *m, struct model_schedule *s,
                   (unsigned long long) m->index, p->name, spec->cron[0],
                   spec->n_cron > 1 ? spec->cron[1] : "", spec->n_exclude ? spec->exclude[0] : "",
                   spec->time_zone);
+    model_hint(m, (struct jm_hint){.kind = JM_DEFINED, .schedule_seq = s->seq});
     s->overlap = (int) p->overlap;
     s->pause_on_failure = p->pause_on_failure;
     s->max_runs = p->max_runs;
@@ -241,7 +245,7 @@ static int delete (struct schedule_model *m, const Chronos__Internal__V1__Delete
         return FSM_VERSION_MISMATCH;
     model_drop_waits(m, s, TICK_REASON(DELETED));
     if (d->cancel_open_runs)
-        model_cancel_runs(m, s);
+        model_cancel_runs(m, s, false);
     while (*at != s)
         at = &(*at)->next;
     *at = s->next;
@@ -407,6 +411,7 @@ static void apply(struct schedule_model *m, uint64_t index) {
     const struct bytes *b = u64map_get(&m->entries, key);
 
     m->index = index;
+    m->hints_count = 0;
     if (term == 0) {
         m->lost = true;
         return;
@@ -419,6 +424,7 @@ static void apply(struct schedule_model *m, uint64_t index) {
     if (b)
         command(m, b);
     transitions(m, (unsigned) known & 255);
+    checker_model_step(m->world, index, m->hints, m->hints_count);
 }
 
 void schedule_model_apply(struct schedule_model *m, uint64_t index,

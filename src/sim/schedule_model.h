@@ -7,6 +7,7 @@
  * Thread: one. */
 #pragma once
 
+#include "sim/job_model.h"
 #include "sim/sim_internal.h"
 
 #include "chronos/internal/v1/schedule.pb-c.h"
@@ -126,6 +127,9 @@ struct schedule_model {
     /* The transitions of the entry being applied. */
     const struct replica_event *events;
     size_t events_count, events_at;
+    /* What the schedules have done within it, for the model of jobs. */
+    struct jm_hint *hints; /* owned */
+    size_t hints_count, hints_cap;
     bool ending; /* the world has healed: what is due must come within J8's bounds */
     uint64_t ending_at;
 };
@@ -158,7 +162,9 @@ void model_skip_range(struct schedule_model *m, struct model_schedule *s, int64_
 void model_run_ended(struct schedule_model *m, struct model_job *j, int state);
 void model_drop_waits(struct schedule_model *m, struct model_schedule *s, int reason);
 void model_settle(struct schedule_model *m, struct model_schedule *s);
-void model_cancel_runs(struct schedule_model *m, struct model_schedule *s);
+void model_cancel_runs(struct schedule_model *m, struct model_schedule *s, bool kill);
+/* The model of jobs hears of it. */
+void model_hint(struct schedule_model *m, struct jm_hint hint);
 /* A pause that is over by itself. */
 void model_touch(struct schedule_model *m, struct model_pause *p);
 

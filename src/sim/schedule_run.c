@@ -220,6 +220,12 @@ static uint64_t create_job(struct schedule_model *m, struct model_schedule *s, i
                             .reason = reason,
                             .pending = true};
     s->open[s->open_count++] = j->seq;
+    model_hint(m, (struct jm_hint){.kind = JM_RUN_CREATED,
+                                   .seq = j->seq,
+                                   .schedule_seq = s->seq,
+                                   .generation = s->generation,
+                                   .tick_s = tick_s,
+                                   .reason = reason});
     return j->seq;
 }
 
@@ -314,7 +320,13 @@ static void remove_open(struct schedule_model *m, struct model_schedule *s, uint
 }
 
 /* The transitions that follow end the waiting runs and tell the running ones. */
-void model_cancel_runs(struct schedule_model *m, struct model_schedule *s) {
+void model_hint(struct schedule_model *m, struct jm_hint hint) {
+    m->hints = room(m->world, m->hints, m->hints_count, &m->hints_cap, sizeof(*m->hints));
+    if (!m->world->no_memory)
+        m->hints[m->hints_count++] = hint;
+}
+
+void model_cancel_runs(struct schedule_model *m, struct model_schedule *s, bool kill) {
     while (m->events_at < m->events_count) {
         const struct fsm_event *e = &m->events[m->events_at].event;
         struct model_job *j = u64map_get(&m->jobs, e->job_seq);
@@ -323,6 +335,7 @@ void model_cancel_runs(struct schedule_model *m, struct model_schedule *s) {
             break;
         m->events_at++;
         j->cancelled = true;
+        model_hint(m, (struct jm_hint){.kind = JM_RUN_CANCELLED, .seq = j->seq, .kill = kill});
         if ((int) e->to == S_CANCELLED && j->pending)
             remove_open(m, s, j->seq);
         else if ((int) e->to != S_RUNNING)
@@ -380,12 +393,12 @@ void model_decide(struct schedule_model *m, struct model_schedule *s, int64_t ti
     }
     model_drop_waits(m, s, TICK_REASON(OVERLAP));
     if (s->overlap == OVERLAP_IS(TERMINATE_OTHER)) {
-        model_cancel_runs(m, s);
+        model_cancel_runs(m, s, true);
         start(m, s, tick_s, cause, true);
         return;
     }
     hold(m, s, tick_s, cause);
-    model_cancel_runs(m, s);
+    model_cancel_runs(m, s, false);
     model_settle(m, s);
 }
 
@@ -401,6 +414,7 @@ static void pause_failed(struct schedule_model *m, struct model_schedule *s) {
 void model_run_ended(struct schedule_model *m, struct model_job *j, int state) {
     struct model_schedule *s = schedule_model_find(m, j->schedule_seq);
 
+    model_hint(m, (struct jm_hint){.kind = JM_RUN_ENDED, .seq = j->seq});
     j->pending = false;
     if (!s)
         return; /* deleted meanwhile */

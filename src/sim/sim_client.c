@@ -1,5 +1,5 @@
 /* Clients: submits, cancels and linearizable reads at random nodes, and what they were told. */
-#include "sim/sim_internal.h"
+#include "sim/checker_model.h"
 
 #include "fsm/command.h"
 
@@ -57,6 +57,15 @@ static void call_end(struct sim_call *c) {
         w->calls_last = c->prev;
     w->ops_pending--;
     free(c);
+}
+
+/* An answer: what this client has seen, and what everybody who asks later must see. */
+static void call_answered(struct sim_call *c, uint64_t index) {
+    struct world *w = c->world;
+    struct sim_client *cl = &w->clients[c->client];
+
+    w->checker.acked_index = MAX(w->checker.acked_index, index);
+    cl->seen_index = MAX(cl->seen_index, index);
 }
 
 /* Nobody waits for ever, whatever is broken. */
@@ -135,10 +144,11 @@ static void submit_acked(struct sim_call *c, const struct replica_proposed *res)
     if (op->state != OP_ACKED)
         sim_count(w, SIM_STAT_ACKED);
     op->state = OP_ACKED;
-    w->checker.acked_index = MAX(w->checker.acked_index, res->index);
+    call_answered(c, res->index);
 }
 
 static void submit_refused(struct sim_call *c) {
+    checker_history_failed(c->world, c->history);
     if (c->op->state == OP_PENDING && c->op->tries == 1)
         c->op->state = OP_REFUSED; /* certainly not submitted */
     sim_count(c->world, SIM_STAT_REFUSED);
@@ -148,11 +158,30 @@ static void submit_refused(struct sim_call *c) {
 static void clash_answered(struct sim_call *c, const struct replica_proposed *res) {
     struct world *w = c->world;
 
-    if (res->status != REPLICA_OK)
+    if (res->status != REPLICA_OK) {
+        if (res->status != REPLICA_UNKNOWN && res->status != REPLICA_STOPPING)
+            checker_history_failed(w, c->history);
         return;
+    }
+    call_answered(c, res->index);
     sim_count(w, SIM_STAT_KEY_CLASHES);
     if (res->output->results_count != 1 || res->output->results[0].code != FSM_KEY_CONFLICT)
         sim_fail(w, "op %u: its key was given to another request", c->op->number);
+}
+
+static void submit_recorded(struct sim_call *c, const struct replica_proposed *res) {
+    struct history_op *op;
+
+    if (res->status != REPLICA_OK || res->output->results_count != 1)
+        return;
+    checker_model_answered(c->world, res);
+    op = checker_history_ok(c->world, c->history, res->index);
+    if (!op)
+        return;
+    if (res->output->results[0].code == FSM_KEY_CONFLICT)
+        op->result = HISTORY_CONFLICT;
+    else
+        op->job = checker_history_name(c->world, 'j', res->output->results[0].job_seq);
 }
 
 static void submit_done(void *arg, const struct replica_proposed *res) {
@@ -163,6 +192,7 @@ static void submit_done(void *arg, const struct replica_proposed *res) {
     w->clients[c->client].in_flight--;
     sim_trace(w, "client %u: op %u status=%d index=%llu", c->client, op->number, (int) res->status,
               (unsigned long long) res->index);
+    submit_recorded(c, res);
     if (c->clash) {
         clash_answered(c, res);
     } else if (res->status == REPLICA_OK) {
@@ -175,6 +205,18 @@ static void submit_done(void *arg, const struct replica_proposed *res) {
         submit_refused(c);
     }
     call_end(c);
+}
+
+static void record_submit(struct sim_call *c) {
+    struct world *w = c->world;
+    struct history_op *op;
+
+    c->history = checker_history_call(w, c->client, HISTORY_SUBMIT);
+    op = checker_history_op(w, c->history);
+    if (!op)
+        return;
+    op->request = checker_history_name(w, c->clash ? 'c' : 'r', c->op->number);
+    op->key = c->op->keyed ? checker_history_name(w, 'k', c->op->number) : NULL;
 }
 
 static void submit(struct sim_client *cl, struct sim_node *n, struct sim_op *op, bool clash) {
@@ -192,9 +234,11 @@ static void submit(struct sim_client *cl, struct sim_node *n, struct sim_op *op,
     c->clash = clash;
     op->tries += !clash;
     cl->in_flight++;
+    record_submit(c);
     if (replica_propose(n->replica, command, op->keyed ? REPLICA_RETRY_SAFE : 0U, deadline,
                         submit_done, c) != 0) {
         cl->in_flight--;
+        checker_history_failed(w, c->history);
         if (!clash)
             submit_refused(c);
         call_end(c);
@@ -232,48 +276,133 @@ static void submit_again(struct sim_client *cl, struct sim_node *n) {
     }
 }
 
+/* ---- reads ----------------------------------------------------------------------------------- */
+
+/* A job that was acknowledged must be there. */
+static void show_job(struct sim_call *c, struct sim_node *n) {
+    struct world *w = c->world;
+    Chronos__Internal__V1__JobRecord *rec = NULL;
+
+    checker_model_read(w, n, c->job_seq);
+    arena_clear(&w->arena);
+    if (fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec) != 0 && c->must_be_there)
+        sim_fail(w, "node %u: acknowledged job %llu is missing from a read", c->node + 1,
+                 (unsigned long long) c->job_seq);
+    checker_history_job(w, c->history, replica_applied(n->replica), rec);
+}
+
 /* R16: the state read contains all that was committed anywhere when the read began. */
 static void read_done(void *arg, enum replica_status status, uint64_t index) {
     struct sim_call *c = arg;
     struct world *w = c->world;
     struct sim_node *n = &w->nodes[c->node];
-    Chronos__Internal__V1__JobRecord *rec = NULL;
 
     sim_count(w, status == REPLICA_OK ? SIM_STAT_READS : SIM_STAT_READS_FAILED);
     if (status == REPLICA_OK) {
         if (index < c->committed || replica_applied(n->replica) < c->committed)
             sim_fail(w, "node %u: read at %llu, but %llu was committed before it began",
                      c->node + 1, (unsigned long long) index, (unsigned long long) c->committed);
-        arena_clear(&w->arena);
-        if (c->job_seq != 0 &&
-            fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec) != 0)
-            sim_fail(w, "node %u: acknowledged job %llu is missing from a linearizable read",
-                     c->node + 1, (unsigned long long) c->job_seq);
+        call_answered(c, replica_applied(n->replica));
+        if (c->job_seq != 0)
+            show_job(c, n);
     }
     call_end(c);
 }
 
-static void read_job(struct sim_client *cl, struct sim_node *n) {
-    struct world *w = cl->world;
-    struct mono deadline;
-    struct sim_call *c = call_begin(cl, n, &deadline);
+/* Which job: mostly one that was acknowledged, else any number that a node knows of. */
+static void draw_job(struct sim_call *c, struct sim_node *n) {
+    struct world *w = c->world;
 
     if (w->ops_count > 0) {
         const struct sim_op *op = &w->ops[rng_below(&w->rng, w->ops_count)];
 
-        if (op->state == OP_ACKED)
+        if (op->state == OP_ACKED) {
             c->job_seq = op->job_seq;
+            c->must_be_there = true;
+            return;
+        }
     }
+    if (rng_chance(&w->rng, 500))
+        c->job_seq = rng_range(&w->rng, 1, fsm_next_seq(replica_fsm(n->replica)));
+}
+
+static void record_job(struct sim_call *c, enum history_kind kind) {
+    struct history_op *op;
+
+    if (c->job_seq == 0)
+        return;
+    c->history = checker_history_call(c->world, c->client, kind);
+    op = checker_history_op(c->world, c->history);
+    if (op)
+        op->job = checker_history_name(c->world, 'j', c->job_seq);
+}
+
+static void read_job(struct sim_client *cl, struct sim_node *n) {
+    struct mono deadline;
+    struct sim_call *c = call_begin(cl, n, &deadline);
+
+    draw_job(c, n);
+    record_job(c, HISTORY_GET);
     if (replica_read(n->replica, deadline, read_done, c) != 0)
         call_end(c);
+}
+
+/* J22: whatever node it comes from, what the client has seen is in it: the client knows by the
+ * index, and goes elsewhere when the node is behind. */
+static void read_stale(struct sim_client *cl, struct sim_node *n) {
+    struct world *w = cl->world;
+    struct sim_call c = {.world = w, .client = cl->slot, .node = n->slot};
+    uint64_t token = cl->seen_index;
+    struct history_op *op;
+
+    if (replica_applied(n->replica) < token) {
+        sim_count(w, SIM_STAT_READS_BEHIND);
+        return;
+    }
+    draw_job(&c, n);
+    if (c.job_seq == 0)
+        return;
+    c.must_be_there = false; /* another client's acknowledgement may be newer than this node */
+    record_job(&c, HISTORY_GET);
+    op = checker_history_op(w, c.history);
+    if (op) {
+        op->stale = true;
+        op->token = token;
+    }
+    sim_count(w, SIM_STAT_READS_STALE);
+    cl->seen_index = replica_applied(n->replica);
+    show_job(&c, n);
+}
+
+/* ---- cancels --------------------------------------------------------------------------------- */
+
+static void cancel_recorded(struct sim_call *c, const struct replica_proposed *res) {
+    struct world *w = c->world;
+    struct history_op *op;
+    enum fsm_code code;
+
+    if (res->status == REPLICA_UNKNOWN || res->status == REPLICA_STOPPING)
+        return;
+    if (res->status != REPLICA_OK || res->output->results_count != 1) {
+        checker_history_failed(w, c->history);
+        return;
+    }
+    code = res->output->results[0].code;
+    checker_model_answered(w, res);
+    op = checker_history_ok(w, c->history, res->index);
+    if (op)
+        op->result = code == FSM_OK         ? HISTORY_DONE
+                     : code == FSM_TERMINAL ? HISTORY_ENDED
+                                            : HISTORY_MISSING;
 }
 
 static void cancel_done(void *arg, const struct replica_proposed *res) {
     struct sim_call *c = arg;
     struct world *w = c->world;
 
+    cancel_recorded(c, res);
     if (res->status == REPLICA_OK) {
-        w->checker.acked_index = MAX(w->checker.acked_index, res->index);
+        call_answered(c, res->index);
         if (res->output->results_count == 1 && res->output->results[0].code == FSM_OK) {
             sim_count(w, SIM_STAT_CANCELLED);
             checker_cancelled(w, c->job_seq, res->index);
@@ -306,9 +435,14 @@ static void cancel_job(struct sim_client *cl, struct sim_node *n) {
     }
     c = call_begin(cl, n, &deadline);
     c->job_seq = item.job_seq;
-    if (replica_propose(n->replica, command, REPLICA_RETRY_SAFE, deadline, cancel_done, c) != 0)
+    record_job(c, HISTORY_CANCEL);
+    if (replica_propose(n->replica, command, REPLICA_RETRY_SAFE, deadline, cancel_done, c) != 0) {
+        checker_history_failed(w, c->history);
         call_end(c);
+    }
 }
+
+/* ---- schedules ------------------------------------------------------------------------------- */
 
 static void schedule_done(void *arg, const struct replica_proposed *res) {
     struct sim_call *c = arg;
@@ -316,6 +450,8 @@ static void schedule_done(void *arg, const struct replica_proposed *res) {
 
     w->clients[c->client].in_flight--;
     sim_schedules_done(w, res);
+    if (res->status == REPLICA_OK)
+        call_answered(c, res->index);
     call_end(c);
 }
 
@@ -353,8 +489,10 @@ void sim_client_act(struct sim_client *c) {
             while (burst-- > 0);
         else if (dice < 70)
             submit_again(c, n);
-        else if (dice < 92)
+        else if (dice < 84)
             read_job(c, n);
+        else if (dice < 92)
+            read_stale(c, n);
         else
             cancel_job(c, n);
         sim_node_turn(n);

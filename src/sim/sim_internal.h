@@ -146,6 +146,8 @@ struct sim_attempt {
     bool late;            /* no longer its own, but it reports all the same */
     int outcome;          /* once ended: Chronos__V1__AttemptOutcome */
     uint64_t reported_on; /* the stream, plus 1; 0 = not yet */
+    bool started;         /* with RELEASED: it says that it had begun */
+    size_t history;       /* of its report: place in the history plus 1; 0 = none */
 };
 
 /* A fake worker: runs attempts for a while, reports until acknowledged, sometimes dies. */
@@ -183,6 +185,7 @@ struct sim_client {
     unsigned slot;
     uint64_t next_at;
     unsigned in_flight;
+    uint64_t seen_index; /* newest index of an answer: its session's token (J22) */
 };
 
 struct checker {
@@ -203,6 +206,7 @@ struct checker {
     uint64_t acked_index;        /* highest index acknowledged to any client */
     struct u64map configs;       /* index and term -> struct raft_config, owned */
     struct schedule_model *schedules;
+    struct checker_model *model; /* of jobs */
     /* Bit sets of node ids: of the newest committed configuration, gone from one, and what
      * operators were told or asked for. */
     uint64_t ids_members, ids_removed;
@@ -232,6 +236,8 @@ struct sim_call {
     uint64_t job_seq;   /* reads: a job that must be there; cancels: the job */
     unsigned installs;  /* submits: of the node when it began */
     bool clash;         /* a submit with a key that belongs to another request */
+    bool must_be_there; /* reads: the job was acknowledged */
+    size_t history;     /* its place in the history plus 1; 0 = none */
 };
 
 struct world {
@@ -423,7 +429,8 @@ bool checker_sent(struct world *w, struct sim_node *n, struct slice payload);
 
 /* checker_jobs.c */
 void checker_jobs(struct world *w, struct sim_node *n);
-void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint64_t token);
+void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint32_t attempt,
+                     uint64_t token);
 /* The node says that a worker's lease is over. */
 void checker_worker_lost(struct world *w, struct sim_node *n, const char *fields);
 void checker_result_acked(struct world *w, const struct sim_attempt *a);

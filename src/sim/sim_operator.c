@@ -1,7 +1,7 @@
 /* The operator of the simulated cluster: adds, removes, promotes, demotes and replaces nodes,
  * drains them, erases disks, moves leadership, and asks for what must be refused. It takes care of
  * one thing only: not to erase or remove more than the cluster can bear. Thread: one. */
-#include "sim/sim_internal.h"
+#include "sim/checker_model.h"
 
 #include "fsm/command.h"
 
@@ -269,8 +269,10 @@ static void drain_done(void *arg, const struct replica_proposed *res) {
     struct world *w = arg;
 
     w->ops_pending--;
-    if (res->status == REPLICA_OK)
-        sim_count(w, SIM_STAT_DRAINS);
+    if (res->status != REPLICA_OK)
+        return;
+    sim_count(w, SIM_STAT_DRAINS);
+    checker_model_answered(w, res);
 }
 
 static void drain(struct world *w, struct sim_node *n, uint64_t node_id, const char *worker,

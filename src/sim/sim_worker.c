@@ -1,5 +1,5 @@
 /* A fake worker over the node's real half of the worker protocol. */
-#include "sim/sim_internal.h"
+#include "sim/checker_model.h"
 
 #include "fsm/job_id.h"
 
@@ -142,7 +142,7 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
         }
         if (attempt_find(wk, seq, ref->fencing_token))
             continue;
-        checker_started(w, wk, seq, ref->fencing_token);
+        checker_started(w, wk, seq, ref->attempt, ref->fencing_token);
         a = calloc(1, sizeof(*a));
         ASSERT(a);
         ns = !w->healing && rng_chance(&w->rng, w->long_permille)
@@ -191,11 +191,43 @@ static void attempt_ends(struct sim_worker *wk, struct sim_attempt *a) {
     struct world *w = wk->world;
 
     a->ended = true;
-    if (!w->healing && rng_chance(&w->rng, 20))
+    if (!w->healing && rng_chance(&w->rng, 20)) {
         a->outcome = CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED;
-    else
+        a->started = rng_chance(&w->rng, 500); /* stopped on the way, for a drain */
+    } else
         a->outcome = a->seq % 7 == 0 ? CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED
                                      : CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED;
+}
+
+static void report_recorded(struct sim_worker *wk, const struct sim_attempt *a, bool stale) {
+    struct history_op *op = checker_history_ok(wk->world, a->history, 0);
+
+    checker_model_reported(wk->world, wk, a->seq, a->token, a->outcome, stale);
+    if (op)
+        op->result = stale ? HISTORY_STALE : HISTORY_DONE;
+}
+
+static void record_report(struct sim_worker *wk, struct sim_attempt *a) {
+    static const enum history_state outcomes[] = {
+        [CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_UNSPECIFIED] = HISTORY_S_NONE,
+        [CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_COMPLETED] = HISTORY_S_COMPLETED,
+        [CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_FAILED] = HISTORY_S_FAILED,
+        [CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_CANCELLED] = HISTORY_S_CANCELLED,
+        [CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED] = HISTORY_S_RELEASED,
+    };
+    struct world *w = wk->world;
+    struct history_op *op;
+
+    if (a->history != 0)
+        return; /* the same report once more */
+    a->history = checker_history_call(w, SIM_CLIENTS_MAX + wk->slot, HISTORY_REPORT);
+    op = checker_history_op(w, a->history);
+    if (!op)
+        return;
+    op->job = checker_history_name(w, 'j', a->seq);
+    op->attempt = a->attempt;
+    op->attempt_known = true;
+    op->state = outcomes[a->outcome];
 }
 
 static void report_acked(struct sim_worker *wk, const Chronos__V1__ReportResult *res) {
@@ -205,6 +237,8 @@ static void report_acked(struct sim_worker *wk, const Chronos__V1__ReportResult 
     if (!ref_parse(res->attempt, &seq))
         return;
     a = attempt_find(wk, seq, res->attempt->fencing_token);
+    if (a)
+        report_recorded(wk, a, res->stale);
     if (res->stale)
         sim_count(wk->world, SIM_STAT_STALE_REPORTS);
     else if (a && a->outcome != CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_RELEASED)
@@ -257,8 +291,10 @@ static void report(struct sim_worker *wk, struct sim_attempt *a) {
         r.reason = CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_EXIT_CODE;
         r.exit_code = 3;
     }
+    r.started = a->started;
     list.reports = reports;
     list.n_reports = 1;
+    record_report(wk, a);
     m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_REPORTS;
     m.reports = &list;
     send_to_node(wk, &m);

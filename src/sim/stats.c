@@ -108,6 +108,14 @@ static const char *const names[] = {
     [SIM_STAT_PAUSES_ON_FAILURE] = "pauses after a failure",
     [SIM_STAT_CLOCK_FAULTS] = "clocks set or bent",
     [SIM_STAT_MODELS_LOST] = "schedules not comparable at the end",
+    [SIM_STAT_JOB_MODELS_LOST] = "jobs not comparable at the end",
+    [SIM_STAT_STATES_COMPARED] = "whole states compared with the model",
+    [SIM_STAT_READS_STALE] = "stale reads with a token",
+    [SIM_STAT_READS_BEHIND] = "stale reads behind their token",
+    [SIM_STAT_WATCHES] = "watches resumed",
+    [SIM_STAT_WATCHES_COMPACTED] = "watches told that it is too late",
+    [SIM_STAT_HISTORIES_JUDGED] = "histories judged",
+    [SIM_STAT_HISTORIES_SEARCHED] = "parts of histories searched",
 };
 STATIC_ASSERT(ARRAY_LEN(names) == SIM_STATS, "every counter has a name");
 
@@ -125,6 +133,7 @@ static const struct {
     {SIM_STAT_ELECTIONS, "elections"},      {SIM_STAT_CRASHES, "processes, disks and links"},
     {SIM_STAT_TRUNCATIONS, "replication"},  {SIM_STAT_SNAPSHOTS, "snapshots"},
     {SIM_STAT_CHANGES_ASKED, "membership"}, {SIM_STAT_TICKS_ON_TIME, "schedules"},
+    {SIM_STAT_MODELS_LOST, "checkers"},
 };
 
 /* Those that say something else than "this situation was met". */
@@ -134,6 +143,7 @@ static const struct {
 } kinds[] = {
     {SIM_STAT_MODELS_LOST,
      SIM_STAT_INFORMATIVE}, /* what could not be compared: the fewer the better */
+    {SIM_STAT_JOB_MODELS_LOST, SIM_STAT_INFORMATIVE}, /* likewise */
 };
 
 enum sim_stat_kind sim_stat_kind(enum sim_stat stat) {

@@ -1,4 +1,5 @@
 /* The world's clock, event queue, faults and phases. */
+#include "sim/checker_model.h"
 #include "sim/schedule_model.h"
 
 #include <errno.h>
@@ -362,7 +363,10 @@ int sim_run(const struct sim_options *o, struct sim_result *ret) {
         return -ENOMEM;
     }
     draw_options(w);
-    build(w);
+    w->checker.model = checker_model_new(w);
+    w->no_memory = !w->checker.model;
+    if (!w->no_memory)
+        build(w);
     while (!w->failed && !w->no_memory && ret->events < o->events_max)
         sim_world_step(w);
     if (w->schedules > 0 && rng_chance(&w->rng, 250))

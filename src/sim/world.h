@@ -81,7 +81,7 @@ enum sim_stat {
     SIM_STAT_APPENDS_REFUSED,
     SIM_STAT_APPENDS_OLD, /* with entries that had to be read from the disk */
     SIM_STAT_APPENDS_DOUBLE,
-    SIM_STAT_APPENDS_LATE, /* overtaken by a newer one */
+    SIM_STAT_APPENDS_LATE,  /* overtaken by a newer one */
     SIM_STAT_ANSWERS_STALE, /* to an older session of a leader with its follower */
     SIM_STAT_VOTES_REFUSED,
     SIM_STAT_SNAPSHOTS,            /* states flushed so that the log could be released */
@@ -134,7 +134,15 @@ enum sim_stat {
     SIM_STAT_SCHEDULES_DELETED,
     SIM_STAT_PAUSES_ON_FAILURE,
     SIM_STAT_CLOCK_FAULTS,
-    SIM_STAT_MODELS_LOST, /* transitions that nobody told */
+    SIM_STAT_MODELS_LOST,       /* transitions that nobody told */
+    SIM_STAT_JOB_MODELS_LOST,   /* entries that nobody showed */
+    SIM_STAT_STATES_COMPARED,   /* all jobs of a node with the model's */
+    SIM_STAT_READS_STALE,       /* of any node, not older than what the client had seen */
+    SIM_STAT_READS_BEHIND,      /* of a node that was: not taken */
+    SIM_STAT_WATCHES,           /* of slow watchers that move */
+    SIM_STAT_WATCHES_COMPACTED, /* they were told that the node does not remember */
+    SIM_STAT_HISTORIES_JUDGED,
+    SIM_STAT_HISTORIES_SEARCHED, /* parts of them, for unknown outcomes */
     SIM_STATS
 };
 

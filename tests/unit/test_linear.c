@@ -212,7 +212,7 @@ static void test_brute_force(void **state) {
     } kinds[] = {{'r', &linear_register, 0},
                  {'k', &linear_key, 0},
                  {'j', &linear_job, 1},
-                 {'j', &linear_job, 11},
+                 {'j', &linear_job, 64 + 2 + 8},
                  {'s', &linear_schedule, 0}};
     const char *given = getenv("CHRONOS_TEST_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 10) : 20260101, good = 0;

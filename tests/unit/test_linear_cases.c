@@ -159,6 +159,12 @@ static const struct example examples[] = {
     {"a version that comes again", false,
      "1 0 1 ok put schedule=s create=1 result=ok version=4\n1 2 3 ok drop schedule=s result=ok\n"
      "2 4 5 ok put schedule=s create=1 result=ok version=4\n"},
+    {"a job that an unknown submit makes late", true,
+     "1 0 - unknown submit request=r\n2 1 2 ok get job=j1 state=missing\n2 3 4 ok get job=j1 "
+     "state=running attempt=1\n"},
+    {"a job that comes and goes", false,
+     "1 0 - unknown submit request=r\n2 1 2 ok get job=j1 state=pending\n2 3 4 ok get job=j1 "
+     "state=missing\n"},
     {"a job nobody submitted here may be in any state", true,
      "1 2 3 ok get job=j9 state=running attempt=3 cancel=1\n1 4 5 ok get job=j9 state=cancelled "
      "attempt=3 cancel=1\n"},
