@@ -292,10 +292,11 @@ static void check_quorum(struct world *w, struct sim_node *n) {
         struct raft_peer_status st;
 
         if (i != n->slot && raft_peer_status(replica_raft(n->replica), i + 1, &st) == 0 &&
-            w->now_ns - st.last_contact.ns < LEADS_ALONE_NS)
+            mono_diff_ns(sim_clock_mono(n), st.last_contact) < LEADS_ALONE_NS)
             heard |= 1ULL << (i + 1);
     }
-    if (!checker_quorum_of(n, heard) && w->now_ns - n->seen_config_at >= LEADS_ALONE_NS)
+    if (!checker_quorum_of(n, heard) && w->now_ns - n->seen_config_at >= LEADS_ALONE_NS &&
+        w->now_ns - n->resumed_at >= LEADS_ALONE_NS)
         sim_fail(w, "node %u leads although it hears from nodes %llx only", n->slot + 1,
                  (unsigned long long) heard);
 }

@@ -152,26 +152,27 @@ static unsigned worker_slot(const char *id) {
 void checker_worker_lost(struct world *w, struct sim_node *n, const char *fields) {
     unsigned k = worker_slot(fields + strlen("worker="));
 
-    if (w->now_ns < n->registered_at[k] + w->lease_ns)
+    uint64_t now = sim_clock_mono(n).ns;
+
+    if (now < n->registered_at[k] + w->lease_ns)
         sim_fail(w, "node %u: worker%u is lost %llu ms after it registered, its lease is %llu ms",
-                 n->slot + 1, k + 1,
-                 (unsigned long long) ((w->now_ns - n->registered_at[k]) / NS_PER_MS),
+                 n->slot + 1, k + 1, (unsigned long long) ((now - n->registered_at[k]) / NS_PER_MS),
                  (unsigned long long) (w->lease_ns / NS_PER_MS));
 }
 
-static void note_registration(struct world *w, struct sim_node *n, const struct fsm_worker *k) {
+static void note_registration(struct sim_node *n, const struct fsm_worker *k) {
     unsigned slot = worker_slot(k->id);
 
     if (n->registered_index[slot] == k->registered_index)
         return;
     n->registered_index[slot] = k->registered_index;
-    n->registered_at[slot] = w->now_ns;
+    n->registered_at[slot] = sim_clock_mono(n).ns;
 }
 
 /* J18 */
 static void check_slots(struct world *w, struct sim_node *n) {
     for (const struct fsm_worker *k = fsm_worker_first(replica_fsm(n->replica)); k; k = k->next) {
-        note_registration(w, n, k);
+        note_registration(n, k);
         if (k->running > k->slots || (k->lost && k->running > 0))
             sim_fail(w, "node %u: worker %s runs %u on %u slots, lost=%d", n->slot + 1, k->id,
                      k->running, k->slots, (int) k->lost);

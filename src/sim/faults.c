@@ -25,6 +25,7 @@ enum fault {
     FAULT_BULK_SLOW,
     FAULT_STAGE,
     FAULT_DISK_FULL,
+    FAULT_PAUSE,
     FAULTS
 };
 
@@ -35,7 +36,7 @@ STATIC_ASSERT(FAULTS *WEIGHT_BITS <= 64, "the menu has room for every fault");
 
 /* ---- nodes and disks ------------------------------------------------------------------------- */
 
-static void crash(struct world *w, struct sim_node *n, bool power_cut) {
+void faults_crash(struct world *w, struct sim_node *n, bool power_cut) {
     if (!n->up)
         return;
     sim_node_crash(n, power_cut);
@@ -52,14 +53,14 @@ static void crash_some(struct world *w) {
         a = (a + 1) % w->nodes_count;
     for (unsigned i = 0; i < w->nodes_count; i++)
         if (all || i == a)
-            crash(w, &w->nodes[i], power);
+            faults_crash(w, &w->nodes[i], power);
 }
 
 void faults_crash_leader(struct world *w) {
     struct sim_node *n = faults_leader(w);
 
     if (n && !w->healing)
-        crash(w, n, rng_chance(&w->rng, 700));
+        faults_crash(w, n, rng_chance(&w->rng, 700));
 }
 
 /* The power goes in the middle of the disk job that runs next. */
@@ -215,11 +216,11 @@ static void strike(struct world *w, enum fault f) {
         faults_slow_link(w);
         break;
     case FAULT_DISK_CRASH:
-        if (n->up)
+        if (n->up && !sim_disk_fault_hit(n->disk)) /* one that it does not yet know of */
             arm_disk_crash(w, n);
         break;
     case FAULT_DISK_ERROR:
-        if (n->up)
+        if (n->up && !sim_disk_fault_hit(n->disk))
             arm_disk_error(w, n);
         break;
     case FAULT_DISK_SLOW:
@@ -240,6 +241,9 @@ static void strike(struct world *w, enum fault f) {
     case FAULT_DISK_FULL:
         sim_count(w, SIM_STAT_DISKS_FULL);
         sim_disk_set_free(n->disk, rng_chance(&w->rng, 500) ? UINT64_MAX : 4096);
+        break;
+    case FAULT_PAUSE:
+        faults_pause(w);
         break;
     case FAULT_CLOCK:
         sim_clock_fault(n);

@@ -185,6 +185,7 @@ void liveness_heal(struct world *w) {
         struct sim_node *n = &w->nodes[i];
 
         sim_clock_heal(n);
+        faults_resume(n);
         sim_disk_clear_fault(n->disk);
         sim_disk_set_free(n->disk, UINT64_MAX);
         sim_kv_clear_fault(n->kv);

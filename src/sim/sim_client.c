@@ -22,13 +22,14 @@ static struct sim_call *call_begin(struct sim_client *cl, const struct sim_node 
     *ret_deadline = MONO_NEVER;
     if (rng_chance(&w->rng, 200)) { /* the client is less patient than the node */
         within = rng_range(&w->rng, NS_PER_MS, within);
-        ret_deadline->ns = w->now_ns + within;
+        *ret_deadline = mono_add_ns(sim_clock_mono(n), within);
     }
     *c = (struct sim_call){.world = w,
                            .client = cl->slot,
                            .node = n->slot,
                            .installs = n->installs,
                            .begun_at = w->now_ns,
+                           .paused_ns = faults_paused_ns(n),
                            .answer_by = w->now_ns + within,
                            .committed = MAX(w->checker.committed_count, w->checker.acked_index),
                            .prev = w->calls_last};
@@ -41,10 +42,18 @@ static struct sim_call *call_begin(struct sim_client *cl, const struct sim_node 
     return c;
 }
 
+/* The node measures by a clock of its own, and a pause is nobody's delay. */
+static uint64_t slack_ns(const struct sim_call *c) {
+    const struct world *w = c->world;
+
+    return ANSWER_SLACK_NS + sim_clock_slack(w, w->commit_timeout_ns) +
+           faults_paused_ns(&w->nodes[c->node]) - c->paused_ns;
+}
+
 static void call_end(struct sim_call *c) {
     struct world *w = c->world;
 
-    if (w->now_ns > c->answer_by + ANSWER_SLACK_NS)
+    if (w->now_ns > c->answer_by + slack_ns(c))
         sim_fail(w, "node %u: a call was answered %llu us after its deadline", c->node + 1,
                  (unsigned long long) ((w->now_ns - c->answer_by) / NS_PER_US));
     if (c->prev)
@@ -72,7 +81,9 @@ static void call_answered(struct sim_call *c, uint64_t index) {
 void sim_client_check_deadlines(struct world *w) {
     const struct sim_call *c = w->calls_first;
 
-    if (c && w->now_ns > c->begun_at + w->commit_timeout_ns + ANSWER_SLACK_NS)
+    while (c && w->nodes[c->node].paused)
+        c = c->next;
+    if (c && w->now_ns > c->begun_at + w->commit_timeout_ns + slack_ns(c))
         sim_fail(w, "node %u: a call begun at %llu us is still not answered", c->node + 1,
                  (unsigned long long) (c->begun_at / NS_PER_US));
 }

@@ -1,6 +1,9 @@
-/* Wall clocks of nodes, and what goes wrong with them: steps of milliseconds to minutes, a clock
- * that is set to and fro (strobe), one that runs too fast or too slow; and the zone files. The
- * monotonic clock is the world's: it has no faults, as the kernel promises. */
+/* Clocks of nodes, and what goes wrong with them.
+ *
+ * Wall clocks: steps of milliseconds to minutes, a clock that is set to and fro (strobe), one that
+ * runs too fast or too slow. Monotonic clocks: each has its own beginning and its own rate, which
+ * changes; they never go back, and no two rates differ by more than what the node's options say of
+ * them (lease_drift_ppm; a tenth for leases of workers, J13). And the zone files. */
 #include "sim/sim_internal.h"
 
 #include "sched/zones.h"
@@ -10,7 +13,20 @@
 
 #define DRIFT_PPM_MAX 50000
 #define ODD_NS (10 * NS_PER_S) /* longer than a proposal waits */
-#define STROBE_PERIOD_NS (40 * NS_PER_MS)
+#define MONO_PPM_MAX 49000     /* to either side: two differ by less than a tenth */
+#define LEASE_PPM_MAX 200000
+#define PPM 1000000
+
+/* What the options promise of two clocks, halved: one is fast while the other is slow. */
+static void draw_mono(struct world *w) {
+    struct raft_options *o = &w->node_options.raft;
+
+    if (rng_chance(&w->rng, 500))
+        o->lease_drift_ppm = (uint32_t) rng_range(&w->rng, 100, LEASE_PPM_MAX);
+    w->mono_ppm_max = rng_chance(&w->rng, 500) ? MONO_PPM_MAX : 50;
+    if (o->lease_reads)
+        w->mono_ppm_max = MIN(o->lease_drift_ppm / 2, (uint32_t) MONO_PPM_MAX);
+}
 
 /* An hour of 2024 in which the clocks of central Europe were set, or one in which not. */
 void sim_clock_draw(struct world *w) {
@@ -20,6 +36,47 @@ void sim_clock_draw(struct world *w) {
     w->wall_base_ms = bases_s[i % ARRAY_LEN(bases_s)] * 1000;
     if (i % ARRAY_LEN(bases_s) != 0)
         w->wall_base_ms -= (int64_t) rng_below(&w->rng, i < ARRAY_LEN(bases_s) ? 10000 : 300000);
+    draw_mono(w);
+}
+
+/* ---- monotonic clocks ------------------------------------------------------------------------ */
+
+struct mono sim_clock_mono(const struct sim_node *n) {
+    uint64_t d = n->world->now_ns - n->mono_since;
+    int64_t more = (int64_t) (d / PPM) * n->mono_ppm + (int64_t) (d % PPM) * n->mono_ppm / PPM;
+
+    return (struct mono){.ns = n->mono_at + d + (uint64_t) more};
+}
+
+uint64_t sim_clock_until(const struct sim_node *n, struct mono at) {
+    uint64_t now = sim_clock_mono(n).ns, rate = (uint64_t) (PPM + n->mono_ppm), left;
+
+    if (at.ns <= now)
+        return 0;
+    left = at.ns - now;
+    return left / rate * PPM + left % rate * PPM / rate + 2; /* not a nanosecond before */
+}
+
+uint64_t sim_clock_slack(const struct world *w, uint64_t ns) {
+    return ns / PPM * (2 * w->mono_ppm_max);
+}
+
+/* From here on it runs at another rate. */
+static void bend_mono(struct sim_node *n) {
+    struct world *w = n->world;
+    int64_t max = (int64_t) w->mono_ppm_max;
+
+    n->mono_at = sim_clock_mono(n).ns;
+    n->mono_since = w->now_ns;
+    n->mono_ppm = (int64_t) rng_range(&w->rng, 0, 2 * (uint64_t) max) - max;
+    if (rng_chance(&w->rng, 300)) /* as far apart as can be */
+        n->mono_ppm = rng_chance(&w->rng, 500) ? max : -max;
+}
+
+void sim_clock_boot(struct sim_node *n) {
+    if (n->mono_at == 0)
+        n->mono_at = rng_range(&n->world->rng, NS_PER_S, 1000000 * NS_PER_S);
+    bend_mono(n);
 }
 
 struct wall sim_clock_wall(const struct sim_node *n) {
@@ -28,7 +85,7 @@ struct wall sim_clock_wall(const struct sim_node *n) {
 
     if (n->drift_ppm != 0)
         ms += (int64_t) ((now - n->drift_since) / NS_PER_US) * n->drift_ppm / 1000 / 1000000;
-    if (now < n->strobe_until && now / STROBE_PERIOD_NS % 2 == 1)
+    if (now < n->strobe_until && now / n->strobe_period_ns % 2 == 1)
         ms += n->strobe_ms;
     return (struct wall){.ms = ms};
 }
@@ -77,9 +134,21 @@ void sim_clock_fault(struct sim_node *n) {
                   (long long) n->wall_offset_ms);
     } else if (dice < 75) {
         n->strobe_ms = draw_step(w);
-        n->strobe_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+        n->strobe_period_ns = NS_PER_MS << rng_below(&w->rng, 10); /* to half a second, each side */
+        n->strobe_until = w->now_ns + (NS_PER_MS << rng_below(&w->rng, 16)); /* to 32 s */
+        sim_count(w, SIM_STAT_CLOCK_STROBES);
+        sim_trace(w, "node %u: its clock goes to and fro by %lld ms", n->slot + 1,
+                  (long long) n->strobe_ms);
         n->clock_odd_until = n->strobe_until + ODD_NS;
-    } else if (dice < 90) {
+    } else if (dice < 82) {
+        bend_mono(n);
+        n->wake_at = 0; /* its timers are armed anew */
+        sim_count(w, SIM_STAT_CLOCK_RATES);
+        sim_trace(w, "node %u: its monotonic clock runs by %lld ppm", n->slot + 1,
+                  (long long) n->mono_ppm);
+        sim_node_turn(n);
+        return;
+    } else if (dice < 92) {
         n->drift_ppm = (int64_t) rng_below(&w->rng, 2 * DRIFT_PPM_MAX) - DRIFT_PPM_MAX;
         n->drift_since = w->now_ns;
         went_back(n); /* what it was ahead by an older drift */

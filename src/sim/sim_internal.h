@@ -27,7 +27,8 @@ enum sim_event_type {
     SIM_WORKER_WAKE,
     SIM_TO_WORKER,
     SIM_FROM_WORKER,
-    SIM_FAULT
+    SIM_FAULT,
+    SIM_NODE_RESUME
 };
 
 #define SIM_ADDRESS_BYTES 24
@@ -49,6 +50,7 @@ struct sim_event {
     uint64_t append;     /* number of the AppendEntries inside on its link, 0 = none */
     enum sim_damage damage; /* not SIM_INTACT: payload is the frame, not the message in it */
     struct bytes *payload;
+    struct sim_event *next; /* while it waits for a paused node */
 };
 
 /* Disk jobs of one thread of a node: one at a time, in order. */
@@ -96,6 +98,14 @@ struct sim_node {
     int64_t wall_offset_ms; /* its wall clock against the world's; see sim_clock.c */
     int64_t drift_ppm, strobe_ms;
     uint64_t drift_since, strobe_until;
+    uint64_t strobe_period_ns;
+    uint64_t mono_at, mono_since; /* its monotonic clock, and when of the world's it showed that */
+    int64_t mono_ppm;             /* how much faster it runs since */
+    bool paused;
+    uint64_t paused_at, resumed_at, paused_ns; /* the last: of all pauses that are over */
+    uint64_t pauses;
+    struct sim_event *held_first, *held_last; /* owned: what waits for it while it is paused */
+    uint32_t feature_max;                     /* newest level its program knows */
     uint64_t clock_odd_until; /* it may have gone back between a plan and its stamp */
     uint64_t wake_at;         /* ns of the wake-up that is armed */
     uint64_t wake_gen;
@@ -235,6 +245,7 @@ struct sim_call {
     uint64_t committed; /* reads: what was known committed anywhere when it began */
     uint64_t job_seq;   /* reads: a job that must be there; cancels: the job */
     unsigned installs;  /* submits: of the node when it began */
+    uint64_t paused_ns; /* of its node when it began: a pause is nobody's delay */
     bool clash;         /* a submit with a key that belongs to another request */
     bool must_be_there; /* reads: the job was acknowledged */
     size_t history;     /* its place in the history plus 1; 0 = none */
@@ -284,6 +295,9 @@ struct world {
     int key_digits;          /* of idempotency keys */
     uint32_t burst_permille; /* clients that submit many at once */
     uint64_t menu;           /* which faults are likely, see faults.c */
+    uint64_t crash_one_in;   /* events: the node of one is killed right after it; 0 = none */
+    bool rolling;            /* the first members begin with an older program */
+    uint32_t mono_ppm_max;   /* no two monotonic clocks differ by more than twice that */
     int64_t wall_base_ms;    /* of the wall clocks that are right, when the world begins */
     unsigned schedules;      /* names in use; 0 = there are none */
     unsigned schedule_keys;
@@ -304,6 +318,9 @@ void sim_trace(struct world *w, const char *fmt, ...) _printf_(2, 3);
 /* The event, for what is not said by the arguments; NULL when memory is out. */
 struct sim_event *sim_push(struct world *w, uint64_t delay_ns, enum sim_event_type type, unsigned a,
                            unsigned b, uint64_t generation, struct bytes *payload);
+
+/* Do what the event says, and free it. */
+void sim_dispatch(struct world *w, struct sim_event *e);
 
 bool sim_world_may_step(const struct world *w);
 void sim_world_step(struct world *w);
@@ -333,6 +350,25 @@ void faults_flap_link(struct world *w);
 void faults_slow_link(struct world *w);
 /* The node that leads, by its own belief; NULL when none does. Of several the one drawn. */
 struct sim_node *faults_leader(struct world *w);
+
+void faults_crash(struct world *w, struct sim_node *n, bool power_cut);
+
+/* faults_process.c */
+void faults_process_draw(struct world *w);
+/* After each event. */
+void faults_after(struct world *w, const struct sim_event *e);
+void faults_pause(struct world *w);
+/* True when the event has to wait, because its node is paused. */
+bool faults_hold(struct world *w, struct sim_event *e);
+void faults_resume(struct sim_node *n);
+void faults_on_resume(struct world *w, const struct sim_event *e);
+/* It was killed in a pause, perhaps. */
+void faults_pause_killed(struct sim_node *n);
+/* How long it was paused in all its lives. */
+uint64_t faults_paused_ns(const struct sim_node *n);
+bool faults_leads_beside(const struct world *w, const struct sim_node *n);
+/* The newest level that the program knows which starts now. */
+uint32_t faults_feature_max(struct sim_node *n);
 
 /* sim_node.c */
 bool sim_node_start(struct sim_node *n);
@@ -442,6 +478,12 @@ struct bytes *sim_schedules_draw(struct world *w, struct sim_node *n, unsigned *
 void sim_schedules_done(struct world *w, const struct replica_proposed *res);
 
 /* sim_clock.c */
+/* Its monotonic clock; and how long of the world's time until it shows @at. */
+struct mono sim_clock_mono(const struct sim_node *n);
+uint64_t sim_clock_until(const struct sim_node *n, struct mono at);
+/* What @ns of a node's time may take longer, at most, of the world's. */
+uint64_t sim_clock_slack(const struct world *w, uint64_t ns);
+void sim_clock_boot(struct sim_node *n);
 void sim_clock_draw(struct world *w);
 struct wall sim_clock_wall(const struct sim_node *n);
 void sim_clock_fault(struct sim_node *n);

@@ -11,9 +11,7 @@
 /* ---- the fakes of base/env.h ----------------------------------------------------------------- */
 
 static struct mono node_mono(void *ctx) {
-    const struct sim_node *n = ctx;
-
-    return (struct mono){.ns = n->world->now_ns};
+    return sim_clock_mono(ctx);
 }
 
 static struct wall node_wall(void *ctx) {
@@ -51,6 +49,8 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
     }
     if (strcmp(msg, "snapshot") == 0)
         note_release(n, strstr(fields, "log_base="));
+    if (strcmp(msg, "feature level") == 0)
+        sim_count(n->world, SIM_STAT_LEVELS_RAISED);
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
 }
 
@@ -101,6 +101,7 @@ static int open_replica(struct sim_node *n, struct errtext *reterr) {
     members(w, w->nodes_count, &hints);
     o.id = o.raft.id = n->slot + 1;
     o.raft.seed = rng_next(&w->rng);
+    o.fsm.feature_level_max = faults_feature_max(n);
     o.bootstrap = n->fresh || n->wiped ? NULL : &config;
     o.join = !o.bootstrap;
     o.hints = &hints;
@@ -117,6 +118,7 @@ bool sim_node_start(struct sim_node *n) {
     if (n->gone)
         return false;
     n->life++;
+    sim_clock_boot(n);
     rc = open_replica(n, &why);
     if (rc < 0) {
         sim_fail(w, "node %u refuses to start: %s: %s", n->slot + 1, err_name(rc), why.s);
@@ -181,6 +183,7 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
         sim_disk_kill(n->disk);
     /* RocksDB buffers in the process: what it has not flushed dies with it in either case. */
     sim_kv_crash(n->kv, (uint32_t) rng_below(&w->rng, 1001));
+    faults_pause_killed(n);
 }
 
 void sim_node_free(struct sim_node *n) {
@@ -223,7 +226,7 @@ void sim_node_turn(struct sim_node *n) {
     struct mono at;
     int turns = 0;
 
-    if (!n->up)
+    if (!n->up || n->paused)
         return;
     do {
         replica_turn(n->replica);
@@ -240,8 +243,7 @@ void sim_node_turn(struct sim_node *n) {
         n->wake_at = at.ns;
         n->wake_gen++;
         if (at.ns != MONO_NEVER.ns)
-            sim_push(w, at.ns > w->now_ns ? at.ns - w->now_ns : 0, SIM_NODE_WAKE, n->slot, 0,
-                     n->wake_gen, NULL);
+            sim_push(w, sim_clock_until(n, at), SIM_NODE_WAKE, n->slot, 0, n->wake_gen, NULL);
     }
 }
 

@@ -25,6 +25,8 @@ struct sim_change {
     bool transfer;
     bool must_fail; /* whatever the state is */
     uint64_t answer_by;
+    struct mono deadline; /* the same by its node's clock */
+    uint64_t paused_ns;   /* of its node when it was asked */
 };
 
 static const char *const kinds[] = {"add", "remove", "promote", "demote", "replace"};
@@ -92,7 +94,8 @@ static void change_done(void *arg, uint32_t code, const char *message, uint64_t 
     sim_trace(w, "operator: %s %llu: code %u changed=%d index=%llu %s",
               c->transfer ? "transfer" : kinds[c->change.kind], (unsigned long long) id, code,
               (int) changed, (unsigned long long) index, message ? message : "");
-    if (w->now_ns > c->answer_by + ANSWER_SLACK_NS)
+    if (w->now_ns > c->answer_by + ANSWER_SLACK_NS + sim_clock_slack(w, WITHIN_NS) +
+                        faults_paused_ns(&w->nodes[c->node]) - c->paused_ns)
         sim_fail(w, "node %u: a change was answered %llu us after its deadline", c->node + 1,
                  (unsigned long long) ((w->now_ns - c->answer_by) / NS_PER_US));
     if (code == 0 && c->must_fail)
@@ -125,6 +128,8 @@ static struct sim_change *request(struct world *w, const struct sim_node *n) {
     c->world = w;
     c->node = n->slot;
     c->answer_by = w->now_ns + within;
+    c->deadline = mono_add_ns(sim_clock_mono(n), within);
+    c->paused_ns = faults_paused_ns(n);
     w->ops_pending++;
     w->changes_pending++;
     sim_count(w, SIM_STAT_CHANGES_ASKED);
@@ -145,8 +150,7 @@ static void ask(struct sim_change *c) {
         w->ids_may_leave |= 1ULL << (c->change.id & 63);
     w->ids_may_come |= c->change.new_id ? 1ULL << (c->change.new_id & 63) : 0;
     c->change.peer_address = c->change.client_address = c->address;
-    if (replica_change_membership(n->replica, &c->change, (struct mono){.ns = c->answer_by},
-                                  change_done, c) < 0)
+    if (replica_change_membership(n->replica, &c->change, c->deadline, change_done, c) < 0)
         w->no_memory = true;
     sim_node_turn(n);
 }
@@ -257,8 +261,7 @@ static void transfer(struct world *w, struct sim_node *n) {
 
     c->transfer = true;
     c->change.id = to;
-    if (replica_request_transfer(n->replica, to, (struct mono){.ns = c->answer_by}, change_done,
-                                 c) < 0)
+    if (replica_request_transfer(n->replica, to, c->deadline, change_done, c) < 0)
         w->no_memory = true;
     sim_node_turn(n);
 }

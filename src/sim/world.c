@@ -131,6 +131,9 @@ static void dispatch(struct world *w, struct sim_event *e) {
     case SIM_FROM_WORKER:
         on_from_worker(w, e);
         break;
+    case SIM_NODE_RESUME:
+        faults_on_resume(w, e);
+        break;
     case SIM_FAULT:
         if (e->b == SIM_FAULT_LEADER)
             faults_crash_leader(w);
@@ -138,6 +141,12 @@ static void dispatch(struct world *w, struct sim_event *e) {
             faults_next(w);
         break;
     }
+}
+
+void sim_dispatch(struct world *w, struct sim_event *e) {
+    dispatch(w, e);
+    bytes_unref(e->payload);
+    free(e);
 }
 
 /* R23: the trace hash covers every event, whether a line was printed for it or not. */
@@ -178,8 +187,11 @@ void sim_world_step(struct world *w) {
     mix(w, (uint64_t) e->type << 48 | (uint64_t) e->a << 40 | (uint64_t) e->b << 32 |
                (e->payload ? e->payload->len : 0));
     mix(w, e->generation);
+    if (faults_hold(w, e))
+        return;
     dispatch(w, e);
     mix_nodes(w, e);
+    faults_after(w, e);
     sim_client_check_deadlines(w);
     bytes_unref(e->payload);
     free(e);
@@ -285,6 +297,7 @@ static void draw_options(struct world *w) {
     w->in_order = rng_chance(&w->rng, 500);
     draw_node_options(w, swarm);
     faults_draw(w, swarm);
+    faults_process_draw(w);
     sim_frame_draw(w, swarm);
     sim_clock_draw(w);
     draw_schedules(w);

@@ -48,8 +48,14 @@ enum sim_stat {
     SIM_STAT_CONTESTED, /* terms with two candidates */
     SIM_STAT_TRANSFERS, /* TimeoutNow sent */
     SIM_STAT_CRASHES,
-    SIM_STAT_LEADER_CRASHES_TAIL, /* with entries nobody had committed */
-    SIM_STAT_DISK_CRASHES,        /* in the middle of a disk job */
+    SIM_STAT_CRASHES_AT_ONCE, /* right after an event, whichever it was */
+    SIM_STAT_NODES_PAUSED,
+    SIM_STAT_LEADERS_RESUMED,      /* went on believing that they lead, */
+    SIM_STAT_LEADERS_RESUMED_LATE, /* while another led a later term */
+    SIM_STAT_NODES_UPGRADED,       /* started again with a newer program */
+    SIM_STAT_LEVELS_RAISED,        /* feature levels of clusters */
+    SIM_STAT_LEADER_CRASHES_TAIL,  /* with entries nobody had committed */
+    SIM_STAT_DISK_CRASHES,         /* in the middle of a disk job */
     SIM_STAT_DISK_ERRORS,
     SIM_STAT_TAILS_LOST, /* a node came back with less than it had in memory */
     SIM_STAT_PARTITIONS,
@@ -134,6 +140,8 @@ enum sim_stat {
     SIM_STAT_SCHEDULES_DELETED,
     SIM_STAT_PAUSES_ON_FAILURE,
     SIM_STAT_CLOCK_FAULTS,
+    SIM_STAT_CLOCK_STROBES,
+    SIM_STAT_CLOCK_RATES,       /* monotonic clocks that run at another rate from now on */
     SIM_STAT_MODELS_LOST,       /* transitions that nobody told */
     SIM_STAT_JOB_MODELS_LOST,   /* entries that nobody showed */
     SIM_STAT_STATES_COMPARED,   /* all jobs of a node with the model's */
