@@ -105,7 +105,8 @@ int wal_format_header_decode(const uint8_t in[WAL_HEADER_BYTES], struct wal_segm
     if (h.seq == 0 || h.use == 0 || h.prev_seq >= h.seq || h.oldest_seq > h.seq ||
         h.segment_bytes > WAL_SEGMENT_BYTES_MAX || h.segment_bytes < WAL_SEGMENT_BYTES_MIN ||
         h.segment_bytes % WAL_HEADER_BYTES != 0 || h.base_end < WAL_HEADER_BYTES ||
-        h.base_end > h.segment_bytes || h.base_end % 8 != 0)
+        h.base_end > h.segment_bytes || h.base_end % 8 != 0 || h.prev_index > WAL_INDEX_MAX ||
+        (h.prev_index > 0 && h.prev_term == 0))
         return ERR_CORRUPT;
     *ret_h = h;
     return 0;

@@ -14,6 +14,8 @@
 #define WAL_RECORD_HEADER_BYTES 40U
 #define WAL_RECORD_KIND_OFFSET 36U
 #define WAL_RELEASE_BYTES 8U
+/* Nothing counts so far; a header that says more is none of ours, and sums must not wrap. */
+#define WAL_INDEX_MAX (UINT64_MAX / 4)
 
 enum wal_kind {
     WAL_KIND_DATA = 1,     /* a record of the caller */

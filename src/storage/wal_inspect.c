@@ -77,10 +77,10 @@ static int compare_found(const void *a, const void *b) {
     return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
-/* Up to @len bytes from the beginning of @f. A file that cannot be read is a finding, no failure.
- */
-static void read_file(struct inspection *x, struct found *f, uint8_t *out, size_t len,
-                      size_t *ret_n) {
+/* Up to @len bytes from the beginning of @f. A file that cannot be read is a finding, no failure;
+ * what this process lacks itself says nothing about the file: -ENOMEM. */
+static int read_file(struct inspection *x, struct found *f, uint8_t *out, size_t len,
+                     size_t *ret_n) {
     struct disk_file *file = NULL;
     int r = x->disk->ops->open(x->disk->ctx, f->name, DISK_RDONLY, &file);
 
@@ -90,18 +90,22 @@ static void read_file(struct inspection *x, struct found *f, uint8_t *out, size_
     if (r >= 0)
         r = io_read_full(x->disk, file, 0, out, len, ret_n);
     file = io_close(x->disk, file);
+    if (r == -ENOMEM) {
+        errtext_set(x->reterr, "out of memory reading %s", f->name);
+        return r;
+    }
     if (r < 0)
         f->why = err_name(r);
+    return 0;
 }
 
-static void read_header(struct inspection *x, struct found *f) {
+static int read_header(struct inspection *x, struct found *f) {
     uint8_t block[WAL_HEADER_BYTES];
     size_t n = 0;
-    int r;
+    int r = read_file(x, f, block, sizeof(block), &n);
 
-    read_file(x, f, block, sizeof(block), &n);
-    if (f->why)
-        return;
+    if (r < 0 || f->why)
+        return r;
     r = n < sizeof(block) ? ERR_CORRUPT : wal_format_header_decode(block, &f->h);
     if (n < sizeof(block))
         f->why = "file ends inside its header";
@@ -111,6 +115,7 @@ static void read_header(struct inspection *x, struct found *f) {
         f->why = "no intact segment header";
     else if (!f->spare && f->h.seq != f->seq)
         f->why = "holds another segment's content";
+    return 0;
 }
 
 static struct found *find(struct inspection *x, uint64_t seq) {
@@ -298,7 +303,9 @@ static int show_segment(struct inspection *x, struct found *f) {
         }
         x->bytes_cap = f->h.segment_bytes;
     }
-    read_file(x, f, x->bytes, f->h.segment_bytes, &s.len);
+    r = read_file(x, f, x->bytes, f->h.segment_bytes, &s.len);
+    if (r < 0)
+        return r;
     if (f->why)
         return report_bad(x, f->name, 0, false, f->why);
     s.bytes = x->bytes;
@@ -350,11 +357,12 @@ int wal_inspect(const struct disk *disk, const struct wal_inspect_visitor *v,
     if (x.count > 0)
         qsort(x.files, x.count, sizeof(*x.files), compare_found);
     for (size_t i = 0; i < x.count; i++) {
-        read_header(&x, &x.files[i]);
+        r = read_header(&x, &x.files[i]);
+        if (r < 0)
+            return r;
         readable = readable || (!x.files[i].spare && !x.files[i].why);
     }
     mark_chain(&x);
-    r = 0;
     for (size_t i = 0; i < x.count && r == 0; i++)
         r = show_file(&x, &x.files[i]);
     if (r == 0)

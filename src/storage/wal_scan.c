@@ -27,7 +27,8 @@ bool wal_cursor_follow(struct wal_cursor *c, const struct wal_frame *f) {
         c->last_term = f->term;
         break;
     case WAL_KIND_TRUNCATE:
-        if (f->index > c->last_index || f->term > c->last_term)
+        if (f->index == 0 || f->index > c->last_index || f->term > c->last_term ||
+            (f->index > 1 && f->term == 0))
             return false;
         c->last_index = f->index - 1;
         c->last_term = f->term;
