@@ -173,10 +173,15 @@ static json_t *map_value(const ProtobufCFieldDescriptor *f, ProtobufCMessage *co
 
     for (size_t i = 0; o && i < count; i++) {
         const char *entry = (const char *) items[i];
-        const char *key = *(char *const *) (const void *) (entry + d->fields[0].offset);
+        /* As a value: a key that is no UTF-8 is no key of an object. */
+        json_t *key = string_value(entry + d->fields[0].offset);
         json_t *v = value_of(&d->fields[1], entry + d->fields[1].offset, depth);
+        bool set = key && json_object_set_new(o, json_string_value(key), v) == 0;
 
-        if (!v || json_object_set_new(o, key ? key : "", v) != 0) {
+        if (!key)
+            json_decref(v);
+        json_decref(key);
+        if (!set) {
             json_decref(o);
             return NULL;
         }
