@@ -12,11 +12,12 @@ int apply_cancel_job(struct fsm *f, struct apply *a, const void *item, struct sl
 
     (void) raw;
     res->job_seq = s->job_seq;
-    if (!j) {
-        bool known = s->job_seq > 0 && s->job_seq < f->next_seq;
+    if (!j) { /* the number may have gone to the key of a schedule: then there never was a job */
+        struct record_job rec;
+        int r = jobs_read_ended(f, a, s->job_seq, &rec);
 
-        res->code = known ? FSM_TERMINAL : FSM_NOT_FOUND;
-        return 0;
+        res->code = r == STORE_NOT_FOUND ? FSM_NOT_FOUND : FSM_TERMINAL;
+        return MIN(r, 0);
     }
     ASSERT(res->code == FSM_OK);
     return jobs_cancel(f, a, j, false);

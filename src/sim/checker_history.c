@@ -96,6 +96,17 @@ static void leave_out_runs(struct world *w) {
     }
 }
 
+/* In the form of history.h, for `chronos-sim --check-history`. */
+static void trace_history(struct world *w) {
+    const struct history *h = &w->checker.model->history;
+    char line[512];
+
+    for (size_t i = 0; w->o.trace && i < h->count; i++) {
+        (void) history_print(&h->ops[i], line, sizeof(line));
+        sim_trace(w, "history: %s", line);
+    }
+}
+
 void checker_history_judge(struct world *w) {
     struct checker_model *c = w->checker.model;
     struct linear_options o = {.states_max = STATES_MAX};
@@ -104,6 +115,7 @@ void checker_history_judge(struct world *w) {
     if (!c->recording)
         return;
     leave_out_runs(w);
+    trace_history(w);
     if (linear_check_history(&c->history, &o, &report) < 0) {
         w->no_memory = true;
         return;

@@ -331,7 +331,7 @@ struct jm_result jm_cancel(struct job_model *m, uint64_t seq) {
     struct jm_job *j = live(m, seq);
 
     if (!j)
-        return result(was_given(m, seq) ? FSM_TERMINAL : FSM_NOT_FOUND, seq);
+        return result(u64map_get(&m->jobs, seq) ? FSM_TERMINAL : FSM_NOT_FOUND, seq);
     cancel(m, j, false, false);
     return result(FSM_OK, seq);
 }

@@ -159,7 +159,7 @@ void model_stop(struct model *m, uint64_t seq, bool kill) {
 enum fsm_code model_cancel(struct model *m, uint64_t seq) {
     struct model_job *j;
 
-    if (!model_known(m, seq))
+    if (!model_known(m, seq) || m->jobs[seq].state == S(UNSPECIFIED)) /* a key's number */
         return FSM_NOT_FOUND;
     j = &m->jobs[seq];
     if (j->state != S(PENDING) && j->state != S(RUNNING))
