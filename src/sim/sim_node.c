@@ -34,20 +34,6 @@ static void note_release(struct sim_node *n, const char *base) {
     n->seen_base = index;
 }
 
-/* A leader begins, or ends; the older one does not know it. */
-static void note_role(struct sim_node *n, bool leads) {
-    struct world *w = n->world;
-
-    if (n->leads && !leads)
-        sim_count(w, SIM_STAT_STEPPED_DOWN);
-    for (unsigned i = 0; i < w->nodes_count && leads && !n->leads; i++)
-        if (i != n->slot && w->nodes[i].up && w->nodes[i].leads) {
-            sim_count(w, SIM_STAT_TWO_LEADERS);
-            break;
-        }
-    n->leads = leads;
-}
-
 static void node_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
     struct sim_node *n = ctx;
 
@@ -63,8 +49,6 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
     }
     if (strcmp(msg, "snapshot") == 0)
         note_release(n, strstr(fields, "log_base="));
-    if (strcmp(msg, "role") == 0)
-        note_role(n, strstr(fields, "role=leader") != NULL);
     if (strcmp(msg, "feature level") == 0)
         sim_count(n->world, SIM_STAT_LEVELS_RAISED);
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
@@ -123,8 +107,6 @@ static int open_replica(struct sim_node *n, struct errtext *reterr) {
     o.hints = &hints;
     o.peer_address = address;
     o.client_address = address;
-    o.on_step = conformance_stepped;
-    o.on_step_ctx = n;
     return replica_open(&o, &env, sim_kv_interface(n->kv), &n->replica, reterr);
 }
 
@@ -147,7 +129,6 @@ bool sim_node_start(struct sim_node *n) {
               (unsigned long long) replica_applied(n->replica));
     sim_net_started(n);
     checker_restarted(w, n);
-    conformance_restarted(w, n);
     sim_node_turn(n);
     return true;
 }
@@ -170,14 +151,6 @@ static void kill_disk(struct sim_node *n, bool power_cut) {
     sim_disk_set_fault(n->disk, f);
 }
 
-static void note_torn_meta(struct sim_node *n) {
-    struct meta_inspect_slot slots[2];
-
-    if (meta_inspect(sim_disk_interface(n->disk), slots, NULL) == 0 &&
-        (slots[0].rc == ERR_CORRUPT) != (slots[1].rc == ERR_CORRUPT) && n->life > 1)
-        sim_count(n->world, SIM_STAT_META_TORN);
-}
-
 void sim_node_crash(struct sim_node *n, bool power_cut) {
     static const enum sim_disk_model models[] = {SIM_DISK_KEEP_NONE, SIM_DISK_KEEP_PREFIX,
                                                  SIM_DISK_KEEP_SECTORS, SIM_DISK_KEEP_PAGES,
@@ -186,7 +159,6 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
 
     ASSERT(n->up);
     n->up = false;
-    n->leads = false;
     checker_crashed(w, n);
     n->last_in_memory = raft_last_index(replica_raft(n->replica));
     if (raft_role(replica_raft(n->replica)) == RAFT_LEADER &&
@@ -209,8 +181,6 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
         sim_disk_crash(n->disk, &w->rng, models[rng_below(&w->rng, ARRAY_LEN(models))]);
     else
         sim_disk_kill(n->disk);
-    if (power_cut)
-        note_torn_meta(n);
     /* RocksDB buffers in the process: what it has not flushed dies with it in either case. */
     sim_kv_crash(n->kv, (uint32_t) rng_below(&w->rng, 1001));
     faults_pause_killed(n);
@@ -225,14 +195,6 @@ void sim_node_free(struct sim_node *n) {
 }
 
 /* ---- turns ----------------------------------------------------------------------------------- */
-
-static void note_disk_error(struct world *w, const char *why) {
-    sim_count(w, SIM_STAT_DISK_ERRORS);
-    if (strstr(why, "sync"))
-        sim_count(w, SIM_STAT_SYNCS_FAILED);
-    if (strstr(why, "No space"))
-        sim_count(w, SIM_STAT_DISKS_NO_ROOM);
-}
 
 /* A replica that ended by itself: its disk failed, or it is told that it has no place here. */
 static void node_failed(struct sim_node *n, int rc, const struct errtext *why) {
@@ -250,7 +212,7 @@ static void node_failed(struct sim_node *n, int rc, const struct errtext *why) {
     if (sim_kv_fault_hit(n->kv))
         sim_count(w, SIM_STAT_STAGE_FAULTS);
     else if (sim_disk_fault_hit(n->disk) && !crashed)
-        note_disk_error(w, why->s);
+        sim_count(w, SIM_STAT_DISK_ERRORS);
     else if (!crashed)
         sim_fail(w, "node %u stopped: %s", n->slot + 1, why->s);
     sim_node_crash(n, true);
