@@ -6,7 +6,7 @@
  *
  *   CLIENT BEGIN END OUTCOME OPERATION [name=value ...]
  *
- *   CLIENT    a number: who asked. One client has one operation open at a time
+ *   CLIENT    a number: who asked
  *   BEGIN END nanoseconds of one clock for all clients (CLOCK_MONOTONIC of the machine): taken
  *             before the request was sent and after the answer came. END is `-` with `unknown`
  *   OUTCOME   ok: answered, also in the negative (see result); fail: it certainly had no effect
@@ -101,6 +101,10 @@ struct history_op {
     uint64_t token;
     const char *key, *request, *job, *name; /* name: of the schedule or the register */
 };
+
+static inline bool history_is_read(const struct history_op *op) {
+    return op->kind == HISTORY_GET || op->kind == HISTORY_SHOW || op->kind == HISTORY_READ;
+}
 
 struct history {
     struct history_op *ops; /* owned */

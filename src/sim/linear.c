@@ -33,6 +33,7 @@ struct memo {
 struct choice {
     struct mark *call;
     struct linear_state before;
+    bool no_choice; /* a read that is right here and tells nothing new */
 };
 
 struct search {
@@ -172,7 +173,11 @@ static void put_back(struct mark *m) {
 /* ---- the search ------------------------------------------------------------------------------ */
 
 static void choose(struct search *s, struct mark *call, const struct linear_state *after) {
-    s->choices[s->choices_count++] = (struct choice){.call = call, .before = s->state};
+    s->choices[s->choices_count++] =
+        (struct choice){.call = call,
+                        .before = s->state,
+                        .no_choice = history_is_read(s->ops[call->number]) &&
+                                     memcmp(after, &s->state, sizeof(*after)) == 0};
     s->state = *after;
     lift(call);
     if (call->answer) {
@@ -181,21 +186,22 @@ static void choose(struct search *s, struct mark *call, const struct linear_stat
     }
 }
 
-/* The mark behind the choice that was wrong; NULL: there was none. */
+/* The call that was the wrong choice; NULL: there was none. A read that is right now can come now
+ * in every order in which it comes later: nothing depends on it, so it is no choice. */
 static struct mark *take_back(struct search *s) {
-    struct choice *c;
+    struct choice *c = NULL;
 
-    if (s->choices_count == 0)
-        return NULL;
-    c = &s->choices[--s->choices_count];
-    s->state = c->before;
-    s->key[c->call->number / 64] &= ~(1ULL << c->call->number % 64);
-    if (c->call->answer) {
-        put_back(c->call->answer);
-        s->left++;
+    while (s->choices_count > 0 && (!c || c->no_choice)) {
+        c = &s->choices[--s->choices_count];
+        s->state = c->before;
+        s->key[c->call->number / 64] &= ~(1ULL << c->call->number % 64);
+        if (c->call->answer) {
+            put_back(c->call->answer);
+            s->left++;
+        }
+        put_back(c->call);
     }
-    put_back(c->call);
-    return c->call;
+    return c && !c->no_choice ? c->call : NULL;
 }
 
 /* MEMO_NEW: @call was chosen. MEMO_KNOWN: it cannot be next, or that leads nowhere. */

@@ -40,10 +40,6 @@ struct judge {
     struct bytesmap unknown_keys;  /* keys with a submit whose outcome nobody knows */
 };
 
-static bool is_read(const struct history_op *op) {
-    return op->kind == HISTORY_GET || op->kind == HISTORY_SHOW || op->kind == HISTORY_READ;
-}
-
 static const char *part_kind(char kind) {
     return kind == 'j' ? "job" : kind == 'k' ? "key" : kind == 's' ? "schedule" : "register";
 }
@@ -77,7 +73,7 @@ static int cut(struct judge *j) {
     for (size_t i = 0; i < j->h->count; i++) {
         const struct history_op *op = &j->h->ops[i];
 
-        if (op->outcome == HISTORY_FAIL || (op->outcome == HISTORY_UNKNOWN && is_read(op)))
+        if (op->outcome == HISTORY_FAIL || (op->outcome == HISTORY_UNKNOWN && history_is_read(op)))
             continue;
         if (op->kind >= HISTORY_SET) {
             add_ref(j, 'r', op->name, op);
@@ -147,8 +143,8 @@ static int compare_index(const void *a, const void *b) {
 
     if (x->index != y->index)
         return x->index < y->index ? -1 : 1;
-    if (is_read(x) != is_read(y))
-        return is_read(x) ? 1 : -1;
+    if (history_is_read(x) != history_is_read(y))
+        return history_is_read(x) ? 1 : -1;
     return x < y ? -1 : x > y;
 }
 
@@ -211,7 +207,7 @@ static int check_real_time(struct judge *j) {
         for (; done < n && ends[done]->end_ns < begins[i]->begin_ns; done++)
             if (!newest || ends[done]->index > newest->index)
                 newest = ends[done];
-        if (newest && begins[i]->index < newest->index + !is_read(begins[i]))
+        if (newest && begins[i]->index < newest->index + !history_is_read(begins[i]))
             say(j, LINEAR_BROKEN, NULL, "it was asked after a newer answer had come", begins[i]);
     }
     free(begins);

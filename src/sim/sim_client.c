@@ -186,7 +186,9 @@ static void submit_recorded(struct sim_call *c, const struct replica_proposed *r
     if (res->status != REPLICA_OK || res->output->results_count != 1)
         return;
     checker_model_answered(c->world, res);
-    op = checker_history_ok(c->world, c->history, res->index);
+    /* One that found its key may have made it itself, by an earlier entry. */
+    op = checker_history_ok(c->world, c->history,
+                            res->output->results[0].code == FSM_EXISTING ? 0 : res->index);
     if (!op)
         return;
     if (res->output->results[0].code == FSM_KEY_CONFLICT)
