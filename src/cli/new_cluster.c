@@ -256,7 +256,7 @@ static int note_old(void *arg, const char *name) {
     struct file_names *f = arg;
 
     if (strncmp(name, "wal-", 4) != 0 && strncmp(name, "spare-", 6) != 0 &&
-        strcmp(name, "meta") != 0)
+        strcmp(name, "meta") != 0 && strcmp(name, "meta-copy") != 0)
         return 0;
     if (f->count == FILES_MAX || strlen(name) >= NAME_BYTES_MAX)
         return ERR_LIMIT;

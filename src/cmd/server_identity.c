@@ -103,9 +103,10 @@ static int refuse_empty(const struct server *s, struct errtext *why) {
 
 /* ---- joining --------------------------------------------------------------------------------- */
 
-/* A refused node keeps nothing: the directory is as empty as it was. */
+/* A refused node keeps nothing: the directory is as empty as it was. The copy first: without the
+ * file it would be taken for what is left of a lost one. */
 static void forget_meta(const struct disk *disk) {
-    if (disk->ops->unlink(disk->ctx, "meta") == 0)
+    if (disk->ops->unlink(disk->ctx, "meta-copy") == 0 && disk->ops->unlink(disk->ctx, "meta") == 0)
         (void) disk->ops->sync_dir(disk->ctx);
 }
 

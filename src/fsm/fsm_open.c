@@ -439,11 +439,16 @@ int fsm_open(struct kv *kv, const struct fsm_options *o, struct fsm **ret, struc
     buf_init(&f->encode, FSM_RECORD_BYTES_MAX);
     buf_init(&f->config, FSM_RECORD_BYTES_MAX);
     l.f = f;
+    if (reterr)
+        reterr->s[0] = '\0';
     r = kv->ops->iter_open(kv, &l.it);
     if (r < 0)
         return r;
     r = load_all(&l);
     l.it->ops->close(l.it);
+    /* The store itself stopped it, and says no more than this. */
+    if (r < 0 && reterr && !reterr->s[0])
+        errtext_set(reterr, "state store: a record cannot be read: %s", err_name(r));
     if (r < 0)
         return r;
     *ret = TAKE_PTR(f);

@@ -52,8 +52,8 @@ static int apply_entry(struct replica *r, const struct raft_entry *e) {
     else
         rc = fsm_apply(r->fsm, e->index, e->term, command, &out, &why);
     if (rc < 0) {
-        replica_fail(r, rc, "applying log entry %llu: %s", (unsigned long long) e->index,
-                     why.s[0] ? why.s : err_name(rc));
+        replica_fail(r, rc, "applying log entry %llu to the state: %s",
+                     (unsigned long long) e->index, why.s[0] ? why.s : err_name(rc));
         return rc;
     }
     if (e->term != r->applied_term) {

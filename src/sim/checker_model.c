@@ -362,6 +362,8 @@ static void compare_job(struct world *w, struct sim_node *n, uint64_t seq) {
 
     arena_clear(&w->arena);
     rc = fsm_read_job(replica_fsm(n->replica), seq, &w->arena, &rec);
+    if (atlas_answers_loss(n, rc))
+        return;
     if (rc < 0 || (rc == 0) != (j != NULL)) {
         sim_fail(w, "node %u at %llu: job %llu is %s", n->slot + 1,
                  (unsigned long long) replica_applied(n->replica), (unsigned long long) seq,

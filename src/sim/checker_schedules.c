@@ -160,10 +160,14 @@ static void check_line(struct schedule_model *m, struct sim_node *n, struct mode
     struct model_line *l = &s->lines[ordinal % MODEL_LINES];
     Chronos__Internal__V1__TickRecord *t = NULL;
     struct world *w = m->world;
+    int rc;
 
     l->news = false;
     arena_clear(&w->arena);
-    if (fsm_read_tick(replica_fsm(n->replica), s->seq, ordinal, &w->arena, &t) != 0) {
+    rc = fsm_read_tick(replica_fsm(n->replica), s->seq, ordinal, &w->arena, &t);
+    if (atlas_answers_loss(n, rc))
+        return;
+    if (rc != 0) {
         differs(w, n, s, "a missing line of the history", 0, ordinal);
         return;
     }

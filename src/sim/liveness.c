@@ -181,6 +181,7 @@ void liveness_heal(struct world *w) {
     w->disk_max_ns = MIN(w->disk_max_ns, 2 * NS_PER_MS);
     w->bulk_delay_max_ns = MIN(w->bulk_delay_max_ns, 20 * NS_PER_MS);
     w->bulk_disk_max_ns = MIN(w->bulk_disk_max_ns, 20 * NS_PER_MS);
+    faults_disk_heal(w);
     for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
         struct sim_node *n = &w->nodes[i];
 

@@ -295,10 +295,16 @@ static void submit_again(struct sim_client *cl, struct sim_node *n) {
 static void show_job(struct sim_call *c, struct sim_node *n) {
     struct world *w = c->world;
     Chronos__Internal__V1__JobRecord *rec = NULL;
+    int rc;
 
+    arena_clear(&w->arena);
+    rc = fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec);
+    if (atlas_answers_loss(n, rc))
+        return; /* answered with DATA_LOSS: no other record than the true one, and not none */
     checker_model_read(w, n, c->job_seq);
     arena_clear(&w->arena);
-    if (fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec) != 0 && c->must_be_there)
+    rc = fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec);
+    if (rc != 0 && c->must_be_there)
         sim_fail(w, "node %u: acknowledged job %llu is missing from a read", c->node + 1,
                  (unsigned long long) c->job_seq);
     checker_history_job(w, c->history, replica_applied(n->replica), rec);
@@ -313,10 +319,6 @@ static void read_done(void *arg, enum replica_status status, uint64_t index) {
     sim_count(w, status == REPLICA_OK ? SIM_STAT_READS : SIM_STAT_READS_FAILED);
     if (status == REPLICA_OK) {
         if (index < c->committed || replica_applied(n->replica) < c->committed)
-    if (status == REPLICA_OK && c->begun_at == w->now_ns && w->nodes_count > 1)
-        sim_count(w, SIM_STAT_READS_AT_ONCE);
-    if (status == REPLICA_OK && c->paused_ns != faults_paused_ns(n))
-        sim_count(w, SIM_STAT_READS_PAUSED);
             sim_fail(w, "node %u: read at %llu, but %llu was committed before it began",
                      c->node + 1, (unsigned long long) index, (unsigned long long) c->committed);
         call_answered(c, replica_applied(n->replica));
@@ -490,12 +492,6 @@ static void keep_schedules(struct sim_client *cl, struct sim_node *n) {
 
 void sim_client_act(struct sim_client *c) {
     struct world *w = c->world;
-void sim_client_burst(struct world *w, struct sim_node *n, unsigned count) {
-    while (count-- > 0)
-        submit_new(&w->clients[0], n);
-    sim_node_turn(n);
-}
-
     struct sim_node *n = any_node(w);
     uint64_t dice = rng_below(&w->rng, 100);
 

@@ -319,7 +319,7 @@ static int op_pwrite(void *ctx, struct disk_file *f, uint64_t off, const void *b
         uint64_t over = d->used_bytes + growth - d->capacity_bytes;
 
         if (growth == 0 || over >= len)
-            return sim_fault_leave(d, special, -ENOSPC);
+            return sim_fault_leave(d, special, sim_disk_no_room(d));
         len -= (size_t) over;
     }
     if (len > 0) {
@@ -351,7 +351,7 @@ static int op_truncate(void *ctx, struct disk_file *f, uint64_t size) {
         return sim_fault_leave(d, special, 0);
     if (size > i->size && d->capacity_bytes > 0 &&
         d->used_bytes + (size - i->size) > d->capacity_bytes)
-        return sim_fault_leave(d, special, -ENOSPC);
+        return sim_fault_leave(d, special, sim_disk_no_room(d));
     r = sim_inode_reserve(i, size);
     if (r >= 0)
         r = undo_push(d, i, MIN(size, i->size), (size_t) (i->size - MIN(size, i->size)), 0);
@@ -493,6 +493,7 @@ int sim_disk_new(struct sim_disk **ret) {
     d->number = 1;
     d->life = 1;
     d->free_bytes_max = UINT64_MAX;
+    d->full_error = -ENOSPC;
     *ret = d;
     return 0;
 }

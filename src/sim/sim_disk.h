@@ -80,6 +80,11 @@ void sim_disk_clear_fault(struct sim_disk *d);
 bool sim_disk_fault_hit(const struct sim_disk *d); /* since set */
 /* Bytes all files together may have; a write beyond does what fits, then -ENOSPC. 0 = no limit. */
 void sim_disk_set_capacity(struct sim_disk *d, uint64_t bytes);
+/* What a write beyond the capacity is answered with: -ENOSPC, or -EDQUOT. */
+void sim_disk_set_full_error(struct sim_disk *d, int err);
+/* A write or truncation was refused for want of room, since the capacity was set. */
+bool sim_disk_was_full(const struct sim_disk *d);
+uint64_t sim_disk_used(const struct sim_disk *d); /* bytes of all files */
 /* Others fill the file system: space() tells at most so many bytes free. Writes go on to succeed.
  * UINT64_MAX = as it is. */
 void sim_disk_set_free(struct sim_disk *d, uint64_t bytes);
@@ -96,5 +101,8 @@ bool sim_disk_resize(struct sim_disk *d, const char *name, uint64_t len) _must_c
 /* For tests: remove or rename durably, as by hand. False: no such file. */
 bool sim_disk_remove(struct sim_disk *d, const char *name) _must_check_;
 bool sim_disk_swap_names(struct sim_disk *d, const char *a, const char *b) _must_check_;
+/* For tests: let a file, which is made if it is not there, have this content, durably. */
+bool sim_disk_put(struct sim_disk *d, const char *name, const void *bytes,
+                  uint64_t len) _must_check_;
 /* Names in the order of the directory; NULL past the end. Valid until the next operation. */
 const char *sim_disk_name(const struct sim_disk *d, size_t i);

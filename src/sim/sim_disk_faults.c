@@ -340,6 +340,20 @@ bool sim_disk_fault_hit(const struct sim_disk *d) {
 
 void sim_disk_set_capacity(struct sim_disk *d, uint64_t bytes) {
     d->capacity_bytes = bytes;
+    d->was_full = false;
+}
+
+void sim_disk_set_full_error(struct sim_disk *d, int err) {
+    ASSERT(err < 0);
+    d->full_error = err;
+}
+
+bool sim_disk_was_full(const struct sim_disk *d) {
+    return d->was_full;
+}
+
+uint64_t sim_disk_used(const struct sim_disk *d) {
+    return d->used_bytes;
 }
 
 void sim_disk_set_free(struct sim_disk *d, uint64_t bytes) {
@@ -392,6 +406,25 @@ bool sim_disk_swap_names(struct sim_disk *d, const char *a, const char *b) {
     i = x->inode;
     x->inode = y->inode;
     y->inode = i;
+    return true;
+}
+
+bool sim_disk_put(struct sim_disk *d, const char *name, const void *bytes, uint64_t len) {
+    struct entry *e = sim_dir_find(d, name);
+    struct inode *i = e ? e->inode : NULL;
+
+    ASSERT(len > 0);
+    if (!i) {
+        if (sim_dir_reserve(d) < 0 || !(i = sim_inode_new()))
+            return false;
+        sim_dir_set(d, name, i);
+        sim_inode_unref(d, i);
+    }
+    if (sim_inode_reserve(i, len) < 0)
+        return false;
+    sim_undo_clear(i);
+    sim_inode_set_size(d, i, len);
+    memcpy(i->data, bytes, (size_t) len);
     return true;
 }
 

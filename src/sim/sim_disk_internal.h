@@ -76,6 +76,8 @@ struct sim_disk {
     uint64_t used_bytes;
     uint64_t capacity_bytes;
     uint64_t free_bytes_max; /* reported as free at most */
+    int full_error;          /* negative; what a write without room gets */
+    bool was_full;
     uint64_t counts[SIM_DISK_OPS + 1];
     uint32_t handles;
     bool crashed;
@@ -99,6 +101,12 @@ void sim_dir_set(struct sim_disk *d, const char *name, struct inode *inode);
 int sim_dir_reserve(struct sim_disk *d);
 void sim_dir_pop(struct sim_disk *d);
 void sim_dir_forget(struct sim_disk *d);
+
+/* No room: note it and say so. */
+static inline int sim_disk_no_room(struct sim_disk *d) {
+    d->was_full = true;
+    return d->full_error;
+}
 
 /* sim_disk_faults.c. enter: count the operation; 0 = do it, else what to return at once;
  * *ret_special: the operation itself has to carry the fault out. leave: its result, or the power

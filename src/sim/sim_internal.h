@@ -4,6 +4,7 @@
 #include "sim/world.h"
 
 #include "base/timer_heap.h"
+#include "sim/atlas.h"
 #include "sim/sim_kv.h"
 
 #include "chronos/v1/worker_service.pb-c.h"
@@ -32,7 +33,10 @@ enum sim_event_type {
 };
 
 #define SIM_ADDRESS_BYTES 24
-#define SIM_FAULT_LEADER 1 /* b of a SIM_FAULT: this one, not a drawn one */
+/* b of a SIM_FAULT: this one, not a drawn one. */
+#define SIM_FAULT_LEADER 1
+#define SIM_FAULT_DISK 2 /* the menu of disks */
+#define SIM_FAULT_ROOM 3 /* the disk of node a has room again */
 
 /* What became of a frame on its way. */
 enum sim_damage {
@@ -102,7 +106,6 @@ struct sim_node {
     uint64_t mono_at, mono_since; /* its monotonic clock, and when of the world's it showed that */
     int64_t mono_ppm;             /* how much faster it runs since */
     bool paused;
-    bool leads; /* it said so last */
     uint64_t paused_at, resumed_at, paused_ns; /* the last: of all pauses that are over */
     uint64_t pauses;
     struct sim_event *held_first, *held_last; /* owned: what waits for it while it is paused */
@@ -138,6 +141,8 @@ struct sim_node {
     struct ghost_entry *chain; /* owned: its log as last looked at, by index */
     size_t chain_cap;
     uint64_t chain_last;
+    struct atlas_node atlas;
+    uint64_t undurable_since; /* ns; 0 = its log is on its disk */
 };
 
 struct ghost_entry {
@@ -284,6 +289,7 @@ struct world {
     unsigned damage_one_in, cut_one_in; /* frames; 0 = none */
     uint64_t delay_max_ns, disk_max_ns;
     uint64_t fault_interval_ns;
+    uint64_t disk_menu, disk_interval_ns; /* see faults_disk.c */
     uint64_t bulk_delay_max_ns, bulk_disk_max_ns;
     unsigned bulk_queue_max; /* messages */
     /* drawn settings of the nodes */
@@ -361,7 +367,6 @@ void faults_after(struct world *w, const struct sim_event *e);
 void faults_pause(struct world *w);
 /* True when the event has to wait, because its node is paused. */
 bool faults_hold(struct world *w, struct sim_event *e);
-void faults_long_tail(struct world *w);
 void faults_resume(struct sim_node *n);
 void faults_on_resume(struct world *w, const struct sim_event *e);
 /* It was killed in a pause, perhaps. */
@@ -371,6 +376,13 @@ uint64_t faults_paused_ns(const struct sim_node *n);
 bool faults_leads_beside(const struct world *w, const struct sim_node *n);
 /* The newest level that the program knows which starts now. */
 uint32_t faults_feature_max(struct sim_node *n);
+
+/* faults_disk.c */
+void faults_disk_start(struct world *w);
+void faults_disk_next(struct world *w);
+void faults_disk_room(struct sim_node *n);
+/* All disks are as fast and as large as they should be. */
+void faults_disk_heal(struct world *w);
 
 /* sim_node.c */
 bool sim_node_start(struct sim_node *n);
@@ -387,6 +399,8 @@ void sim_jobs_run(struct sim_node *n, struct sim_queue *q);
 void sim_jobs_done(struct sim_node *n, struct sim_queue *q);
 /* The disk is fast again, also for the job that has begun. */
 void sim_jobs_hurry(struct sim_node *n, struct sim_queue *q);
+/* Nothing of the queue ends before @until, what has begun included. */
+void sim_jobs_hang(struct sim_node *n, struct sim_queue *q, uint64_t until);
 /* Jobs in flight end against a dead disk, so that their memory comes back. */
 void sim_jobs_abandon(struct sim_queue *q);
 
@@ -430,8 +444,6 @@ void sim_worker_free(struct sim_worker *wk);
 /* sim_client.c */
 void sim_client_act(struct sim_client *c);
 void sim_client_check_deadlines(struct world *w);
-/* Many submits at one node. */
-void sim_client_burst(struct world *w, struct sim_node *n, unsigned count);
 
 /* checker.c */
 void checker_init(struct checker *c);

@@ -23,6 +23,14 @@ void sim_jobs_hurry(struct sim_node *n, struct sim_queue *q) {
     schedule(n, q);
 }
 
+void sim_jobs_hang(struct sim_node *n, struct sim_queue *q, uint64_t until) {
+    q->slow_until = MAX(q->slow_until, until);
+    if (!n->up || !q->running || q->ran)
+        return;
+    q->running = false;
+    schedule(n, q);
+}
+
 static void submit(struct sim_node *n, struct sim_queue *q, struct disk_job *job) {
     job->next = NULL;
     if (q->tail)

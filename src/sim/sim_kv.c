@@ -183,6 +183,14 @@ void sim_kv_crash(struct sim_kv *k, uint32_t permille) {
     sim_kv_clear_fault(k);
 }
 
+bool sim_kv_damage(struct sim_kv *k, uint64_t nth) {
+    return kv_mem_damage(k->inner, nth);
+}
+
+bool sim_kv_intact(const struct sim_kv *k) {
+    return k->inner->ops->verify(k->inner, NULL) == 0;
+}
+
 uint64_t sim_kv_flushes(const struct sim_kv *k) {
     return k->flushes;
 }

@@ -23,4 +23,8 @@ bool sim_kv_fault_hit(const struct sim_kv *k); /* since set */
 void sim_kv_kill(struct sim_kv *k);
 /* The node starts again: of what was not flushed the first @permille thousandths are there. */
 void sim_kv_crash(struct sim_kv *k, uint32_t permille);
+/* Damage at rest of the record at @nth modulo their number; false when there is none. */
+bool sim_kv_damage(struct sim_kv *k, uint64_t nth);
+/* Every record has its checksum. */
+bool sim_kv_intact(const struct sim_kv *k);
 uint64_t sim_kv_flushes(const struct sim_kv *k);

@@ -2,8 +2,6 @@
 #include "sim/checker_sessions.h"
 #include "sim/sim_internal.h"
 
-#include "storage/meta.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,20 +34,6 @@ static void note_release(struct sim_node *n, const char *base) {
     n->seen_base = index;
 }
 
-/* A leader begins, or ends; the older one does not know it. */
-static void note_role(struct sim_node *n, bool leads) {
-    struct world *w = n->world;
-
-    if (n->leads && !leads)
-        sim_count(w, SIM_STAT_STEPPED_DOWN);
-    for (unsigned i = 0; i < w->nodes_count && leads && !n->leads; i++)
-        if (i != n->slot && w->nodes[i].up && w->nodes[i].leads) {
-            sim_count(w, SIM_STAT_TWO_LEADERS);
-            break;
-        }
-    n->leads = leads;
-}
-
 static void node_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
     struct sim_node *n = ctx;
 
@@ -63,10 +47,9 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
             sim_push(w, rng_below(&w->rng, w->disk_max_ns + w->delay_max_ns), SIM_FAULT, n->slot,
                      SIM_FAULT_LEADER, 0, NULL);
     }
+    atlas_heard(n->world, n, msg);
     if (strcmp(msg, "snapshot") == 0)
         note_release(n, strstr(fields, "log_base="));
-    if (strcmp(msg, "role") == 0)
-        note_role(n, strstr(fields, "role=leader") != NULL);
     if (strcmp(msg, "feature level") == 0)
         sim_count(n->world, SIM_STAT_LEVELS_RAISED);
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
@@ -128,6 +111,23 @@ static int open_replica(struct sim_node *n, struct errtext *reterr) {
     return replica_open(&o, &env, sim_kv_interface(n->kv), &n->replica, reterr);
 }
 
+/* No room, or the disk gave an error: the service manager tries again (operations.md, exit code
+ * 1). */
+static bool starts_again(struct sim_node *n, int rc, const struct errtext *why) {
+    struct world *w = n->world;
+    bool full = (rc == -ENOSPC || rc == -EDQUOT) && sim_disk_was_full(n->disk);
+
+    if (!full && !(rc == -EIO && sim_disk_fault_hit(n->disk)))
+        return false;
+    sim_trace(w, "node %u: does not start: %s", n->slot + 1, why->s);
+    sim_count(w, full ? SIM_STAT_STARTS_WITHOUT_ROOM : SIM_STAT_STARTS_UNREADABLE);
+    sim_disk_kill(n->disk);
+    sim_kv_crash(n->kv, 1000);
+    sim_push(w, rng_range(&w->rng, 10 * NS_PER_MS, NS_PER_S), SIM_NODE_RESTART, n->slot, 0, n->life,
+             NULL);
+    return true;
+}
+
 bool sim_node_start(struct sim_node *n) {
     struct world *w = n->world;
     struct errtext why = {0};
@@ -139,7 +139,8 @@ bool sim_node_start(struct sim_node *n) {
     sim_clock_boot(n);
     rc = open_replica(n, &why);
     if (rc < 0) {
-        sim_fail(w, "node %u refuses to start: %s: %s", n->slot + 1, err_name(rc), why.s);
+        if (!starts_again(n, rc, &why) && !atlas_started(w, n, rc, &why))
+            sim_fail(w, "node %u refuses to start: %s: %s", n->slot + 1, err_name(rc), why.s);
         return false;
     }
     n->up = true;
@@ -147,6 +148,7 @@ bool sim_node_start(struct sim_node *n) {
               (unsigned long long) replica_applied(n->replica));
     sim_net_started(n);
     checker_restarted(w, n);
+    (void) atlas_started(w, n, 0, NULL);
     sim_node_turn(n);
     return true;
 }
@@ -172,14 +174,6 @@ static void kill_disk(struct sim_node *n, bool power_cut) {
 void sim_node_crash(struct sim_node *n, bool power_cut) {
     static const enum sim_disk_model models[] = {SIM_DISK_KEEP_NONE, SIM_DISK_KEEP_PREFIX,
                                                  SIM_DISK_KEEP_SECTORS, SIM_DISK_KEEP_PAGES,
-static void note_torn_meta(struct sim_node *n) {
-    struct meta_inspect_slot slots[2];
-
-    if (meta_inspect(sim_disk_interface(n->disk), slots, NULL) == 0 &&
-        (slots[0].rc == ERR_CORRUPT) != (slots[1].rc == ERR_CORRUPT) && n->life > 1)
-        sim_count(n->world, SIM_STAT_META_TORN);
-}
-
                                                  SIM_DISK_KEEP_ALL};
     struct world *w = n->world;
 
@@ -188,7 +182,6 @@ static void note_torn_meta(struct sim_node *n) {
     checker_crashed(w, n);
     n->last_in_memory = raft_last_index(replica_raft(n->replica));
     if (raft_role(replica_raft(n->replica)) == RAFT_LEADER &&
-    n->leads = false;
         n->last_in_memory > raft_commit(replica_raft(n->replica)))
         sim_count(w, SIM_STAT_LEADER_CRASHES_TAIL);
     sim_net_died(n);
@@ -211,8 +204,6 @@ static void note_torn_meta(struct sim_node *n) {
     /* RocksDB buffers in the process: what it has not flushed dies with it in either case. */
     sim_kv_crash(n->kv, (uint32_t) rng_below(&w->rng, 1001));
     faults_pause_killed(n);
-    if (power_cut)
-        note_torn_meta(n);
 }
 
 void sim_node_free(struct sim_node *n) {
@@ -220,6 +211,7 @@ void sim_node_free(struct sim_node *n) {
         sim_node_crash(n, false);
     (void) sim_kv_free(n->kv);
     free(n->chain);
+    atlas_free(n);
     (void) sim_disk_free(n->disk);
 }
 
@@ -228,14 +220,6 @@ void sim_node_free(struct sim_node *n) {
 /* A replica that ended by itself: its disk failed, or it is told that it has no place here. */
 static void node_failed(struct sim_node *n, int rc, const struct errtext *why) {
     struct world *w = n->world;
-static void note_disk_error(struct world *w, const char *why) {
-    sim_count(w, SIM_STAT_DISK_ERRORS);
-    if (strstr(why, "sync"))
-        sim_count(w, SIM_STAT_SYNCS_FAILED);
-    if (strstr(why, "No space"))
-        sim_count(w, SIM_STAT_DISKS_NO_ROOM);
-}
-
     bool crashed = sim_disk_crashed(n->disk) || sim_kv_crashed(n->kv);
 
     sim_trace(w, "node %u: stopped: %s", n->slot + 1, why->s);
@@ -246,10 +230,16 @@ static void note_disk_error(struct world *w, const char *why) {
         n->gone = true;
         return;
     }
+    if (atlas_ended(w, n, rc, why)) {
+        sim_node_crash(n, false);
+        return;
+    }
     if (sim_kv_fault_hit(n->kv))
         sim_count(w, SIM_STAT_STAGE_FAULTS);
+    else if ((rc == -ENOSPC || rc == -EDQUOT) && sim_disk_was_full(n->disk))
+        sim_count(w, SIM_STAT_ENDS_WITHOUT_ROOM);
     else if (sim_disk_fault_hit(n->disk) && !crashed)
-        note_disk_error(w, why->s);
+        sim_count(w, SIM_STAT_DISK_ERRORS);
     else if (!crashed)
         sim_fail(w, "node %u stopped: %s", n->slot + 1, why->s);
     sim_node_crash(n, true);
@@ -275,7 +265,7 @@ void sim_node_turn(struct sim_node *n) {
         return;
     }
     checker_node(w, n);
-    checker_commits(w, n);
+    atlas_note(n);
     at = replica_deadline(n->replica);
     if (at.ns != n->wake_at) {
         n->wake_at = at.ns;

@@ -49,7 +49,8 @@ static bool bears(const struct world *w, const struct raft_config *c, uint64_t w
             (leaves && m->id == without))
             continue;
         all++;
-        good += !erased(w, m->id) && m->id != without;
+        /* A damaged disk may turn out to be lost. */
+        good += !erased(w, m->id) && !w->nodes[m->id - 1].atlas.harmed && m->id != without;
     }
     return all > 0 && good > all / 2;
 }
@@ -60,6 +61,8 @@ bool sim_operator_quorum_lost(const struct world *w) {
     for (uint64_t id = 1; id <= w->nodes_count; id++)
         if (!erased(w, id))
             good |= 1ULL << id;
+    if (!(good & (w->checker.ids_members ? w->checker.ids_members : UINT64_MAX)))
+        return true;
     for (unsigned i = 0; i < w->nodes_count; i++) {
         const struct sim_node *n = &w->nodes[i];
 
@@ -342,6 +345,8 @@ static void wipe(struct world *w, const struct raft_config *c, struct sim_node *
     n->disk = sim_disk_free(n->disk);
     n->kv = sim_kv_free(n->kv);
     n->wiped = true;
+    atlas_free(n);
+    n->atlas = (struct atlas_node){0};
     n->life++;
     if (sim_node_make(w, n->slot))
         (void) sim_node_start(n);

@@ -167,11 +167,15 @@ static bool draft_edit(struct world *w, struct sim_node *n, struct draft *d) {
     Chronos__Internal__V1__ScheduleRecord *rec = NULL;
     Chronos__V1__ScheduleSpec *old = NULL;
     struct fsm *f = replica_fsm(n->replica);
+    int rc;
 
     if (fsm_schedule_find(f, slice_of(d->name, strlen(d->name)), &s) != 0)
         return false;
     arena_clear(&w->arena);
-    if (fsm_read_schedule(f, s->seq, &w->arena, &rec) == 0)
+    rc = fsm_read_schedule(f, s->seq, &w->arena, &rec);
+    if (atlas_answers_loss(n, rc))
+        return false;
+    if (rc == 0)
         old =
             chronos__v1__schedule_spec__unpack(arena_pb(&w->arena), rec->spec.len, rec->spec.data);
     if (!old) {

@@ -137,6 +137,10 @@ static void dispatch(struct world *w, struct sim_event *e) {
     case SIM_FAULT:
         if (e->b == SIM_FAULT_LEADER)
             faults_crash_leader(w);
+        else if (e->b == SIM_FAULT_DISK)
+            faults_disk_next(w);
+        else if (e->b == SIM_FAULT_ROOM)
+            faults_disk_room(n);
         else
             faults_next(w);
         break;
@@ -326,6 +330,7 @@ static void build(struct world *w) {
         sim_push(w, rng_below(&w->rng, 500 * NS_PER_MS), SIM_CLIENT, i, 0, 0, NULL);
     }
     sim_push(w, w->fault_interval_ns, SIM_FAULT, 0, 0, 0, NULL);
+    faults_disk_start(w);
     sim_operator_start(w);
 }
 

@@ -10,6 +10,7 @@
 #include "base/rand.h"
 #include "node/replica.h"
 #include "node/worker_session.h"
+#include "sim/damage.h"
 #include "sim/sim_disk.h"
 
 #include <stdio.h>
@@ -39,8 +40,6 @@ enum sim_stat {
     SIM_STAT_CANCELLED,
     SIM_STAT_READS,
     SIM_STAT_READS_FAILED,
-    SIM_STAT_READS_AT_ONCE, /* by a lease: nobody was asked */
-    SIM_STAT_READS_PAUSED,  /* by a node that was paused while it had them */
     SIM_STAT_JOBS_ENDED,
     SIM_STAT_ATTEMPTS,
     SIM_STAT_LOSSES, /* attempts taken from a lost worker */
@@ -48,14 +47,10 @@ enum sim_stat {
     SIM_STAT_STALE_REPORTS,
     SIM_STAT_ELECTIONS,
     SIM_STAT_CONTESTED, /* terms with two candidates */
-    SIM_STAT_PRE_VOTES_REFUSED,
-    SIM_STAT_TWO_LEADERS, /* one began to lead while another did not know that its term is over */
-    SIM_STAT_STEPPED_DOWN,
     SIM_STAT_TRANSFERS, /* TimeoutNow sent */
     SIM_STAT_CRASHES,
     SIM_STAT_CRASHES_AT_ONCE, /* right after an event, whichever it was */
     SIM_STAT_NODES_PAUSED,
-    SIM_STAT_LONG_TAILS, /* leaders cut off with many entries that nobody else has */
     SIM_STAT_LEADERS_RESUMED,      /* went on believing that they lead, */
     SIM_STAT_LEADERS_RESUMED_LATE, /* while another led a later term */
     SIM_STAT_NODES_UPGRADED,       /* started again with a newer program */
@@ -63,10 +58,22 @@ enum sim_stat {
     SIM_STAT_LEADER_CRASHES_TAIL,  /* with entries nobody had committed */
     SIM_STAT_DISK_CRASHES,         /* in the middle of a disk job */
     SIM_STAT_DISK_ERRORS,
-    SIM_STAT_SYNCS_FAILED, /* of them */
-    SIM_STAT_DISKS_NO_ROOM,
-    SIM_STAT_META_TORN, /* a power cut left one slot of term and vote damaged */
-    SIM_STAT_TAILS_LOST, /* a node came back with less than it had in memory */
+    SIM_STAT_DISKS_WITHOUT_ROOM, /* a capacity that was reached, for a while */
+    SIM_STAT_ENDS_WITHOUT_ROOM,
+    SIM_STAT_STARTS_WITHOUT_ROOM,
+    SIM_STAT_STARTS_UNREADABLE,
+    SIM_STAT_READ_ERRORS, /* set up; DISK_ERRORS counts what they did */
+    SIM_STAT_SHORT_TRANSFERS,
+    SIM_STAT_DISKS_HUNG,
+    SIM_STAT_LEADERS_HUNG,
+    SIM_STAT_DAMAGE_FIRST, /* by kind, in the order of enum damage_kind */
+    SIM_STAT_DAMAGE_LAST = SIM_STAT_DAMAGE_FIRST + DAMAGE_KINDS - 1,
+    SIM_STAT_DAMAGE_RUNNING, /* of them under a running node */
+    SIM_STAT_DAMAGE_REFUSED, /* and what came of it */
+    SIM_STAT_DAMAGE_REPAIRED,
+    SIM_STAT_DAMAGE_UNHARMED,
+    SIM_STAT_DAMAGE_TAILS_LOST, /* the last batch, taken for a torn write */
+    SIM_STAT_TAILS_LOST,        /* a node came back with less than it had in memory */
     SIM_STAT_PARTITIONS,
     SIM_STAT_PARTITIONS_ONE_WAY,
     SIM_STAT_PARTITIONS_PARTIAL,
@@ -139,7 +146,6 @@ enum sim_stat {
     SIM_STAT_TICKS_PAUSED,
     SIM_STAT_TICKS_MISSED, /* too late, by policy */
     SIM_STAT_TICKS_WINDOW,
-    SIM_STAT_TICKS_MANY, /* more than 100 decided alike at once */
     SIM_STAT_TICKS_EXPIRED,
     SIM_STAT_TICKS_DROPPED,
     SIM_STAT_PLANS_STALE, /* another generation, or a watermark that had passed */

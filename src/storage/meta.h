@@ -4,6 +4,10 @@
  * id, term, vote, durable watermark hint, CRC32C}. A torn slot falls back to the other, which is
  * correct because nothing that needed the torn one was ever sent (W1, W2). Both unreadable: the
  * node refuses to start; it never begins again at term 0.
+ * A second file, meta-copy, is written after the first is durable and before anything is sent. A
+ * newest slot that rots, or an old copy of the file that somebody puts back, would otherwise look
+ * like a torn write, and the node would vote twice; with the copy the newer of the two counts (PAR,
+ * FAST '18: what peers cannot give back is kept twice).
  * Thread: as wal.h. */
 #pragma once
 
@@ -25,8 +29,9 @@ struct meta;
 
 enum { META_MISSING = 1 };
 
-/* Open and read. 0; META_MISSING (no file: a new node; *ret is NULL); ERR_CORRUPT (both slots bad),
- * ERR_VERSION, -errno, -ENOMEM. */
+/* Open and read. 0; META_MISSING (neither file: a new node; *ret is NULL); ERR_CORRUPT (both slots
+ * bad; the file is gone and its copy is there; the two are of different directories), ERR_VERSION,
+ * -errno, -ENOMEM. */
 int meta_open(const struct disk *disk, struct meta **ret, struct meta_state *ret_state,
               struct errtext *reterr) _must_check_;
 /* Create durably (write beside, sync, rename, sync directory) on an empty directory. -EEXIST. */
@@ -35,6 +40,9 @@ int meta_create(const struct disk *disk, const struct meta_state *state, struct 
 /* Write the other slot and fdatasync. term never decreases (asserted). Negative: stop. */
 int meta_save(struct meta *m, uint64_t term, uint64_t vote, uint64_t synced_index,
               struct errtext *reterr) _must_check_;
+/* The file was behind its copy when it was opened, and was brought up to it: a disk to look after.
+ */
+bool meta_repaired(const struct meta *m);
 struct meta *meta_close(struct meta *m);
 DEFINE_CLEANUP(struct meta *, meta_close);
 

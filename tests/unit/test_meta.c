@@ -67,6 +67,7 @@ static void test_before_incarnation(void **state) {
     (void) state;
     world_new(&d, &m);
     m = meta_close(m);
+    assert_true(sim_disk_remove(d, "meta-copy")); /* nor was that there */
     b = sim_disk_bytes(d, "meta", &len);
     memset(b, 0, 2 * SLOT_BYTES);
     memcpy(b, "CHRNMETA", 8);
@@ -218,7 +219,7 @@ static void test_failed_sync(void **state) {
 
             assert_int_equal(sim_disk_new(&d), 0);
             sim_disk_set_fault(d, (struct sim_disk_fault){.op = SIM_DISK_DATASYNC,
-                                                          .nth = k + 1,
+                                                          .nth = k + 2, /* two at its birth */
                                                           .effect = drops ? SIM_DISK_SYNC_DROPS
                                                                           : SIM_DISK_SYNC_LIES,
                                                           .err = -EIO});
@@ -239,8 +240,8 @@ static void test_failed_sync(void **state) {
     }
 }
 
-/* Goal: every bit of a slot damaged: the other slot is used. Both damaged: refused, and never a
- * beginning at term 0. An intact newer version: refused. */
+/* Goal: every bit of a slot damaged: nothing is forgotten, because the copy has it. Both damaged:
+ * refused, and never a beginning at term 0. */
 static void test_damage(void **state) {
     struct sim_disk *whole = NULL;
     struct meta *m = NULL;
@@ -262,7 +263,9 @@ static void test_damage(void **state) {
         b = sim_disk_bytes(d, "meta", &len);
         b[bit / 8] ^= (uint8_t) (1U << bit % 8);
         assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
-        assert_int_equal(s.term, bit < SLOT_BYTES * 8 ? 5 : 6);
+        assert_int_equal(s.term, 6);
+        assert_int_equal(s.vote, 2);
+        assert_true(meta_repaired(m) == (bit < SLOT_BYTES * 8));
         m = meta_close(m);
         b = sim_disk_bytes(d, "meta", &len);
         b[7] ^= 1;
@@ -286,6 +289,67 @@ static void test_damage(void **state) {
         d = sim_disk_free(d);
     }
     whole = sim_disk_free(whole);
+}
+
+static void put(struct sim_disk *d, const char *name, const uint8_t *bytes) {
+    assert_true(sim_disk_put(d, name, bytes, 2UL * SLOT_BYTES));
+}
+
+static void keep(struct sim_disk *d, const char *name, uint8_t *bytes) {
+    uint64_t len = 0;
+    const uint8_t *b = sim_disk_bytes(d, name, &len);
+
+    assert_non_null(b);
+    assert_int_equal(len, 2 * SLOT_BYTES);
+    memcpy(bytes, b, 2UL * SLOT_BYTES);
+}
+
+/* Goal: an old copy of either file put back forgets no vote; one that is missing is made again, or
+ * refused when it is the first; a copy of another directory is refused. */
+static void test_one_file(void **state) {
+    static uint8_t old_main[2 * SLOT_BYTES], old_copy[2 * SLOT_BYTES], now[2 * SLOT_BYTES];
+    struct sim_disk *d = NULL;
+    struct meta *m = NULL;
+    struct meta_state s = {0};
+    struct errtext e;
+
+    (void) state;
+    world_new(&d, &m);
+    keep(d, "meta", old_main);
+    keep(d, "meta-copy", old_copy);
+    for (uint64_t term = 5; term < 9; term++)
+        assert_int_equal(meta_save(m, term, 3, term * 10, &e), 0);
+    m = meta_close(m);
+    put(d, "meta", old_main);
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
+    assert_int_equal(s.term, 8);
+    assert_int_equal(s.vote, 3);
+    assert_int_equal(s.synced_index, 80);
+    assert_true(meta_repaired(m));
+    m = meta_close(m);
+    put(d, "meta-copy", old_copy); /* the file itself has been repaired for good */
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
+    assert_int_equal(s.term, 8);
+    assert_false(meta_repaired(m));
+    m = meta_close(m);
+    put(d, "meta", old_main); /* and so has the copy */
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
+    assert_int_equal(s.term, 8);
+    m = meta_close(m);
+    assert_true(sim_disk_remove(d, "meta-copy"));
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
+    assert_int_equal(s.term, 8);
+    m = meta_close(m);
+    keep(d, "meta-copy", now);
+    now[24] ^= 1; /* another cluster's */
+    put_le32(now + 12, crc32c_extend(crc32c(now, 12), now + 16, SLOT_BYTES - 16));
+    put(d, "meta-copy", now);
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), ERR_CORRUPT);
+    assert_non_null(strstr(e.s, "meta-copy"));
+    assert_true(sim_disk_remove(d, "meta"));
+    assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), ERR_CORRUPT);
+    assert_non_null(strstr(e.s, "missing"));
+    d = sim_disk_free(d);
 }
 
 /* Goal: W4. Each call fails in turn with each error: that error, no leak, and the state stays. */
@@ -329,7 +393,7 @@ int main(void) {
         cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_cut_at_every_call),
         cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_nth_failure), cmocka_unit_test(test_before_incarnation),
-        cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_inspect),     cmocka_unit_test(test_one_file),
     };
 
     return cmocka_run_group_tests_name("meta", tests, NULL, NULL);
