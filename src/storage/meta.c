@@ -20,6 +20,8 @@
 #define META_SLOT_BYTES 4096U
 #define META_SLOTS 2U
 #define META_VERSION 1U
+/* Nothing counts so far; a slot that says more is none of ours, and the next one must not wrap. */
+#define META_GENERATION_MAX (UINT64_MAX / 4)
 /* "CHRNMETA" as little-endian bytes. */
 #define META_MAGIC 0x4154454d4e524843ULL
 
@@ -84,7 +86,7 @@ static int slot_decode(const uint8_t *b, struct meta_state *ret_s, uint64_t *ret
         return ERR_CORRUPT;
     if (get_le32(b + M_VERSION) != META_VERSION)
         return ERR_VERSION;
-    if (get_le64(b + M_GENERATION) == 0)
+    if (get_le64(b + M_GENERATION) == 0 || get_le64(b + M_GENERATION) > META_GENERATION_MAX)
         return ERR_CORRUPT;
     *ret_generation = get_le64(b + M_GENERATION);
     memcpy(ret_s->cluster_id, b + M_CLUSTER, sizeof(ret_s->cluster_id));
