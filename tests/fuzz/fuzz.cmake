@@ -1,0 +1,61 @@
+# One program a format: tests/fuzz/fuzz_NAME.c with the libraries of the folders it needs.
+#   chronos_fuzz(wal DEPS storage base SOURCES ...)
+# With CHRONOS_FUZZ (clang) it is a libFuzzer target, and every folder is compiled once with counters
+# on its branches. Otherwise it replays the inputs of tests/fuzz/seeds/NAME, as a test of the builds
+# that check structures (debug, asan).
+if(CHRONOS_FUZZ)
+  target_compile_options(chronos_options INTERFACE -fsanitize=fuzzer-no-link)
+  add_custom_target(fuzz_targets)
+elseif(CHRONOS_CHECKS)
+  add_library(fuzz_replay OBJECT fuzz/replay.c)
+  target_link_libraries(fuzz_replay PRIVATE chronos_warnings chronos_options)
+endif()
+
+function(chronos_fuzz name)
+  cmake_parse_arguments(T "" "" "DEPS;LIBS;SOURCES" ${ARGN})
+  if(NOT CHRONOS_FUZZ AND NOT CHRONOS_CHECKS)
+    return()
+  endif()
+  add_executable(fuzz_${name} fuzz/fuzz_${name}.c ${T_SOURCES})
+  target_link_libraries(fuzz_${name} PRIVATE chronos_warnings chronos_options ${T_LIBS})
+  foreach(dep ${T_DEPS})
+    target_link_libraries(fuzz_${name} PRIVATE chronos_${dep})
+  endforeach()
+  # A library that a target calls nothing of need not be loaded.
+  target_link_options(fuzz_${name} PRIVATE -Wl,--as-needed)
+  target_include_directories(fuzz_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/unit)
+  if(CHRONOS_FUZZ)
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    add_dependencies(fuzz_targets fuzz_${name})
+  else()
+    target_link_libraries(fuzz_${name} PRIVATE fuzz_replay)
+    add_test(NAME fuzz.${name} COMMAND fuzz_${name} ${CMAKE_SOURCE_DIR}/tests/fuzz/seeds/${name})
+  endif()
+endfunction()
+
+# The simulated disk alone: the simulator around it is not needed here.
+set(fuzz_disk ${CMAKE_SOURCE_DIR}/src/sim/sim_disk.c ${CMAKE_SOURCE_DIR}/src/sim/sim_disk_faults.c)
+
+chronos_fuzz(api DEPS api sched fsm base proto)
+chronos_fuzz(args DEPS cli base)
+chronos_fuzz(backup DEPS cli fsm storage base proto)
+chronos_fuzz(command DEPS fsm storage base proto)
+chronos_fuzz(config DEPS cli base)
+chronos_fuzz(cron DEPS sched base)
+chronos_fuzz(crontab DEPS cli sched base proto)
+chronos_fuzz(json DEPS api cli base proto)
+chronos_fuzz(meta DEPS storage base SOURCES ${fuzz_disk})
+chronos_fuzz(peer_frame DEPS os base)
+chronos_fuzz(peer_message DEPS node storage base
+  SOURCES unit/node_world.c ${fuzz_disk} LIBS PkgConfig::CMOCKA)
+chronos_fuzz(raft DEPS raft base)
+chronos_fuzz(schedule_yaml DEPS cli sched base proto)
+chronos_fuzz(snapshot_format DEPS storage base)
+chronos_fuzz(state DEPS fsm storage base proto)
+chronos_fuzz(text DEPS cli api sched fsm base proto)
+chronos_fuzz(tz DEPS sched base)
+chronos_fuzz(wal DEPS storage base SOURCES ${fuzz_disk})
+chronos_fuzz(worker_journal DEPS worker base)
+chronos_fuzz(worker_session DEPS node storage base
+  SOURCES unit/node_world.c ${fuzz_disk} LIBS PkgConfig::CMOCKA)
+chronos_fuzz(wal_files DEPS storage base SOURCES ${fuzz_disk})
