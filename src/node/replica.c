@@ -158,8 +158,8 @@ static void replay_end(struct replay *p) {
 }
 
 /* An install that was cut off between the switch of the state and the new log (persist_install in
- * effects.c) is finished here. It is one exactly when all of these hold for the entry I that the
- * state was installed at:
+ * effects.c) is finished by finish_install(). It is one exactly when all of these hold for the
+ * entry I that the state was installed at:
  *  - the state has applied I and nothing behind it: entries behind I are written only to the new
  *    log, in the same job or a later one;
  *  - the meta file's synced index is below I. The job lowers it before the switch and sets it to I
@@ -169,12 +169,18 @@ static void replay_end(struct replay *p) {
  *  - the log's base is below I (else the new log is there, and only the meta file is behind).
  * What the old log holds then is of no use: up to I the state has it, and behind I it contradicts
  * what the cluster has committed, or raft would not have asked for the snapshot. */
+static bool install_is_open(const struct replica *r, const struct meta_state *st,
+                            uint64_t *ret_index, uint64_t *ret_term) {
+    fsm_installed(r->fsm, ret_index, ret_term);
+    return *ret_index > 0 && fsm_applied_index(r->fsm) == *ret_index &&
+           st->synced_index < *ret_index;
+}
+
 static int finish_install(struct replica *r, struct meta_state *st, struct replay *p) {
     uint64_t index = 0, term = 0;
     int rc = 0;
 
-    fsm_installed(r->fsm, &index, &term);
-    if (index == 0 || fsm_applied_index(r->fsm) != index || st->synced_index >= index)
+    if (!install_is_open(r, st, &index, &term))
         return 0;
     if (wal_base_index(r->wal) < index) {
         log_warn(r->env.log, "finishing an interrupted snapshot install", "index=%llu",
@@ -285,11 +291,14 @@ static int check_log(struct replica *r, const struct meta_state *st, const struc
 
 static int recover_log(struct replica *r, struct meta_state *st, struct replay *p) {
     struct wal_options wo = r->o.wal;
+    uint64_t index, term;
     int rc;
 
     memcpy(wo.identity.cluster_id, r->o.cluster_id, sizeof(wo.identity.cluster_id));
     wo.identity.node_id = r->o.id;
     wo.synced_hint = st->synced_index;
+    if (!install_is_open(r, st, &index, &term))
+        wo.state_index = fsm_applied_index(r->fsm);
     rc = wal_open(&r->env.disk, &wo, replay_each, p, &r->wal, p->reterr);
     if (rc == 0)
         rc = finish_install(r, st, p);

@@ -249,6 +249,7 @@ static void send_append(struct raft *r, struct raft_peer *p, uint64_t prev_term,
     uint64_t prev = p->next - 1;
 
     ASSERT(count == 0 || entries[0].index == p->next);
+    ASSERT(count <= 1 || bytes <= r->options.append_bytes_max); /* M50 */
     ASSERT(prev == 0 || prev_term > 0);
 
     raft_effects_send(r,

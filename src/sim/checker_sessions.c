@@ -1,7 +1,11 @@
-/* Checker of answers that are none any more (R18): what a follower says to an older session of its
- * leader's knowledge of it - before a link broke, or before the follower lost what it had - moves
- * neither its match nor its last sign of life. Looked at while the new session knows nothing yet:
- * then such an answer would be believed most. Thread: one. */
+/* Checkers of what a leader makes of its followers' answers.
+ *
+ * Answers that are none any more (R18): what a follower says to an older session of its leader's
+ * knowledge of it - before a link broke, or before the follower lost what it had - moves neither
+ * its match nor its last sign of life. Looked at while the new session knows nothing yet: then such
+ * an answer would be believed most. Commitment does not lag (figure 2, last rule): what a majority
+ * has told to have, in the leader's own term, is committed, whether or not it is the leader's
+ * newest or on its own disk. Thread: one. */
 #include "sim/checker_sessions.h"
 
 #include "chronos/internal/v1/peer.pb-c.h"
@@ -52,4 +56,35 @@ void checker_stale_end(struct world *w, const struct sim_node *n, unsigned from,
                  "%llu",
                  n->slot + 1, from + 1, (unsigned long long) now.match,
                  (unsigned long long) before->match);
+}
+
+static uint64_t match_of(const struct raft *r, uint64_t self, uint64_t id) {
+    struct raft_peer_status st;
+
+    if (id == self)
+        return raft_durable_index(r);
+    return raft_peer_status(r, id, &st) == 0 ? st.match : 0;
+}
+
+void checker_commits(struct world *w, const struct sim_node *n) {
+    const struct raft *r = replica_raft(n->replica);
+    const struct raft_config *c = raft_config_latest(r);
+
+    /* A configuration that has just come into force may ask for less: the answers to its own entry
+     * will show that. */
+    if (raft_role(r) != RAFT_LEADER || raft_config_latest_index(r) > raft_commit(r))
+        return;
+    for (size_t i = 0; i < c->count; i++) {
+        uint64_t index = match_of(r, n->slot + 1, c->members[i].id), bits = 0;
+        const struct raft_entry *e = raft_entry_at(r, index);
+
+        if (index <= raft_commit(r) || !e || e->term != raft_term(r))
+            continue;
+        for (size_t k = 0; k < c->count; k++)
+            if (match_of(r, n->slot + 1, c->members[k].id) >= index)
+                bits |= 1ULL << c->members[k].id;
+        if (checker_quorum(c, bits))
+            sim_fail(w, "leader %u has committed %llu, a majority told to have %llu of its term",
+                     n->slot + 1, (unsigned long long) raft_commit(r), (unsigned long long) index);
+    }
 }

@@ -175,6 +175,8 @@ static void sent_snapshot_ack(struct world *w, struct sim_node *n,
 }
 
 static void sent_raft(struct world *w, struct sim_node *n, const wire_message *m) {
+    if (m->type == RAFT_MSG_PRE_VOTE_RESP && m->reject)
+        sim_count(w, SIM_STAT_PRE_VOTES_REFUSED);
     if (m->type != RAFT_MSG_PRE_VOTE_REQ && m->type != RAFT_MSG_PRE_VOTE_RESP)
         n->sent_term = MAX(n->sent_term, m->term);
     if (m->from != n->slot + 1 || m->to == m->from || m->term == 0)

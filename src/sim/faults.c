@@ -26,6 +26,7 @@ enum fault {
     FAULT_STAGE,
     FAULT_DISK_FULL,
     FAULT_PAUSE,
+    FAULT_LONG_TAIL,
     FAULTS
 };
 
@@ -241,6 +242,9 @@ static void strike(struct world *w, enum fault f) {
     case FAULT_DISK_FULL:
         sim_count(w, SIM_STAT_DISKS_FULL);
         sim_disk_set_free(n->disk, rng_chance(&w->rng, 500) ? UINT64_MAX : 4096);
+        break;
+    case FAULT_LONG_TAIL:
+        faults_long_tail(w);
         break;
     case FAULT_PAUSE:
         faults_pause(w);

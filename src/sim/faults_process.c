@@ -171,6 +171,20 @@ void faults_pause(struct world *w) {
     sim_push(w, ns, SIM_NODE_RESUME, n->slot, 0, n->pauses, NULL);
 }
 
+/* The leader is cut off, and clients go on to submit to it: its log is longer than what the others
+ * commit meanwhile, so that a snapshot of theirs ends in the midst of it (M48). */
+void faults_long_tail(struct world *w) {
+    struct sim_node *n = faults_leader(w);
+
+    if (!n || n->paused || w->nodes_count < 3)
+        return;
+    sim_count(w, SIM_STAT_LONG_TAILS);
+    sim_trace(w, "node %u: cut off with a long tail", n->slot + 1);
+    faults_heal_network(w);
+    faults_isolate(w, n->slot);
+    sim_client_burst(w, n, (unsigned) rng_range(&w->rng, 10, 60));
+}
+
 /* What waited for it goes where everything for a dead node goes. */
 void faults_pause_killed(struct sim_node *n) {
     pause_ends(n);

@@ -53,6 +53,8 @@ static struct model_line *line_at(struct model_schedule *s, uint64_t ordinal) {
     return &s->lines[ordinal % MODEL_LINES];
 }
 
+#define TICKS_MANY 100
+
 static void count_outcome(struct schedule_model *m, const struct model_line *l) {
     struct world *w = m->world;
 
@@ -60,6 +62,8 @@ static void count_outcome(struct schedule_model *m, const struct model_line *l) 
         sim_count(w, SIM_STAT_TICKS_BUFFERED);
         return;
     }
+    if (l->count > TICKS_MANY)
+        sim_count(w, SIM_STAT_TICKS_MANY);
     switch (l->reason) {
     case TICK_REASON(ON_TIME):
         sim_count(w, SIM_STAT_TICKS_ON_TIME);

@@ -319,6 +319,10 @@ static void read_done(void *arg, enum replica_status status, uint64_t index) {
     sim_count(w, status == REPLICA_OK ? SIM_STAT_READS : SIM_STAT_READS_FAILED);
     if (status == REPLICA_OK) {
         if (index < c->committed || replica_applied(n->replica) < c->committed)
+    if (status == REPLICA_OK && c->begun_at == w->now_ns && w->nodes_count > 1)
+        sim_count(w, SIM_STAT_READS_AT_ONCE);
+    if (status == REPLICA_OK && c->paused_ns != faults_paused_ns(n))
+        sim_count(w, SIM_STAT_READS_PAUSED);
             sim_fail(w, "node %u: read at %llu, but %llu was committed before it began",
                      c->node + 1, (unsigned long long) index, (unsigned long long) c->committed);
         call_answered(c, replica_applied(n->replica));
@@ -488,6 +492,12 @@ static void keep_schedules(struct sim_client *cl, struct sim_node *n) {
         cl->in_flight--;
         call_end(c);
     }
+}
+
+void sim_client_burst(struct world *w, struct sim_node *n, unsigned count) {
+    while (count-- > 0)
+        submit_new(&w->clients[0], n);
+    sim_node_turn(n);
 }
 
 void sim_client_act(struct sim_client *c) {

@@ -106,6 +106,7 @@ struct sim_node {
     uint64_t mono_at, mono_since; /* its monotonic clock, and when of the world's it showed that */
     int64_t mono_ppm;             /* how much faster it runs since */
     bool paused;
+    bool leads; /* it said so last */
     uint64_t paused_at, resumed_at, paused_ns; /* the last: of all pauses that are over */
     uint64_t pauses;
     struct sim_event *held_first, *held_last; /* owned: what waits for it while it is paused */
@@ -367,6 +368,7 @@ void faults_after(struct world *w, const struct sim_event *e);
 void faults_pause(struct world *w);
 /* True when the event has to wait, because its node is paused. */
 bool faults_hold(struct world *w, struct sim_event *e);
+void faults_long_tail(struct world *w);
 void faults_resume(struct sim_node *n);
 void faults_on_resume(struct world *w, const struct sim_event *e);
 /* It was killed in a pause, perhaps. */
@@ -444,6 +446,8 @@ void sim_worker_free(struct sim_worker *wk);
 /* sim_client.c */
 void sim_client_act(struct sim_client *c);
 void sim_client_check_deadlines(struct world *w);
+/* Many submits at one node. */
+void sim_client_burst(struct world *w, struct sim_node *n, unsigned count);
 
 /* checker.c */
 void checker_init(struct checker *c);

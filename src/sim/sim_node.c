@@ -2,6 +2,8 @@
 #include "sim/checker_sessions.h"
 #include "sim/sim_internal.h"
 
+#include "storage/meta.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,20 @@ static void note_release(struct sim_node *n, const char *base) {
     n->seen_base = index;
 }
 
+/* A leader begins, or ends; the older one does not know it. */
+static void note_role(struct sim_node *n, bool leads) {
+    struct world *w = n->world;
+
+    if (n->leads && !leads)
+        sim_count(w, SIM_STAT_STEPPED_DOWN);
+    for (unsigned i = 0; i < w->nodes_count && leads && !n->leads; i++)
+        if (i != n->slot && w->nodes[i].up && w->nodes[i].leads) {
+            sim_count(w, SIM_STAT_TWO_LEADERS);
+            break;
+        }
+    n->leads = leads;
+}
+
 static void node_log(void *ctx, enum log_level level, const char *msg, const char *fields) {
     struct sim_node *n = ctx;
 
@@ -50,6 +66,8 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
     atlas_heard(n->world, n, msg);
     if (strcmp(msg, "snapshot") == 0)
         note_release(n, strstr(fields, "log_base="));
+    if (strcmp(msg, "role") == 0)
+        note_role(n, strstr(fields, "role=leader") != NULL);
     if (strcmp(msg, "feature level") == 0)
         sim_count(n->world, SIM_STAT_LEVELS_RAISED);
     sim_trace(n->world, "node %u: %s %s", n->slot + 1, msg, fields);
@@ -174,6 +192,14 @@ static void kill_disk(struct sim_node *n, bool power_cut) {
 void sim_node_crash(struct sim_node *n, bool power_cut) {
     static const enum sim_disk_model models[] = {SIM_DISK_KEEP_NONE, SIM_DISK_KEEP_PREFIX,
                                                  SIM_DISK_KEEP_SECTORS, SIM_DISK_KEEP_PAGES,
+static void note_torn_meta(struct sim_node *n) {
+    struct meta_inspect_slot slots[2];
+
+    if (meta_inspect(sim_disk_interface(n->disk), slots, NULL) == 0 &&
+        (slots[0].rc == ERR_CORRUPT) != (slots[1].rc == ERR_CORRUPT) && n->life > 1)
+        sim_count(n->world, SIM_STAT_META_TORN);
+}
+
                                                  SIM_DISK_KEEP_ALL};
     struct world *w = n->world;
 
@@ -182,6 +208,7 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
     checker_crashed(w, n);
     n->last_in_memory = raft_last_index(replica_raft(n->replica));
     if (raft_role(replica_raft(n->replica)) == RAFT_LEADER &&
+    n->leads = false;
         n->last_in_memory > raft_commit(replica_raft(n->replica)))
         sim_count(w, SIM_STAT_LEADER_CRASHES_TAIL);
     sim_net_died(n);
@@ -204,6 +231,8 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
     /* RocksDB buffers in the process: what it has not flushed dies with it in either case. */
     sim_kv_crash(n->kv, (uint32_t) rng_below(&w->rng, 1001));
     faults_pause_killed(n);
+    if (power_cut)
+        note_torn_meta(n);
 }
 
 void sim_node_free(struct sim_node *n) {
@@ -220,6 +249,14 @@ void sim_node_free(struct sim_node *n) {
 /* A replica that ended by itself: its disk failed, or it is told that it has no place here. */
 static void node_failed(struct sim_node *n, int rc, const struct errtext *why) {
     struct world *w = n->world;
+static void note_disk_error(struct world *w, const char *why) {
+    sim_count(w, SIM_STAT_DISK_ERRORS);
+    if (strstr(why, "sync"))
+        sim_count(w, SIM_STAT_SYNCS_FAILED);
+    if (strstr(why, "No space"))
+        sim_count(w, SIM_STAT_DISKS_NO_ROOM);
+}
+
     bool crashed = sim_disk_crashed(n->disk) || sim_kv_crashed(n->kv);
 
     sim_trace(w, "node %u: stopped: %s", n->slot + 1, why->s);
@@ -239,7 +276,7 @@ static void node_failed(struct sim_node *n, int rc, const struct errtext *why) {
     else if ((rc == -ENOSPC || rc == -EDQUOT) && sim_disk_was_full(n->disk))
         sim_count(w, SIM_STAT_ENDS_WITHOUT_ROOM);
     else if (sim_disk_fault_hit(n->disk) && !crashed)
-        sim_count(w, SIM_STAT_DISK_ERRORS);
+        note_disk_error(w, why->s);
     else if (!crashed)
         sim_fail(w, "node %u stopped: %s", n->slot + 1, why->s);
     sim_node_crash(n, true);
@@ -265,6 +302,7 @@ void sim_node_turn(struct sim_node *n) {
         return;
     }
     checker_node(w, n);
+    checker_commits(w, n);
     atlas_note(n);
     at = replica_deadline(n->replica);
     if (at.ns != n->wake_at) {

@@ -12,6 +12,8 @@ static const char *const names[] = {
     [SIM_STAT_CANCELLED] = "cancels",
     [SIM_STAT_READS] = "reads answered",
     [SIM_STAT_READS_FAILED] = "reads failed",
+    [SIM_STAT_READS_AT_ONCE] = "reads answered by a lease",
+    [SIM_STAT_READS_PAUSED] = "reads that waited in a paused node",
     [SIM_STAT_JOBS_ENDED] = "jobs ended",
     [SIM_STAT_ATTEMPTS] = "attempts started",
     [SIM_STAT_LOSSES] = "attempts lost",
@@ -19,10 +21,14 @@ static const char *const names[] = {
     [SIM_STAT_STALE_REPORTS] = "stale reports",
     [SIM_STAT_ELECTIONS] = "elections",
     [SIM_STAT_CONTESTED] = "contested terms",
+    [SIM_STAT_PRE_VOTES_REFUSED] = "pre-votes refused",
+    [SIM_STAT_TWO_LEADERS] = "two leaders at once, in different terms",
+    [SIM_STAT_STEPPED_DOWN] = "leaders that stepped down",
     [SIM_STAT_TRANSFERS] = "leadership transfers",
     [SIM_STAT_CRASHES] = "crashes",
     [SIM_STAT_CRASHES_AT_ONCE] = "crashes right after an event",
     [SIM_STAT_NODES_PAUSED] = "nodes paused",
+    [SIM_STAT_LONG_TAILS] = "leaders cut off with a long tail",
     [SIM_STAT_LEADERS_RESUMED] = "leaders that went on after a pause",
     [SIM_STAT_LEADERS_RESUMED_LATE] = "of them those who had a successor",
     [SIM_STAT_NODES_UPGRADED] = "nodes upgraded",
@@ -30,6 +36,9 @@ static const char *const names[] = {
     [SIM_STAT_LEADER_CRASHES_TAIL] = "leader crashes with a tail",
     [SIM_STAT_DISK_CRASHES] = "power cuts within a write",
     [SIM_STAT_DISK_ERRORS] = "disk errors",
+    [SIM_STAT_SYNCS_FAILED] = "failed syncs",
+    [SIM_STAT_DISKS_NO_ROOM] = "writes without room",
+    [SIM_STAT_META_TORN] = "torn slots of term and vote",
     [SIM_STAT_DISKS_WITHOUT_ROOM] = "disks full for a while",
     [SIM_STAT_ENDS_WITHOUT_ROOM] = "nodes ended without room",
     [SIM_STAT_STARTS_WITHOUT_ROOM] = "starts without room",
@@ -127,6 +136,7 @@ static const char *const names[] = {
     [SIM_STAT_TICKS_PAUSED] = "ticks skipped in a pause",
     [SIM_STAT_TICKS_MISSED] = "ticks missed",
     [SIM_STAT_TICKS_WINDOW] = "ticks older than the window",
+    [SIM_STAT_TICKS_MANY] = "more than 100 ticks decided at once",
     [SIM_STAT_TICKS_EXPIRED] = "ticks beyond max_runs",
     [SIM_STAT_TICKS_DROPPED] = "ticks dropped by an edit",
     [SIM_STAT_PLANS_STALE] = "plans that came too late",
@@ -190,5 +200,7 @@ const char *sim_stat_group(enum sim_stat stat) {
     for (size_t i = 0; i < ARRAY_LEN(groups); i++)
         if (groups[i].first == stat)
             return groups[i].title;
-    return NULL;
+    {SIM_STAT_INSTALLS_STALE, SIM_STAT_INFORMATIVE},   /* the follower was served meanwhile */
+        {SIM_STAT_QUORUMS_LOST, SIM_STAT_INFORMATIVE}, /* nothing is promised to them */
+        return NULL;
 }

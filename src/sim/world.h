@@ -40,6 +40,8 @@ enum sim_stat {
     SIM_STAT_CANCELLED,
     SIM_STAT_READS,
     SIM_STAT_READS_FAILED,
+    SIM_STAT_READS_AT_ONCE, /* by a lease: nobody was asked */
+    SIM_STAT_READS_PAUSED,  /* by a node that was paused while it had them */
     SIM_STAT_JOBS_ENDED,
     SIM_STAT_ATTEMPTS,
     SIM_STAT_LOSSES, /* attempts taken from a lost worker */
@@ -47,10 +49,14 @@ enum sim_stat {
     SIM_STAT_STALE_REPORTS,
     SIM_STAT_ELECTIONS,
     SIM_STAT_CONTESTED, /* terms with two candidates */
+    SIM_STAT_PRE_VOTES_REFUSED,
+    SIM_STAT_TWO_LEADERS, /* one began to lead while another did not know that its term is over */
+    SIM_STAT_STEPPED_DOWN,
     SIM_STAT_TRANSFERS, /* TimeoutNow sent */
     SIM_STAT_CRASHES,
     SIM_STAT_CRASHES_AT_ONCE, /* right after an event, whichever it was */
     SIM_STAT_NODES_PAUSED,
+    SIM_STAT_LONG_TAILS,           /* leaders cut off with many entries that nobody else has */
     SIM_STAT_LEADERS_RESUMED,      /* went on believing that they lead, */
     SIM_STAT_LEADERS_RESUMED_LATE, /* while another led a later term */
     SIM_STAT_NODES_UPGRADED,       /* started again with a newer program */
@@ -58,6 +64,9 @@ enum sim_stat {
     SIM_STAT_LEADER_CRASHES_TAIL,  /* with entries nobody had committed */
     SIM_STAT_DISK_CRASHES,         /* in the middle of a disk job */
     SIM_STAT_DISK_ERRORS,
+    SIM_STAT_SYNCS_FAILED, /* of them */
+    SIM_STAT_DISKS_NO_ROOM,
+    SIM_STAT_META_TORN,          /* a power cut left one slot of term and vote damaged */
     SIM_STAT_DISKS_WITHOUT_ROOM, /* a capacity that was reached, for a while */
     SIM_STAT_ENDS_WITHOUT_ROOM,
     SIM_STAT_STARTS_WITHOUT_ROOM,
@@ -146,6 +155,7 @@ enum sim_stat {
     SIM_STAT_TICKS_PAUSED,
     SIM_STAT_TICKS_MISSED, /* too late, by policy */
     SIM_STAT_TICKS_WINDOW,
+    SIM_STAT_TICKS_MANY, /* more than 100 decided alike at once */
     SIM_STAT_TICKS_EXPIRED,
     SIM_STAT_TICKS_DROPPED,
     SIM_STAT_PLANS_STALE, /* another generation, or a watermark that had passed */

@@ -38,6 +38,10 @@ struct wal_options {
     /* An index that was once known durable (struct meta_state has one), 0 = none. A log that ends
      * before it, with no truncation to explain that, is refused as damaged. */
     uint64_t synced_hint;
+    /* What the state on this disk contains, 0 = nothing. Nothing of that is ever cut off, so a log
+     * that ends before it is refused as damaged, and before any of its files is touched: then the
+     * right ones can still be put back. */
+    uint64_t state_index;
 };
 
 struct wal;

@@ -315,6 +315,13 @@ static int check_gap(struct recovery *r, uint64_t oldest_seq) {
 static int check_hint(struct recovery *r, uint64_t last_index, uint64_t floor) {
     uint64_t hint = MIN(r->w->o.synced_hint, floor);
 
+    if (last_index < r->w->o.state_index) {
+        errtext_set(r->reterr,
+                    "the log ends at %" PRIu64 " but the state has applied %" PRIu64
+                    ": log files are missing",
+                    last_index, r->w->o.state_index);
+        return ERR_CORRUPT;
+    }
     if (last_index >= hint)
         return 0;
     errtext_set(r->reterr,

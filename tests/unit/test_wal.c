@@ -288,6 +288,44 @@ static void test_hint(void **state) {
     world_done(&w);
 }
 
+/* Goal: an old copy of the newest file, put back, ends before what the state contains: refused, and
+ * nothing was touched, so that with the right file the log opens. */
+static void test_state_index(void **state) {
+    static uint8_t right[WORLD_SEGMENT_BYTES], old[WORLD_SEGMENT_BYTES];
+    struct world w;
+    uint64_t len = 0, ops;
+    uint8_t *b;
+    char name[64];
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    (void) snprintf(name, sizeof(name), "wal-%016x.log", 1);
+    assert_int_equal(world_append(&w, 1, 5, 100), 0);
+    assert_int_equal(world_sync(&w), 0);
+    b = sim_disk_bytes(w.disk, name, &len);
+    assert_non_null(b);
+    assert_int_equal(len, WORLD_SEGMENT_BYTES);
+    memcpy(old, b, len);
+    assert_int_equal(world_append(&w, 1, 5, 100), 0);
+    assert_int_equal(world_sync(&w), 0);
+    w.wal = wal_close(w.wal);
+    b = sim_disk_bytes(w.disk, name, &len);
+    memcpy(right, b, len);
+    memcpy(b, old, len);
+    w.o.state_index = 10;
+    ops = sim_disk_count(w.disk, SIM_DISK_PWRITE);
+    assert_int_equal(world_open(&w), ERR_CORRUPT);
+    assert_non_null(strstr(w.err.s, "the log ends at 5 but the state has applied 10"));
+    assert_int_equal(sim_disk_count(w.disk, SIM_DISK_PWRITE), ops);
+    b = sim_disk_bytes(w.disk, name, &len);
+    assert_non_null(b);
+    memcpy(b, right, len);
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(w.got_last, 10);
+    world_done(&w);
+}
+
 /* Goal: a commit is one write and one sync, whatever the number of records (W20). */
 static void test_group_commit(void **state) {
     struct world w;
@@ -429,6 +467,7 @@ int main(void) {
         cmocka_unit_test(test_spares_in_steps),
         cmocka_unit_test(test_foreign_and_newer),
         cmocka_unit_test(test_hint),
+        cmocka_unit_test(test_state_index),
         cmocka_unit_test(test_group_commit),
         cmocka_unit_test(test_record_is_bound_to_its_place),
         cmocka_unit_test(test_use_number_grows),
