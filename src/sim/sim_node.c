@@ -189,9 +189,6 @@ static void kill_disk(struct sim_node *n, bool power_cut) {
     sim_disk_set_fault(n->disk, f);
 }
 
-void sim_node_crash(struct sim_node *n, bool power_cut) {
-    static const enum sim_disk_model models[] = {SIM_DISK_KEEP_NONE, SIM_DISK_KEEP_PREFIX,
-                                                 SIM_DISK_KEEP_SECTORS, SIM_DISK_KEEP_PAGES,
 static void note_torn_meta(struct sim_node *n) {
     struct meta_inspect_slot slots[2];
 
@@ -200,15 +197,18 @@ static void note_torn_meta(struct sim_node *n) {
         sim_count(n->world, SIM_STAT_META_TORN);
 }
 
+void sim_node_crash(struct sim_node *n, bool power_cut) {
+    static const enum sim_disk_model models[] = {SIM_DISK_KEEP_NONE, SIM_DISK_KEEP_PREFIX,
+                                                 SIM_DISK_KEEP_SECTORS, SIM_DISK_KEEP_PAGES,
                                                  SIM_DISK_KEEP_ALL};
     struct world *w = n->world;
 
     ASSERT(n->up);
     n->up = false;
+    n->leads = false;
     checker_crashed(w, n);
     n->last_in_memory = raft_last_index(replica_raft(n->replica));
     if (raft_role(replica_raft(n->replica)) == RAFT_LEADER &&
-    n->leads = false;
         n->last_in_memory > raft_commit(replica_raft(n->replica)))
         sim_count(w, SIM_STAT_LEADER_CRASHES_TAIL);
     sim_net_died(n);
@@ -228,11 +228,11 @@ static void note_torn_meta(struct sim_node *n) {
         sim_disk_crash(n->disk, &w->rng, models[rng_below(&w->rng, ARRAY_LEN(models))]);
     else
         sim_disk_kill(n->disk);
+    if (power_cut)
+        note_torn_meta(n);
     /* RocksDB buffers in the process: what it has not flushed dies with it in either case. */
     sim_kv_crash(n->kv, (uint32_t) rng_below(&w->rng, 1001));
     faults_pause_killed(n);
-    if (power_cut)
-        note_torn_meta(n);
 }
 
 void sim_node_free(struct sim_node *n) {
@@ -246,9 +246,6 @@ void sim_node_free(struct sim_node *n) {
 
 /* ---- turns ----------------------------------------------------------------------------------- */
 
-/* A replica that ended by itself: its disk failed, or it is told that it has no place here. */
-static void node_failed(struct sim_node *n, int rc, const struct errtext *why) {
-    struct world *w = n->world;
 static void note_disk_error(struct world *w, const char *why) {
     sim_count(w, SIM_STAT_DISK_ERRORS);
     if (strstr(why, "sync"))
@@ -257,6 +254,9 @@ static void note_disk_error(struct world *w, const char *why) {
         sim_count(w, SIM_STAT_DISKS_NO_ROOM);
 }
 
+/* A replica that ended by itself: its disk failed, or it is told that it has no place here. */
+static void node_failed(struct sim_node *n, int rc, const struct errtext *why) {
+    struct world *w = n->world;
     bool crashed = sim_disk_crashed(n->disk) || sim_kv_crashed(n->kv);
 
     sim_trace(w, "node %u: stopped: %s", n->slot + 1, why->s);
