@@ -167,8 +167,8 @@ static bool step_cancel(const struct history_op *op, const struct linear_state *
     }
     if (s->w[0] & OPEN)
         ret->w[0] = STOPPING;
-    else if (told(op))
-        ret->w[0] = s->w[0] & STOPPING;
+    else if (told(op)) /* again: it changes nothing, also when the job is cancelled by now */
+        ret->w[0] = s->w[0] & (STOPPING | CANCELLED);
     else
         return false; /* nothing that it would change */
     settle(ret);
