@@ -183,6 +183,8 @@ static const struct {
     enum sim_stat stat;
     enum sim_stat_kind kind;
 } kinds[] = {
+    {SIM_STAT_INSTALLS_STALE, SIM_STAT_INFORMATIVE}, /* the follower was served meanwhile */
+    {SIM_STAT_QUORUMS_LOST, SIM_STAT_INFORMATIVE},   /* nothing is promised to them */
     {SIM_STAT_MODELS_LOST,
      SIM_STAT_INFORMATIVE}, /* what could not be compared: the fewer the better */
     {SIM_STAT_JOB_MODELS_LOST, SIM_STAT_INFORMATIVE}, /* likewise */
@@ -200,7 +202,5 @@ const char *sim_stat_group(enum sim_stat stat) {
     for (size_t i = 0; i < ARRAY_LEN(groups); i++)
         if (groups[i].first == stat)
             return groups[i].title;
-    {SIM_STAT_INSTALLS_STALE, SIM_STAT_INFORMATIVE},   /* the follower was served meanwhile */
-        {SIM_STAT_QUORUMS_LOST, SIM_STAT_INFORMATIVE}, /* nothing is promised to them */
-        return NULL;
+    return NULL;
 }
