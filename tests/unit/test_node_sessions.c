@@ -220,6 +220,39 @@ static void test_lease(void **state) {
     node_world_close(&w);
 }
 
+/* Goal: a worker that says it is stopping gets nothing more, and another one gets it (semantics
+ * C36). Method: it says so in a heartbeat, then a job is submitted, then a second worker comes. */
+static void test_worker_that_stops(void **state) {
+    Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
+    Chronos__V1__WorkerHeartbeat beat = CHRONOS__V1__WORKER_HEARTBEAT__INIT;
+    struct stream stopping, other;
+    struct node_world w;
+    struct answer a;
+
+    (void) state;
+    begin(&w);
+    stream_open(&stopping, w.nodes[0].replica);
+    stream_hello(&stopping, "v", 1, 2);
+    node_world_settle(&w);
+    beat.sequence = 1;
+    beat.draining = true;
+    m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HEARTBEAT;
+    m.heartbeat = &beat;
+    stream_send(&stopping, &m);
+    node_world_settle(&w);
+    assert_int_equal(node_world_submit(&w, 0, "", 0, MONO_NEVER, &a), 0);
+    node_world_settle(&w);
+    assert_null(stream_last(&stopping, MSG(ASSIGN)));
+    stream_open(&other, w.nodes[0].replica);
+    stream_hello(&other, "w", 2, 1);
+    node_world_settle(&w);
+    assert_non_null(stream_last(&other, MSG(ASSIGN)));
+    assert_null(stream_last(&stopping, MSG(ASSIGN)));
+    stream_close(&stopping);
+    stream_close(&other);
+    node_world_close(&w);
+}
+
 static void last_chunk(void *arg, const struct replica_logs_chunk *chunk) {
     unsigned *calls = arg;
 
@@ -424,6 +457,7 @@ int main(void) {
         cmocka_unit_test(test_streams_of_one_id),
         cmocka_unit_test(test_reports),
         cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_worker_that_stops),
         cmocka_unit_test(test_log_request),
         cmocka_unit_test(test_log_request_follows_assignment),
         cmocka_unit_test(test_large_assignments),
