@@ -145,7 +145,8 @@ MUTANTS = [
      "    if (m->term < r->term) {\n        older_term(r, m);\n        return;\n    }\n",
      "    if (m->term < r->term && m->type == RAFT_MSG_APPEND_RESP)\n"
      "        ((struct raft_message *) (uintptr_t) m)->term = r->term;\n"
-     "    if (m->term < r->term) {\n        older_term(r, m);\n        return;\n    }\n"),
+     "    if (m->term < r->term) {\n        older_term(r, m);\n        return;\n    }\n",
+     "src/raft/recv_append_resp.c", "    if (!p || m->session != p->session)\n", "    if (!p)\n"),
     ("raft-appends-of-any-size (M50)", "src/raft/replication.c",
      "raft_log_fit(&r->log, p->next, r->options.append_bytes_max);", "raft_log_fit(&r->log, p->next, SIZE_MAX);"),
     ("raft-proposals-without-end", "src/raft/replication.c",
