@@ -12,6 +12,7 @@
 #include <xxhash.h>
 
 #define LOG_MAX (1UL << 22)
+#define BACKLOG_OWN 2 /* configurations, which a leader adds by itself */
 #define LEADS_ALONE_NS (3 * 300 * NS_PER_MS)
 
 void checker_init(struct checker *c) {
@@ -363,6 +364,9 @@ static void check_monotonic(struct world *w, struct sim_node *n) {
                  (unsigned long long) n->seen_term, (unsigned long long) raft_term(r));
     if (raft_commit(r) < n->seen_commit || applied < n->seen_applied)
         sim_fail(w, "node %u: commit or applied went back", n->slot + 1);
+    if (raft_compacted_index(r) > applied && !checker_installing(n)) /* R6, R24 */
+        sim_fail(w, "node %u: its log begins after %llu, applied is %llu", n->slot + 1,
+                 (unsigned long long) raft_compacted_index(r), (unsigned long long) applied);
     if (applied > raft_durable_index(r) || applied > raft_commit(r))
         sim_fail(w, "node %u: applied %llu, commit %llu, durable %llu", n->slot + 1,
                  (unsigned long long) applied, (unsigned long long) raft_commit(r),
@@ -398,6 +402,21 @@ static void check_install(struct world *w, struct sim_node *n, uint64_t applied)
     n->seen_flushes = flushes;
 }
 
+/* R20: what a leader takes and has not committed is bounded: with so many on the way it takes no
+ * more. (On an empty way one batch of any size goes.) */
+static void check_backlog(struct world *w, struct sim_node *n) {
+    const struct raft *r = replica_raft(n->replica);
+    uint64_t backlog = raft_last_index(r) - raft_commit(r);
+    bool led = n->seen_leader && n->seen_term == raft_term(r);
+
+    if (raft_role(r) == RAFT_LEADER && led && raft_commit(r) == n->seen_commit &&
+        n->seen_backlog >= w->node_options.raft.uncommitted_entries_max &&
+        backlog > n->seen_backlog + BACKLOG_OWN)
+        sim_fail(w, "leader %u takes entries on top of %llu that are not committed, now %llu",
+                 n->slot + 1, (unsigned long long) n->seen_backlog, (unsigned long long) backlog);
+    n->seen_backlog = backlog;
+}
+
 void checker_crashed(struct world *w, struct sim_node *n) {
     if (n->receiving != 0)
         sim_count(w, SIM_STAT_INSTALLS_INTERRUPTED);
@@ -418,6 +437,7 @@ void checker_node(struct world *w, struct sim_node *n) {
     check_leader(w, n);
     checker_members(w, n);
     check_install(w, n, applied);
+    check_backlog(w, n);
     checker_model_committed(w);
     if (applied != n->seen_applied) {
         check_digest(w, n);
@@ -429,6 +449,18 @@ void checker_node(struct world *w, struct sim_node *n) {
     n->seen_term = raft_term(r);
     n->seen_commit = raft_commit(r);
     n->seen_applied = applied;
+}
+
+/* R8: its one vote of the term it comes back in is the one it gave. */
+static void check_vote_kept(struct world *w, struct sim_node *n) {
+    const struct raft *r = replica_raft(n->replica);
+    uint64_t gave =
+        (uint64_t) (uintptr_t) u64map_get(&w->checker.votes, raft_term(r) << 8 | n->slot) >> 1;
+
+    if (gave != 0 && raft_vote(r) != gave && !n->wiped)
+        sim_fail(w, "node %u comes back in term %llu with its vote for %llu, it gave it to %llu",
+                 n->slot + 1, (unsigned long long) raft_term(r), (unsigned long long) raft_vote(r),
+                 (unsigned long long) gave);
 }
 
 /* R7, R13: a node that comes back knows the terms it spoke in and has what it acknowledged. */
@@ -446,6 +478,11 @@ void checker_restarted(struct world *w, struct sim_node *n) {
                  "%llu",
                  n->slot + 1, (unsigned long long) raft_last_index(r),
                  (unsigned long long) n->acked_index, (unsigned long long) n->acked_term);
+    if (replica_applied(n->replica) < raft_compacted_index(r))
+        sim_fail(w, "node %u comes back with the state of %llu, its log begins after %llu",
+                 n->slot + 1, (unsigned long long) replica_applied(n->replica),
+                 (unsigned long long) raft_compacted_index(r));
+    check_vote_kept(w, n);
     if (raft_last_index(r) < n->last_in_memory)
         sim_count(w, SIM_STAT_TAILS_LOST);
     n->seen_term = 0;

@@ -309,12 +309,14 @@ void checker_model_told(struct world *w, const struct sim_node *n, uint64_t afte
         if (!same_event(x, e) || events[i].index <= after || events[i].index > upto)
             sim_fail(w,
                      "node %u at %llu: job %llu goes from %d to %d attempt %u token %llu reason "
-                     "%d, must be job %llu from %d to %d attempt %u token %llu reason %d",
+                     "%d kill=%d released=%llu, must be job %llu from %d to %d attempt %u token "
+                     "%llu reason %d kill=%d released=%llu",
                      n->slot + 1, (unsigned long long) events[i].index,
                      (unsigned long long) e->job_seq, (int) e->from, (int) e->to, e->attempt,
-                     (unsigned long long) e->fencing_token, (int) e->failure_reason,
-                     (unsigned long long) x->seq, x->from, x->to, x->attempt,
-                     (unsigned long long) x->token, x->failure_reason);
+                     (unsigned long long) e->fencing_token, (int) e->failure_reason, (int) e->kill,
+                     (unsigned long long) e->released_attempts, (unsigned long long) x->seq,
+                     x->from, x->to, x->attempt, (unsigned long long) x->token, x->failure_reason,
+                     (int) x->kill, (unsigned long long) x->released);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "chronos/internal/v1/peer.pb-c.h"
 
 #define CANDIDATE_SELF_BITS 5
+#define MESSAGE_BYTES_MAX (48UL * 1024 * 1024) /* what a node collects for a peer in a turn */
 
 typedef Chronos__Internal__V1__RaftMessage wire_message;
 
@@ -87,8 +88,21 @@ static void sent_vote(struct world *w, struct sim_node *n, const wire_message *m
                  (unsigned long long) (asked >> 32));
 }
 
+/* R20: one message is bounded; an entry above the bound travels alone. */
+static void check_append_bytes(struct world *w, struct sim_node *n, const wire_message *m) {
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < m->n_entries; i++)
+        bytes += m->entries[i]->data.len;
+    if (m->n_entries > 1 && bytes > w->node_options.raft.append_bytes_max)
+        sim_fail(w, "node %u sends %zu entries of %zu bytes, at most %zu go into a message",
+                 n->slot + 1, m->n_entries, bytes, w->node_options.raft.append_bytes_max);
+}
+
 static void sent_append(struct world *w, struct sim_node *n, const wire_message *m) {
     const struct raft *r = replica_raft(n->replica);
+
+    check_append_bytes(w, n, m);
 
     if (m->n_entries > 0 && m->log_index + 1 < raft_first_in_memory(r))
         sim_count(w, SIM_STAT_APPENDS_OLD);
@@ -207,6 +221,8 @@ bool checker_sent(struct world *w, struct sim_node *n, struct slice payload) {
         sim_fail(w, "node %u sends a malformed message", n->slot + 1);
         return false;
     }
+    if (payload.len > MESSAGE_BYTES_MAX)
+        sim_fail(w, "node %u sends a message of %zu bytes", n->slot + 1, payload.len);
     for (size_t i = 0; i < m->n_raft && !w->failed; i++) {
         sent_raft(w, n, m->raft[i]);
         appends = appends || m->raft[i]->type == RAFT_MSG_APPEND_REQ;

@@ -138,6 +138,7 @@ struct sim_node {
     uint64_t events_cursor;
     int64_t events_at_ms;
     bool seen_leader;
+    uint64_t seen_backlog; /* entries that were not committed */
     uint64_t registered_index[SIM_WORKERS_MAX], registered_at[SIM_WORKERS_MAX]; /* by worker */
     struct ghost_entry *chain; /* owned: its log as last looked at, by index */
     size_t chain_cap;
