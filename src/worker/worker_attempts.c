@@ -189,9 +189,14 @@ static void start_one(struct worker *w, struct held *h) {
     int r = journal_starting(w->journal, ref);
 
     if (r < 0) {
-        log_error(w->log, "cannot write the journal", "error=\"%s\"", err_name(r));
-        report_not_started(w, ref, "the worker cannot write its journal");
+        /* Not the job's fault: another worker has it. This one takes no more until its disk lets a
+         * new process of it start; what runs may finish. */
+        log_error(w->log, "cannot write the journal; the worker stops", "error=\"%s\"",
+                  err_name(r));
+        report_released(w, ref, "the worker cannot write its journal");
         worker_held_free(w, h);
+        if (w->phase == WORKER_RUNNING)
+            worker_stop(w);
         return;
     }
     /* An attempt number may come again after a release; what it wrote then is not this one's. */

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <stdio.h>
 #include <fcntl.h>
@@ -330,6 +331,35 @@ static bool says_draining(void *arg) {
     return ((struct node *) arg)->draining > 0;
 }
 
+/* Goal: a worker that cannot write its journal gives jobs back as never started, lets what runs
+ * finish, and stops. Method: the running worker's files may not grow any more (RLIMIT_FSIZE). */
+static void test_journal_fails(void **state) {
+    const struct rlimit none = {.rlim_cur = 0, .rlim_max = RLIM_INFINITY};
+    struct worker_process p;
+    struct node_report *r;
+    struct node n;
+
+    (void) state;
+    assert_ptr_not_equal(signal(SIGXFSZ, SIG_IGN), SIG_ERR); /* the worker inherits it */
+    node_begin(&n, &p, NULL);
+    (void) signal(SIGXFSZ, SIG_DFL);
+    node_assign_shell(&n, "j1", "sleep 0.4");
+    node_assign_shell(&n, "j2", "true");
+    assert_int_equal(node_wait_report(&n, "j2")->outcome, COMPLETED); /* so j1 runs */
+    assert_int_equal(prlimit(p.pid, RLIMIT_FSIZE, &none, NULL), 0);
+    node_assign_shell(&n, "j3", "true");
+    node_assign_shell(&n, "j4", "true");
+    for (int i = 0; i < 2; i++) {
+        r = node_wait_report(&n, i == 0 ? "j3" : "j4");
+        assert_int_equal(r->outcome, RELEASED);
+        assert_false(r->started);
+    }
+    node_wait(n.loop, says_draining, &n, "a heartbeat that says it stops");
+    assert_int_equal(node_wait_report(&n, "j1")->outcome, COMPLETED);
+    worker_end(&p);
+    node_stop(&n);
+}
+
 /* Goal: a worker that is told to stop says so at once, in a heartbeat and in the hello to the next
  * node, gives back what still comes as never started, and says it again (C36). Method: heartbeats
  * every 30 s, so that one soon is one on purpose; a job that goes on until a file is there. */
@@ -523,8 +553,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_id_in_use),       cmocka_unit_test(test_lease_kills),
         cmocka_unit_test(test_stopped_worker),  cmocka_unit_test(test_drain),
         cmocka_unit_test(test_operator_drain),  cmocka_unit_test(test_drain_is_told),
-        cmocka_unit_test(test_parent_gone),     cmocka_unit_test(test_noop_throughput),
-        cmocka_unit_test(test_exec_throughput),
+        cmocka_unit_test(test_journal_fails),   cmocka_unit_test(test_parent_gone),
+        cmocka_unit_test(test_noop_throughput), cmocka_unit_test(test_exec_throughput),
     };
 
     return worker_tests_main(argc, argv, tests, ARRAY_LEN(tests));
