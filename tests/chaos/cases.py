@@ -1,15 +1,11 @@
 """The menu: which faults, on which cluster, for how long."""
-import collections
 import os
 import pathlib
 import shutil
-import signal
-import subprocess
 import sys
 import time
 
 import disks
-import grpc
 import mounts
 import nemesis as n
 import nodes
@@ -158,7 +154,7 @@ def freeze(w):
 
 
 @case("workers", "workers killed, told to stop, and stopped for 0.5, 1 and 3 leases", seconds=8,
-      options={"shell": 0.4}, rounds=5)
+      options={"shell": 0.4, "long": 0.02}, rounds=5)
 def workers(w):
     rounds(w, lambda: n.worker(w, "kill"), lambda: n.worker(w, "term"),
            lambda: n.worker(w, "stop", nodes.LEASE_S * 0.5),
@@ -248,7 +244,7 @@ def _lying(w):
 
 
 @case("failed-sync", "the kernel fails a sync with EIO and lets the next one succeed", before=_lying,
-      rounds=20, full_seconds=20, options={"bytes": 60000, "always": True},
+      rounds=20, full_seconds=20, options={"bytes": 60000, "always": True, "shell": 0.25},
       flags=("--storage.reserve_bytes", "1MiB", "--cluster.raft.snapshot_interval", "1h"))
 def failed_sync(w):
     bad = w.cluster.nodes[0]
@@ -443,7 +439,8 @@ def mix(w):
              lambda: n.step_clock(w, r.choice(n.STEPS), 0.3),
              lambda: n.slow(w, r.choice((100, 1000, -1)), r.choice(("leader", "follower")), 0.7),
              lambda: n.links(w, "jitter", {"*": {"jitter_ms": 20}}, 0.7),
-             lambda: n.links(w, "flips", _of_one(w, {"flip": 0.05, "flip_chunks": 0.2}), 0.7)]
+             lambda: n.links(w, "flips", _of_one(w, {"flip": 0.05, "flip_chunks": 0.2}), 0.7,
+                             False)]
     until = time.monotonic() + w.seconds
     while time.monotonic() < until and not w.bad:
         # One fault of the background, too: a link that loses, is slow, or a clock that is wrong.

@@ -55,6 +55,8 @@ class History:
         seconds it took, or None when that did not come about in time. tend() is called meanwhile."""
         until = since_ns + int(seconds * 1e9)
         first, seen = {}, 0
+        if not nodes:
+            return None
         while True:
             tend()
             self.refresh()

@@ -97,7 +97,9 @@ class Client(threading.Thread):
         if self.rng.random() >= self.p.options["shell"]:
             return rpc.noop(name=key, max_attempts=100,
                             env={"P": self.payload()})
-        signs = " ".join("1" * self.rng.choice((0, 0, 1, 4, 8)))
+        # A long one outlives the drain of its worker.
+        signs = " ".join("1" * (90 if self.rng.random() < self.p.options["long"] else
+                                self.rng.choice((0, 0, 1, 4, 8))))
         return rpc.shell(LINE % (self.p.marks, signs), name=key, max_attempts=1 if once else 100,
                          kill_grace_ms=300)
 
@@ -229,7 +231,7 @@ def seed_of(name):
 class Process:
     def __init__(self, name, seed, history, marks, options, *addresses):
         self.seed, self.marks, self.addresses = seed, marks, addresses
-        self.options = {"shell": 0.12, "bytes": 300, "pause": 0.03, "watch": True, "always": False,
+        self.options = {"shell": 0.12, "long": 0, "bytes": 300, "pause": 0.03, "watch": True, "always": False,
                         **json.loads(options)}
         self.nodes = list(range(1, self.options.get("nodes", len(addresses)) + 1))
         self.history = History(history)

@@ -158,7 +158,8 @@ class World:
     def start(self, nodes, limit=SERVE_S):
         for n in nodes:
             n.start()
-        return self.limit("serving", self.cluster.serving(nodes, limit + 1), limit)
+        if not self.limit("serving", self.cluster.serving(nodes, limit + 1), limit):
+            raise Abort(f"nodes {[n.id for n in nodes if not n.running()]} have ended")
 
     # end
 
@@ -307,5 +308,5 @@ class World:
         unknown = sum(o.outcome == "unknown" for o in self.history.ops)
         slow = ", ".join(f"{k} {max(v):.1f} s" for k, v in self.took.items())
         faults = ", ".join(f"{k} {v}" for k, v in sorted(self.faults.items()))
-        return (f"{self.rate:.0f} calls/s before, {len(self.history.ops)} calls ({ok} ok, "
+        return (f"{self.rate:.0f} calls/s before the faults, {len(self.history.ops)} calls ({ok} ok, "
                 f"{unknown} unknown), faults: {faults or 'none'}; slowest: {slow or '-'}")
