@@ -525,6 +525,8 @@ int replica_step(struct replica *r, const struct raft_event *ev, const struct ra
     if (r->failed)
         return r->failed;
     rc = raft_step(r->raft, r->now, ev, &eff);
+    if (rc == 0 && r->o.on_step)
+        r->o.on_step(r->o.on_step_ctx, r->raft, ev, eff);
     if (rc == 0)
         rc = replica_handle_effects(r, eff);
     if (rc < 0) {

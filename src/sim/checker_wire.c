@@ -224,6 +224,7 @@ bool checker_sent(struct world *w, struct sim_node *n, struct slice payload) {
     if (payload.len > MESSAGE_BYTES_MAX)
         sim_fail(w, "node %u sends a message of %zu bytes", n->slot + 1, payload.len);
     for (size_t i = 0; i < m->n_raft && !w->failed; i++) {
+        conformance_sent(w, n, m->raft[i]);
         sent_raft(w, n, m->raft[i]);
         appends = appends || m->raft[i]->type == RAFT_MSG_APPEND_REQ;
     }

@@ -5,6 +5,7 @@
 
 #include "base/timer_heap.h"
 #include "sim/atlas.h"
+#include "sim/conformance.h"
 #include "sim/sim_kv.h"
 
 #include "chronos/v1/worker_service.pb-c.h"
@@ -312,6 +313,7 @@ struct world {
     unsigned schedule_keys;
     uint32_t schedule_permille; /* of what clients do */
     struct checker checker;
+    struct conformance *conformance; /* owned */
     bool failed;
     bool no_memory;
     struct arena arena;

@@ -126,6 +126,8 @@ static int open_replica(struct sim_node *n, struct errtext *reterr) {
     o.hints = &hints;
     o.peer_address = address;
     o.client_address = address;
+    o.on_step = conformance_stepped;
+    o.on_step_ctx = n;
     return replica_open(&o, &env, sim_kv_interface(n->kv), &n->replica, reterr);
 }
 
@@ -149,6 +151,7 @@ static bool starts_again(struct sim_node *n, int rc, const struct errtext *why) 
 bool sim_node_start(struct sim_node *n) {
     struct world *w = n->world;
     struct errtext why = {0};
+    bool harmed = n->atlas.harmed;
     int rc;
 
     if (n->gone)
@@ -167,6 +170,7 @@ bool sim_node_start(struct sim_node *n) {
     sim_net_started(n);
     checker_restarted(w, n);
     (void) atlas_started(w, n, 0, NULL);
+    conformance_restarted(w, n, harmed);
     sim_node_turn(n);
     return true;
 }

@@ -158,6 +158,23 @@ static const char *const names[] = {
     [SIM_STAT_WATCHES_COMPACTED] = "watches told that it is too late",
     [SIM_STAT_HISTORIES_JUDGED] = "histories judged",
     [SIM_STAT_HISTORIES_SEARCHED] = "parts of histories searched",
+    [SIM_STAT_STEP_BECOME_CANDIDATE] = "model steps BecomeCandidate",
+    [SIM_STAT_STEP_UPDATE_TERM] = "model steps UpdateTerm",
+    [SIM_STAT_STEP_GRANT_VOTE] = "model steps GrantVote",
+    [SIM_STAT_STEP_BECOME_LEADER] = "model steps BecomeLeader",
+    [SIM_STAT_STEP_STEP_DOWN] = "model steps StepDown",
+    [SIM_STAT_STEP_CLIENT_APPEND] = "model steps ClientAppend",
+    [SIM_STAT_STEP_APPEND_ENTRIES] = "model steps AppendEntries",
+    [SIM_STAT_STEP_TRUNCATE_CONFLICT] = "model steps TruncateConflict",
+    [SIM_STAT_STEP_LEARN_COMMIT] = "model steps LearnCommit",
+    [SIM_STAT_STEP_ADVANCE_COMMIT] = "model steps AdvanceCommit",
+    [SIM_STAT_STEP_ENTER_JOINT] = "model steps EnterJoint",
+    [SIM_STAT_STEP_LEAVE_JOINT] = "model steps LeaveJoint",
+    [SIM_STAT_STEP_SNAPSHOT] = "model steps Snapshot",
+    [SIM_STAT_STEP_INSTALL_SNAPSHOT] = "model steps InstallSnapshot",
+    [SIM_STAT_STEP_PERSIST_META] = "model steps PersistMeta",
+    [SIM_STAT_STEP_PERSIST] = "model steps Persist",
+    [SIM_STAT_STEP_RESTART] = "model steps Restart",
 };
 STATIC_ASSERT(ARRAY_LEN(names) == SIM_STATS, "every counter has a name");
 
@@ -175,7 +192,7 @@ static const struct {
     {SIM_STAT_ELECTIONS, "elections"},      {SIM_STAT_CRASHES, "processes, disks and links"},
     {SIM_STAT_TRUNCATIONS, "replication"},  {SIM_STAT_SNAPSHOTS, "snapshots"},
     {SIM_STAT_CHANGES_ASKED, "membership"}, {SIM_STAT_TICKS_ON_TIME, "schedules"},
-    {SIM_STAT_MODELS_LOST, "checkers"},
+    {SIM_STAT_MODELS_LOST, "checkers"},     {SIM_STAT_STEP_BECOME_CANDIDATE, "steps of the model"},
 };
 
 /* Those that say something else than "this situation was met". */

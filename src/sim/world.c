@@ -349,6 +349,7 @@ static void teardown(struct world *w) {
     }
     timer_heap_done(&w->heap);
     checker_done(&w->checker);
+    w->conformance = conformance_free(w->conformance);
     arena_done(&w->arena);
 }
 
@@ -382,7 +383,8 @@ int sim_run(const struct sim_options *o, struct sim_result *ret) {
     }
     draw_options(w);
     w->checker.model = checker_model_new(w);
-    w->no_memory = !w->checker.model;
+    w->conformance = conformance_new();
+    w->no_memory = !w->checker.model || !w->conformance;
     if (!w->no_memory)
         build(w);
     while (!w->failed && !w->no_memory && ret->events < o->events_max)
