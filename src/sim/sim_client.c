@@ -323,10 +323,6 @@ static void read_done(void *arg, enum replica_status status, uint64_t index) {
         sim_count(w, SIM_STAT_READS_PAUSED);
     if (status == REPLICA_OK) {
         if (index < c->committed || replica_applied(n->replica) < c->committed)
-    if (status == REPLICA_OK && c->begun_at == w->now_ns && w->nodes_count > 1)
-        sim_count(w, SIM_STAT_READS_AT_ONCE);
-    if (status == REPLICA_OK && c->paused_ns != faults_paused_ns(n))
-        sim_count(w, SIM_STAT_READS_PAUSED);
             sim_fail(w, "node %u: read at %llu, but %llu was committed before it began",
                      c->node + 1, (unsigned long long) index, (unsigned long long) c->committed);
         call_answered(c, replica_applied(n->replica));
