@@ -1,6 +1,8 @@
 /* The command line of chronos-sim. */
 #include "cmd/sim_arguments.h"
 
+#include "sim/topology.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +50,10 @@ static const char *parse_value(const char *option, const char *v, struct sim_arg
         if (!number(v, '\0', SIM_NODES_MAX, &n, NULL) || n == 0)
             return "--nodes: 1 to 7 expected";
         a->nodes = (unsigned) n;
+    } else if (strcmp(option, "--scenario") == 0) {
+        a->topology = sim_topology_find(v);
+        if (a->topology == 0)
+            return "--scenario: one of the names below expected";
     } else if (strcmp(option, "--events") == 0) {
         if (!number(v, '\0', 100000000, &a->events, NULL) || a->events == 0)
             return "--events: 1 to 100000000 expected";
@@ -99,26 +105,39 @@ int sim_arguments_usage(const char *why) {
             "       chronos-sim --check-history FILE   (its form: src/sim/history.h)\n"
             "  --events N            of each seed's time of faults (2000)\n"
             "  --nodes 1..7          at the start; else each seed draws them\n"
+            "  --scenario NAME       play this one in each seed; else some seeds draw one\n"
             "  --jobs N              processes that share the seeds (as many as there are cores)\n"
             "  --stats               how often each thing happened\n"
             "  --require-counters N  fail, by name, when an interesting thing happened less often\n"
             "  --trace               one line for each thing that happens\n"
-            "Exit code 0: everything holds. 1: a seed failed, with the command that replays it.\n",
+            "Exit code 0: everything holds. 1: a seed failed, with the command that replays it.\n"
+            "Scenarios:\n",
             why);
+    for (unsigned i = 0; sim_topology_at(i); i++)
+        fprintf(stderr, "  %-14s %s\n", sim_topology_at(i)->name, sim_topology_at(i)->what);
     return 2;
 }
 
 struct sim_options sim_arguments_world(const struct sim_arguments *a, uint64_t seed) {
     return (struct sim_options){
-        .seed = seed, .nodes = a->nodes, .events_max = a->events, .trace = a->trace};
+        .seed = seed,
+        .nodes = a->nodes,
+        .topology = a->topology,
+        .events_max = a->events,
+        .trace = a->trace,
+    };
 }
 
 void sim_arguments_replay(const struct sim_arguments *a, uint64_t seed,
                           char ret[SIM_REPLAY_BYTES]) {
-    char nodes[32] = "";
+    char nodes[32] = "", scenario[48] = "";
 
     if (a->nodes)
         (void) snprintf(nodes, sizeof(nodes), " --nodes %u", a->nodes);
-    (void) snprintf(ret, SIM_REPLAY_BYTES, "replay: %.160s --seed %llu --events %llu%s --trace\n",
-                    a->program, (unsigned long long) seed, (unsigned long long) a->events, nodes);
+    if (a->topology)
+        (void) snprintf(scenario, sizeof(scenario), " --scenario %.32s",
+                        sim_topology_at(a->topology - 1)->name);
+    (void) snprintf(ret, SIM_REPLAY_BYTES, "replay: %.160s --seed %llu --events %llu%s%s --trace\n",
+                    a->program, (unsigned long long) seed, (unsigned long long) a->events, nodes,
+                    scenario);
 }

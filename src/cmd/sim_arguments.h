@@ -15,6 +15,7 @@ struct sim_arguments {
     uint64_t jobs;         /* processes that share the seeds */
     uint64_t counters_min; /* each interesting counter at least that high; 0 = not looked at */
     unsigned nodes;        /* 0 = drawn */
+    unsigned topology;     /* of the table of sim/topology.h, 0 = drawn */
     bool one;              /* --seed: in this process, so that a debugger sees it */
     bool trace, stats;
 };

@@ -389,6 +389,9 @@ int replica_open(const struct replica_options *o, const struct env *env, struct 
     r->o.raft.id = o->id;
     r->now = env->clock.mono(env->clock.ctx);
     r->incarnation = env->random.next(env->random.ctx);
+    /* An answer to a call of an earlier life must not be taken for that of one made in this life:
+     * a change of membership was told done that was never made. */
+    r->next_peer_call = r->incarnation >> 8;
     r->version = strdup(o->version);
     r->client_address = strdup(o->client_address);
     r->peer_address = strdup(o->peer_address ? o->peer_address : "");

@@ -60,7 +60,7 @@ static void crash_some(struct world *w) {
 void faults_crash_leader(struct world *w) {
     struct sim_node *n = faults_leader(w);
 
-    if (n && !w->healing)
+    if (n && !sim_faultless(w))
         faults_crash(w, n, rng_chance(&w->rng, 700));
 }
 
@@ -265,7 +265,7 @@ static void strike(struct world *w, enum fault f) {
 }
 
 void faults_next(struct world *w) {
-    if (w->healing)
+    if (sim_faultless(w))
         return;
     strike(w, draw_fault(w));
     sim_push(w, rng_range(&w->rng, NS_PER_MS, 2 * w->fault_interval_ns), SIM_FAULT, 0, 0, 0, NULL);

@@ -91,7 +91,7 @@ static enum disk_fault draw(struct world *w) {
 void faults_disk_next(struct world *w) {
     struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
 
-    if (w->healing)
+    if (sim_faultless(w))
         return;
     switch (draw(w)) {
     case NO_ROOM:

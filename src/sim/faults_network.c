@@ -21,8 +21,9 @@ void faults_heal_network(struct world *w) {
             struct sim_link *l = &w->links[i][k];
 
             l->blocked = false;
-            if (!w->healing)
+            if (!sim_faultless(w))
                 continue;
+            l->broken = false;
             sim_net_flap_end(l);
             l->slow_until = 0;
         }

@@ -53,7 +53,7 @@ static struct sim_node *node_of(struct world *w, const struct sim_event *e) {
 void faults_after(struct world *w, const struct sim_event *e) {
     struct sim_node *n;
 
-    if (w->crash_one_in == 0 || w->healing || rng_below(&w->rng, w->crash_one_in) != 0)
+    if (w->crash_one_in == 0 || sim_faultless(w) || rng_below(&w->rng, w->crash_one_in) != 0)
         return;
     n = node_of(w, e);
     if (!n || !n->up)
@@ -203,7 +203,7 @@ uint32_t faults_feature_max(struct sim_node *n) {
         return n->feature_max = newest;
     if (n->life <= 1) {
         n->feature_max = FSM_FEATURE_LEVEL_MAX;
-    } else if (w->healing || rng_chance(&w->rng, UPGRADE_PERMILLE)) {
+    } else if (sim_faultless(w) || rng_chance(&w->rng, UPGRADE_PERMILLE)) {
         if (n->feature_max != newest)
             sim_count(w, SIM_STAT_NODES_UPGRADED);
         n->feature_max = newest;

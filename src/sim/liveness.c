@@ -157,6 +157,9 @@ static void break_for_good(struct world *w) {
     for (unsigned i = 0; i < w->nodes_count; i++) {
         if (!(all >> (i + 1) & 1) || core >> (i + 1) & 1)
             continue;
+        /* One that waits to be a voter must not catch up some day: that would change who leads. */
+        if (how == FLAPPING && w->ids_may_come >> (i + 1) & 1)
+            how = PARTED;
         leave_broken(w, &w->nodes[i], (enum broken_how) how, core);
         if (!alike)
             how = rng_below(&w->rng, BROKEN_HOWS);
@@ -165,10 +168,7 @@ static void break_for_good(struct world *w) {
 
 /* ---- healing --------------------------------------------------------------------------------- */
 
-/* All faults end; every node and worker is up. From here on progress is required. */
-void liveness_heal(struct world *w) {
-    sim_trace(w, "healing after %llu events", (unsigned long long) w->result->events);
-    w->healing = true;
+void liveness_end_faults(struct world *w) {
     faults_heal_network(w);
     w->loss_permille = w->dup_permille = w->slow_permille = 0;
     w->damage_one_in = w->cut_one_in = 0;
@@ -195,6 +195,13 @@ void liveness_heal(struct world *w) {
         if (!n->up)
             (void) sim_node_start(n);
     }
+}
+
+/* From here on progress is required. */
+void liveness_heal(struct world *w) {
+    sim_trace(w, "healing after %llu events", (unsigned long long) w->result->events);
+    w->healing = true;
+    liveness_end_faults(w);
     if (!w->failed && rng_chance(&w->rng, CORE_PERMILLE))
         break_for_good(w);
 }

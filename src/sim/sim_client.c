@@ -507,7 +507,7 @@ void sim_client_act(struct sim_client *c) {
 
     if (w->healing)
         return;
-    if (n && c->in_flight < CLIENT_IN_FLIGHT_MAX) {
+    if (n && !w->idle && c->in_flight < CLIENT_IN_FLIGHT_MAX) {
         uint64_t burst = rng_chance(&w->rng, w->burst_permille) ? rng_below(&w->rng, BURST_MAX) : 0;
 
         if (w->schedules > 0 && rng_chance(&w->rng, w->schedule_permille))
@@ -526,6 +526,7 @@ void sim_client_act(struct sim_client *c) {
             cancel_job(c, n);
         sim_node_turn(n);
     }
-    sim_push(w, rng_range(&w->rng, 100 * NS_PER_US, w->client_gap_ns), SIM_CLIENT, c->slot, 0, 0,
-             NULL);
+    /* A scenario takes long: it is about time, not load. */
+    sim_push(w, rng_range(&w->rng, 100 * NS_PER_US, w->client_gap_ns) * (w->calm && !w->busy ? 10 : 1),
+             SIM_CLIENT, c->slot, 0, 0, NULL);
 }

@@ -107,7 +107,7 @@ struct sim_node {
     uint64_t mono_at, mono_since; /* its monotonic clock, and when of the world's it showed that */
     int64_t mono_ppm;             /* how much faster it runs since */
     bool paused;
-    bool leads; /* it said so last */
+    bool leads;                                /* it said so last */
     uint64_t paused_at, resumed_at, paused_ns; /* the last: of all pauses that are over */
     uint64_t pauses;
     struct sim_event *held_first, *held_last; /* owned: what waits for it while it is paused */
@@ -285,7 +285,11 @@ struct world {
     unsigned late_node;
     struct sim_call *calls_first, *calls_last;
     /* faults */
-    bool healing; /* the liveness phase: no new faults */
+    bool healing;      /* the liveness phase: no new faults */
+    bool calm;         /* a scenario is played: no faults but its own */
+    bool busy;         /* and clients ask as often as ever, not a tenth of it */
+    bool idle;         /* and clients ask for nothing */
+    unsigned topology; /* 1 + its place in the table; 0 = none */
     /* Bit sets of node ids: voters that were ever asked to go, nodes that were to be voters. */
     uint64_t ids_may_leave, ids_may_come;
     uint32_t loss_permille, dup_permille, slow_permille;
@@ -319,6 +323,11 @@ struct world {
     struct arena arena;
 };
 
+/* No new faults: a scenario is played, or the end has come. */
+static inline bool sim_faultless(const struct world *w) {
+    return w->healing || w->calm;
+}
+
 static inline void sim_count(struct world *w, enum sim_stat stat) {
     w->result->stats[stat]++;
 }
@@ -337,7 +346,9 @@ bool sim_world_may_step(const struct world *w);
 void sim_world_step(struct world *w);
 
 /* liveness.c */
-/* All faults end, or all but those of a minority. */
+/* All faults end, every node is up. */
+void liveness_end_faults(struct world *w);
+/* The same for good, perhaps but for a minority. */
 void liveness_heal(struct world *w);
 void liveness_check(struct world *w);
 /* A member with the disk it came with, and healed: what the end is judged by. */
@@ -477,6 +488,11 @@ const struct raft_config *checker_config(const struct world *w);
 void checker_members_final(struct world *w);
 
 /* sim_operator.c */
+/* A node that was never there before, with an empty disk. NULL: no room, or it did not start. */
+struct sim_node *sim_operator_new_node(struct world *w);
+/* Ask @n to change the membership; a node to be added is the one of that id. */
+void sim_operator_ask(struct world *w, const struct sim_node *n, enum replica_change_kind kind,
+                      uint64_t id, uint64_t within_ns);
 void sim_operator_start(struct world *w);
 void sim_operator_act(struct world *w);
 /* Too few disks are left for some configuration a node goes by: nothing can be promised. */

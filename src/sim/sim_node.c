@@ -59,7 +59,7 @@ static void node_log(void *ctx, enum log_level level, const char *msg, const cha
         sim_count(w, SIM_STAT_LEASES_EXPIRED);
         checker_worker_lost(w, n, fields);
         /* What was proposed for it is often left to the next leader to commit. */
-        if (!w->healing && rng_chance(&w->rng, 400))
+        if (!sim_faultless(w) && rng_chance(&w->rng, 400))
             sim_push(w, rng_below(&w->rng, w->disk_max_ns + w->delay_max_ns), SIM_FAULT, n->slot,
                      SIM_FAULT_LEADER, 0, NULL);
     }

@@ -158,8 +158,7 @@ static void ask(struct sim_change *c) {
     sim_node_turn(n);
 }
 
-/* A node that was never there before, with an empty disk. NULL: no room, or it did not start. */
-static struct sim_node *new_node(struct world *w) {
+struct sim_node *sim_operator_new_node(struct world *w) {
     struct sim_node *n;
 
     if (w->nodes_count == SIM_SLOTS_MAX - 1)
@@ -183,7 +182,7 @@ static void describe(struct sim_change *c, const struct sim_node *fresh) {
 }
 
 static void add(struct world *w, struct sim_node *n) {
-    struct sim_node *fresh = new_node(w);
+    struct sim_node *fresh = sim_operator_new_node(w);
     struct sim_change *c;
 
     if (!fresh || !n->up)
@@ -196,8 +195,19 @@ static void add(struct world *w, struct sim_node *n) {
     ask(c);
 }
 
+void sim_operator_ask(struct world *w, const struct sim_node *n, enum replica_change_kind kind,
+                      uint64_t id, uint64_t within_ns) {
+    struct sim_change *c = request(w, n);
+
+    c->answer_by = w->now_ns + within_ns;
+    c->change = (struct replica_change){.kind = kind, .id = id};
+    if (kind == REPLICA_CHANGE_ADD && id <= w->nodes_count)
+        describe(c, &w->nodes[id - 1]);
+    ask(c);
+}
+
 static void replace(struct world *w, struct sim_node *n, uint64_t old) {
-    struct sim_node *fresh = new_node(w);
+    struct sim_node *fresh = sim_operator_new_node(w);
     struct sim_change *c;
 
     if (!fresh || !n->up)
@@ -462,6 +472,8 @@ static void act(struct world *w) {
 }
 
 void sim_operator_start(struct world *w) {
+    if (w->topology != 0)
+        return; /* who belongs is the scenario's to say */
     w->operator_gap_ns = rng_chance(&w->rng, 400) ? 0 : rng_range(&w->rng, 50, 3000) * NS_PER_MS;
     w->wipes_early = w->operator_gap_ns > 0 && w->first_count >= 3 && rng_chance(&w->rng, 80);
     if (w->wipes_early) {
@@ -477,7 +489,9 @@ void sim_operator_start(struct world *w) {
 void sim_operator_act(struct world *w) {
     uint64_t next = rng_range(&w->rng, NS_PER_MS, 2 * w->operator_gap_ns);
 
-    if (w->healing) {
+    if (w->calm && !w->healing) {
+        next = UNDRAIN_EVERY_NS;
+    } else if (w->healing) {
         undrain(w);
         next = UNDRAIN_EVERY_NS;
     } else {

@@ -1,6 +1,7 @@
 /* The world's clock, event queue, faults and phases. */
 #include "sim/checker_model.h"
 #include "sim/schedule_model.h"
+#include "sim/topology.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -305,6 +306,7 @@ static void draw_options(struct world *w) {
     sim_frame_draw(w, swarm);
     sim_clock_draw(w);
     draw_schedules(w);
+    topology_draw(w);
     sim_trace(w,
               "seed=%llu nodes=%u workers=%u clients=%u loss=%u dup=%u swarm=%d menu=%llx kept=%zu",
               (unsigned long long) w->o.seed, w->nodes_count, w->workers_count, w->clients_count,
@@ -389,6 +391,7 @@ int sim_run(const struct sim_options *o, struct sim_result *ret) {
         build(w);
     while (!w->failed && !w->no_memory && ret->events < o->events_max)
         sim_world_step(w);
+    topology_run(w);
     if (w->schedules > 0 && rng_chance(&w->rng, 250))
         leap(w);
     if (!w->failed && !w->no_memory) {

@@ -25,6 +25,7 @@ struct sim_options {
     uint64_t seed;
     unsigned nodes;      /* 0 = drawn: 3 or 5, sometimes 1, 2, 4, 7 */
     uint64_t events_max; /* of the safety phase */
+    unsigned topology;   /* 1 + its place in the table of topology.h; 0 = drawn, mostly none */
     bool trace;          /* one line per transition on stdout */
 };
 
@@ -96,6 +97,19 @@ enum sim_stat {
     SIM_STAT_LEFT_PARTED,
     SIM_STAT_LEFT_FLAPPING,
     SIM_STAT_LEFT_ONE_WAY,
+    SIM_STAT_PLAYED_CLOUDFLARE,
+    SIM_STAT_PLAYED_QUORUM_LOSS,
+    SIM_STAT_PLAYED_ONE_WAY,
+    SIM_STAT_PLAYED_DEAF_LEADER,
+    SIM_STAT_PLAYED_MUTE_LEADER,
+    SIM_STAT_PLAYED_CHAIN,
+    SIM_STAT_PLAYED_RING,
+    SIM_STAT_PLAYED_FLAPPING,
+    SIM_STAT_PLAYED_SLOW_FOLLOWER,
+    SIM_STAT_PLAYED_ORDERS,
+    SIM_STAT_PLAYED_RESIZE,
+    SIM_STAT_PLAYED_PRIMARIES,
+    SIM_STAT_PLAYED_ISOLATED,
     SIM_STAT_MESSAGES_LOST,
     SIM_STAT_MESSAGES_DOUBLED,
     SIM_STAT_MESSAGES_SLOW,
