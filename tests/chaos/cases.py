@@ -24,7 +24,8 @@ class Case:
                  selected=True, options=None, flags=(), clocks=False, room=0, workers=True,
                  before=None, schedules=4):
         self.function, self.name, self.about = function, name, about
-        self.size, self.seconds, self.full_seconds, self.rounds = size, seconds, full_seconds, rounds
+        self.size, self.seconds = size, seconds
+        self.full_seconds, self.rounds = full_seconds, rounds
         self.selected, self.options = selected, options or {}
         self.flags, self.clocks, self.room, self.workers = flags, clocks, room, workers
         self.before, self.schedules = before, schedules
@@ -73,14 +74,14 @@ def hold(w, least=0.8):
 # network
 
 @case("partition-3", "three nodes, one cut off: both ways, one way, the leader; resets", seconds=8,
-      rounds=20)
+      full_seconds=120, rounds=12)
 def partition_3(w):
     rounds(w, *[lambda k=k: n.partition(w, k, hold(w)) for k in n.PARTITIONS_3],
            lambda: n.reset(w, hold(w)))
 
 
 @case("partition-5", "five nodes: minority, the leader in it, ring of majorities, bridge, one way",
-      size=5, seconds=8, rounds=20)
+      size=5, seconds=8, full_seconds=120, rounds=12)
 def partition_5(w):
     kinds = n.PARTITIONS_5 if w.seconds > 30 else n.PARTITIONS_5[:4]
     rounds(w, *[lambda k=k: n.partition(w, k, hold(w)) for k in kinds])
@@ -104,7 +105,7 @@ def _of_one(w, rule):
 
 
 @case("links", "delay, jitter, one byte at a time, 64 kbit/s, by a proxy on each link",
-      before=_proxied, full_seconds=300)
+      before=_proxied, full_seconds=300, rounds=2)
 def links(w):
     long = w.seconds > 30
     for_s = 60 if long else 1.0
@@ -136,15 +137,16 @@ def flips(w):
 
 # processes
 
-@case("kill", "kill -9 of the leader, of any node, of all at once", seconds=10, rounds=10,
-      full_seconds=120)
+@case("kill", "kill -9 of the leader, of any node, of all at once", seconds=10, rounds=8,
+      full_seconds=60)
 def kill(w):
-    rounds(w, lambda: n.kill(w, "leader"), lambda: n.kill(w, "any"), lambda: n.kill(w, "all"),
+    rounds(w, lambda: n.kill(w, "leader"), lambda: n.kill(w, "any"),
+           lambda: n.kill(w, "all", host=w.rng.random() < 0.5),
            lambda: n.kill(w, "leader", host=True), lambda: n.kill(w, "any", host=True))
 
 
 @case("freeze", "SIGSTOP of leader and follower for 0.5, 1 and 3 election timeouts, and longer",
-      seconds=6, rounds=5)
+      seconds=6, rounds=12)
 def freeze(w):
     times = [nodes.ELECTION_S * x for x in (0.5, 1, 3)]
     kinds = [(who, t) for who in ("leader", "follower") for t in times] + [("leader", 3)]
@@ -154,7 +156,7 @@ def freeze(w):
 
 
 @case("workers", "workers killed, told to stop, and stopped for 0.5, 1 and 3 leases", seconds=8,
-      options={"shell": 0.4, "long": 0.02}, rounds=5)
+      options={"shell": 0.4, "long": 0.02}, rounds=6)
 def workers(w):
     rounds(w, lambda: n.worker(w, "kill"), lambda: n.worker(w, "term"),
            lambda: n.worker(w, "stop", nodes.LEASE_S * 0.5),
@@ -162,7 +164,7 @@ def workers(w):
            *([lambda: n.worker(w, "stop", nodes.LEASE_S * 3)] if w.seconds > 30 else []))
 
 
-@case("restarts", "rolling restarts by SIGTERM", seconds=4, rounds=10)
+@case("restarts", "rolling restarts by SIGTERM", seconds=4, rounds=3)
 def restarts(w):
     rounds(w, lambda: n.restart(w))
     w.history.refresh()
@@ -180,7 +182,7 @@ def restarts(w):
 # clocks
 
 @case("clocks", "one clock after the other is set by 4 ms to 262 s, to and fro", clocks=True,
-      seconds=6, rounds=6)
+      seconds=6, full_seconds=100, rounds=6)
 def clocks(w):
     long = w.seconds > 30
     some = n.STEPS if long else w.rng.sample(n.STEPS, 5) + [262.144, -262.144]
@@ -228,7 +230,7 @@ def fill_once(w, who, left_mib):
 
 
 @case("full-disk", "the disks of the leader, of a follower, of all fill up", before=_small,
-      seconds=6, rounds=3, options={"bytes": 8000},
+      seconds=6, rounds=4, options={"bytes": 8000},
       flags=("--wal.segment_bytes", "1MiB", "--storage.reserve_bytes", "8MiB",
              "--cluster.raft.log_bytes_max", "4MiB", "--cluster.raft.snapshot_interval", "1s"))
 def full_disk(w):
@@ -243,8 +245,9 @@ def _lying(w):
     w.disks = disks.Lying(w.cluster.nodes[0])
 
 
-@case("failed-sync", "the kernel fails a sync with EIO and lets the next one succeed", before=_lying,
-      rounds=20, full_seconds=20, options={"bytes": 60000, "always": True, "shell": 0.25},
+@case("failed-sync", "the kernel fails a sync with EIO and lets the next one succeed",
+      before=_lying, rounds=20, full_seconds=20,
+      options={"bytes": 60000, "always": True, "shell": 0.25},
       flags=("--storage.reserve_bytes", "1MiB", "--cluster.raft.snapshot_interval", "1h"))
 def failed_sync(w):
     bad = w.cluster.nodes[0]
@@ -292,7 +295,7 @@ def cut_once(w):
 
 
 @case("power-cut", "images of all disks at one instant; the cluster goes on from those",
-      before=_cut_disks, rounds=10, full_seconds=120,
+      before=_cut_disks, rounds=4, full_seconds=120,
       flags=("--wal.segment_bytes", "1MiB", "--storage.reserve_bytes", "1MiB",
              "--cluster.raft.snapshot_interval", "1s", "--cluster.raft.snapshot_threshold", "50",
              "--cluster.raft.log_bytes_max", "4MiB"))
@@ -311,7 +314,7 @@ def slow_disk(w):
            lambda: n.slow(w, -1, "leader", t), lambda: n.slow(w, -1, "follower", t))
 
 
-@case("disk-loss", "a minority loses its disks and is replaced", room=4, seconds=1, rounds=25,
+@case("disk-loss", "a minority loses its disks and is replaced", room=4, seconds=1, rounds=13,
       full_seconds=40)
 def disk_loss(w):
     def one():
@@ -342,7 +345,7 @@ def disk_loss(w):
 
 
 @case("rot", "files of a stopped minority are flipped, cut, or replaced by old copies", seconds=4,
-      rounds=25, full_seconds=60)
+      rounds=6, full_seconds=60)
 def rot(w):
     def one(what):
         node = w.rng.choice(w.cluster.live())
@@ -446,7 +449,8 @@ def mix(w):
         # One fault of the background, too: a link that loses, is slow, or a clock that is wrong.
         back = r.random()
         if back < 0.3:
-            w.cluster.network.proxy.set(_of_one(w, {"delay_ms": r.choice((5, 40)), "jitter_ms": 20}))
+            delay = r.choice((5, 40))
+            w.cluster.network.proxy.set(_of_one(w, {"delay_ms": delay, "jitter_ms": 20}))
             w.fault("background delay")
         elif back < 0.5:
             w.cluster.set_clock(r.choice(w.cluster.live()), r.choice((0.05, -0.5, 30, -30)))

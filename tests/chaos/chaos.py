@@ -5,8 +5,8 @@ Goal: nothing acknowledged is lost or doubled, reads are linearizable, attempts 
 have one outcome each, watches have no gap, nodes agree, and the cluster recovers within the limits
 of world.py, whatever is done to the network, the processes, the clocks and the disks. Method: each
 case (cases.py) starts three or five nodes in network namespaces, lets clients write down what they
-do (load.py), injects its faults, heals, and hands the histories to the judges. A run with fewer than
-100 successful calls a second before its fault does not count and is repeated twice at most.
+do (load.py), injects its faults, heals, and hands the histories to the judges. A run with fewer
+than 100 successful calls a second before its fault does not count and is repeated twice at most.
 
 Usage: chaos.py BINARY [--full] [--only NAME[,NAME]] [--seed N] [--seconds N] [--list]
 """

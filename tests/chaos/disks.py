@@ -125,7 +125,8 @@ def copies(directory, what):
 def spoil(directory, what, rng, old):
     """Damage one file of a stopped node: (path, its bytes before), or None when there is none.
 
-    what: "flip" some bits, "cut" its end off or put an "old" copy back, of "wal", "meta", "state"."""
+    what: "flip" some bits, "cut" its end off or put an "old" copy back; of "wal", "meta" or "state"
+    """
     kind, where = what.split()
     files = [p for p in _files(directory, where) if kind != "old" or
              (p in old and old[p] != pathlib.Path(p).read_bytes())]

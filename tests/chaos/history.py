@@ -52,7 +52,8 @@ class History:
 
     def wait_written(self, nodes, since_ns, seconds, every, tend=lambda: None):
         """A write that began after @since_ns is acknowledged by each (or any) of these nodes: the
-        seconds it took, or None when that did not come about in time. tend() is called meanwhile."""
+        seconds it took, or None when that did not come about in time. tend() is called meanwhile.
+        """
         until = since_ns + int(seconds * 1e9)
         first, seen = {}, 0
         if not nodes:
@@ -87,7 +88,8 @@ class History:
             for o in sorted(self.ops, key=lambda o: o.begun):
                 number = clients.setdefault(o.client, len(clients) + 1)
                 ok = o.outcome == "ok"
-                head = f"{number} {o.begun} {o.ended if o.outcome != 'unknown' else '-'} {o.outcome}"
+                end = o.ended if o.outcome != "unknown" else "-"
+                head = f"{number} {o.begun} {end} {o.outcome}"
                 index = f" index={o.d['index']}" if ok and o.d.get("index") else ""
                 if o.kind == "submit":
                     tail = f"submit request={o.d['key']} key={o.d['key']}"

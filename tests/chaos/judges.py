@@ -111,7 +111,6 @@ def reads(ops, chains, gaps):
     """What a read of index I shows, stale or not, is what the transitions up to I make of the job;
     and two reads that name the same last change show the same."""
     wrong, unequal, early, shown = [], [], [], {}
-    blind = [g for g in gaps]
     for o in ops:
         if o.kind not in ("get", "stale") or o.outcome != "ok" or o.d.get("missing"):
             continue
@@ -121,7 +120,7 @@ def reads(ops, chains, gaps):
             early.append((d["job"], d["changed"], index))
         if shown.setdefault((d["job"], d["changed"]), what) != what:
             unequal.append((d["job"], d["changed"], what, shown[(d["job"], d["changed"])]))
-        if blind or d["job"] not in chains:
+        if gaps or d["job"] not in chains:
             continue
         chain = chains[d["job"]]
         at = bisect.bisect_right([e["index"] for e in chain], index) - 1
@@ -130,8 +129,10 @@ def reads(ops, chains, gaps):
             continue
         e = chain[at]
         if (e["index"], e["to"], e["attempt"]) != (d["changed"], d["state"], d["attempt"]) or \
-                (d["state"] == rpc.RUNNING and e["token"] != d["token"]) or e["asked"] != d["asked"]:
-            wrong.append((o.kind, d["job"], "at", index, "shows", what, d["changed"], "expected", e))
+                (d["state"] == rpc.RUNNING and e["token"] != d["token"]) or \
+                e["asked"] != d["asked"]:
+            wrong.append((o.kind, d["job"], "at", index, "shows", what, d["changed"],
+                          "expected", e))
     lost = []
     acknowledged = {}
     for o in ops:
@@ -202,7 +203,8 @@ def marks(lines, jobs, once, excused):
     completed = {j.id: (j.attempt, j.fencing_token) for j in jobs
                  if j.state == rpc.COMPLETED and j.spec.shell and not j.schedule}
     return _few("an attempt lived beside a newer one", both) + \
-        _few("an attempt began twice", [(j, v) for j, v in begun.items() if len(set(v)) < len(v)]) + \
+        _few("an attempt began twice", [
+            (j, v) for j, v in begun.items() if len(set(v)) < len(v)]) + \
         _few("tokens do not grow with attempts", [
             (j, v) for j, v in begun.items()
             if [t for _, t in sorted(v)] != sorted({t for _, t in v})]) + \

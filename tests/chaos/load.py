@@ -2,7 +2,8 @@
 """One client process: its threads call the cluster and write down each call.
 
 Usage: load.py NAME SEED HISTORY-FILE MARKS-FILE OPTIONS-JSON ADDRESS... A line on standard input
-ends the calls ("quiet" answers it), the input's end also the watches. The history has one JSON array a line, written when the call is over:
+ends the calls ("quiet" answers it), the input's end also the watches. The history has one JSON
+array a line, written when the call is over:
 
   [client, operation, outcome, begun_ns, ended_ns, node, {details}]
 
@@ -231,8 +232,8 @@ def seed_of(name):
 class Process:
     def __init__(self, name, seed, history, marks, options, *addresses):
         self.seed, self.marks, self.addresses = seed, marks, addresses
-        self.options = {"shell": 0.12, "long": 0, "bytes": 300, "pause": 0.03, "watch": True, "always": False,
-                        **json.loads(options)}
+        self.options = {"shell": 0.12, "long": 0, "bytes": 300, "pause": 0.03, "watch": True,
+                        "always": False, **json.loads(options)}
         self.nodes = list(range(1, self.options.get("nodes", len(addresses)) + 1))
         self.history = History(history)
         self.end = threading.Event()

@@ -1,4 +1,4 @@
-"""Faults: each function does one to a World, waits for what the menu demands of it, and heals it."""
+"""Faults: each function does one to a World, waits for what the menu demands, and heals it."""
 import os
 import signal
 import time
@@ -7,6 +7,7 @@ import network
 import nodes
 import processes
 from checks import wait_for
+from world import PROGRESS_S
 
 
 def now():
@@ -56,10 +57,12 @@ def lose(w, percent, hold):
     w.fault(f"loss {percent}%")
     w.cluster.network.lose(percent)
     begun = now()
-    w.progress([], begun)
+    # TCP itself waits for seconds when three of ten packets are lost.
+    limit = PROGRESS_S if percent <= 10 else 20.0
+    w.progress([], begun, limit)
     w.pause(max(0, hold - (now() - begun) / 1e9))
     # Also at its end.
-    w.progress([], now())
+    w.progress([], now(), limit)
     w.cluster.network.heal()
     w.healed()
 

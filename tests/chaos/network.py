@@ -3,8 +3,8 @@
 Node i is 10.77.0.i in the namespace n<i>; clients sit on the bridge as 10.77.0.254 and reach every
 node always, so that a cut off node is still asked. Faults are rules of the receiving node's own
 iptables: they concern nodes only. A link may lead through proxy.py: then the dialling node's
-connections to the other's peer port are sent there (DNAT), from its first start on. The proxy has an
-address for each link, so that rules can tell who speaks.
+connections to the other's peer port are sent there (DNAT), from its first start on. The proxy has
+an address for each link, so that rules can tell who speaks.
 """
 import json
 import os

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""A TCP proxy for each link between two nodes: delay, jitter, small chunks, little bandwidth, flips.
+"""A TCP proxy for each link between two nodes: delay, jitter, small chunks, little bandwidth,
+flipped bits.
 
-Usage: proxy.py RULES-FILE FLIPS-FILE '[[address, host, port, "a-b"], ...]': what comes to the address
-goes to the host, from the same address and to the same port. Prints "ready" when it listens. The rules file is looked at several times a second (network.py writes it); in
-the flips file stands how many bytes have been changed so far.
+Usage: proxy.py RULES-FILE FLIPS-FILE '[[address, host, port, "a-b"], ...]': what comes to the
+address goes to the host, from the same address and to the same port. Prints "ready" when it
+listens. The rules file is looked at several times a second (network.py writes it); in the flips
+file stands how many bits have been changed so far.
 """
 import asyncio
 import json

@@ -1,9 +1,9 @@
 """Is there an order of the calls on one job that a single machine could have made?
 
-The search of Wing and Gong with Lowe's memory of what was tried. Calls are split by idempotency key:
-jobs do not influence each other. A call whose outcome is unknown may have happened at any time after
-it began, or never. The job itself moves on between calls (it is assigned, ends ...), so a read is
-legal when it shows a change that is not older than any seen before it in the order.
+The search of Wing and Gong with Lowe's memory of what was tried. Calls are split by idempotency
+key: jobs do not influence each other. A call whose outcome is unknown may have happened at any time
+after it began, or never. The job itself moves on between calls (it is assigned, ends ...), so a
+read is legal when it shows a change that is not older than any seen before it in the order.
 """
 import collections
 import itertools
@@ -11,8 +11,8 @@ import time
 
 INFINITY = 1 << 62
 SHOWN = 3
-# begun and ended in ns; kind: submit get cancel; new: submit made the job; change: index of the last
-# change that a read shows, in which a cancel was asked for or not
+# begun and ended in ns; kind: submit get cancel; new: submit made the job; change: index of the
+# last change that a read shows, in which a cancel was asked for or not
 Call = collections.namedtuple("Call", "kind begun ended unknown job new change cancelled")
 START = (None, 0, False)  # job, last change seen, a cancel was asked for
 

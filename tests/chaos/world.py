@@ -151,9 +151,9 @@ class World:
         took = self.history.wait_written(nodes or self.numbers, since, HEAL_S, True)
         return self.limit("healed", took, HEAL_S)
 
-    def progress(self, nodes, since):
-        return self.limit("progress", self.history.wait_written(nodes or self.numbers, since,
-                                                                PROGRESS_S, False), PROGRESS_S)
+    def progress(self, nodes, since, seconds=PROGRESS_S):
+        took = self.history.wait_written(nodes or self.numbers, since, seconds, False)
+        return self.limit("progress", took, seconds)
 
     def start(self, nodes, limit=SERVE_S):
         for n in nodes:
@@ -308,5 +308,5 @@ class World:
         unknown = sum(o.outcome == "unknown" for o in self.history.ops)
         slow = ", ".join(f"{k} {max(v):.1f} s" for k, v in self.took.items())
         faults = ", ".join(f"{k} {v}" for k, v in sorted(self.faults.items()))
-        return (f"{self.rate:.0f} calls/s before the faults, {len(self.history.ops)} calls ({ok} ok, "
-                f"{unknown} unknown), faults: {faults or 'none'}; slowest: {slow or '-'}")
+        return (f"{self.rate:.0f} calls/s before the faults, {len(self.history.ops)} calls "
+                f"({ok} ok, {unknown} unknown), faults: {faults or 'none'}; slowest: {slow or '-'}")
