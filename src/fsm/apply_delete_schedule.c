@@ -2,27 +2,33 @@
  * to stop; they end as jobs of their own. A tick that waited is told to have come to nothing. */
 #include "fsm/schedule_internal.h"
 
-static int drop(struct fsm *f, struct slice key) {
+#include <inttypes.h>
+
+static int drop(struct fsm *f, struct apply *a, struct slice key) {
     struct overlay_entry *e;
     int r = store_open(f, key, &e);
 
     if (r < 0)
         return r;
-    ASSERT(e->exists);
+    if (!e->exists) {
+        errtext_set(a->err, "record %c of schedule %" PRIu64 ": missing from the store",
+                    key.data[0], f->work.rec.seq);
+        return ERR_CORRUPT;
+    }
     store_delete(f, e);
     return 0;
 }
 
-static int drop_records(struct fsm *f) {
+static int drop_records(struct fsm *f, struct apply *a) {
     uint8_t key[RECORD_KEY_BYTES_MAX], seq_key[RECORD_SCHEDULE_KEY_BYTES];
     struct schedule_work *w = &f->work;
     int r;
 
-    r = history_drop_all(f);
+    r = history_drop_all(f, a);
     if (r == 0)
-        r = drop(f, record_name_key('i', w->rec.name, key));
+        r = drop(f, a, record_name_key('i', w->rec.name, key));
     if (r == 0)
-        r = drop(f, record_schedule_key(w->rec.seq, seq_key));
+        r = drop(f, a, record_schedule_key(w->rec.seq, seq_key));
     return r;
 }
 
@@ -55,7 +61,7 @@ int apply_delete_schedule(struct fsm *f, struct apply *a, const void *item, stru
     if (r == 0 && s->cancel_open_runs)
         r = schedule_cancel_runs(f, a, false);
     if (r == 0)
-        r = drop_records(f);
+        r = drop_records(f, a);
     if (r < 0)
         return r;
     schedules_remove(f, view);

@@ -256,11 +256,13 @@ static int corrupt(struct apply *a, uint64_t seq, const char *what) {
 
 int jobs_load(struct fsm *f, struct apply *a, uint64_t seq, struct record_job *ret,
               struct overlay_entry **ret_entry) {
+    const struct fsm_job *j = u64map_get(&f->jobs, seq);
     uint8_t key[RECORD_JOB_KEY_BYTES];
     size_t at = 0;
     int r;
 
     ASSERT(seq > 0);
+    ASSERT(j);
     r = store_open(f, record_job_key(seq, key), ret_entry);
     if (r < 0)
         return r;
@@ -268,7 +270,9 @@ int jobs_load(struct fsm *f, struct apply *a, uint64_t seq, struct record_job *r
         return corrupt(a, seq, "missing from the store");
     if (record_decode(&record_shape_job, overlay_value(*ret_entry), ret, &at) < 0)
         return corrupt(a, seq, "malformed");
-    ASSERT(ret->state > 0);
+    if ((Chronos__V1__JobState) ret->state != j->state ||
+        ret->cancel_requested != j->cancel_requested)
+        return corrupt(a, seq, "of another state than it was written with");
     return 0;
 }
 
@@ -286,7 +290,8 @@ int jobs_read_ended(struct fsm *f, struct apply *a, uint64_t seq, struct record_
         return r;
     if (record_decode(&record_shape_job, bytes, ret, &at) < 0)
         return corrupt(a, seq, "malformed");
-    ASSERT(job_state_is_terminal((Chronos__V1__JobState) ret->state));
+    if (!job_state_is_terminal((Chronos__V1__JobState) ret->state))
+        return corrupt(a, seq, "has not ended, but is none of the unfinished");
     return 0;
 }
 

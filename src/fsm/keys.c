@@ -14,11 +14,12 @@ static bool expired(int64_t now_ms, int64_t created_at_ms) {
     return now_ms - created_at_ms >= FSM_IDEMPOTENCY_KEEP_MS;
 }
 
-static int load(struct apply *a, struct slice bytes, struct record_key *ret) {
+static int load(const struct fsm *f, struct apply *a, struct slice bytes, struct record_key *ret) {
     size_t at = 0;
 
     ASSERT(ret);
-    if (record_decode(&record_shape_key, bytes, ret, &at) == 0)
+    if (record_decode(&record_shape_key, bytes, ret, &at) == 0 && ret->job_seq > 0 &&
+        ret->job_seq < f->next_seq)
         return 0;
     errtext_set(a->err, "record of an idempotency key: malformed at byte %zu", at);
     return ERR_CORRUPT;
@@ -34,7 +35,7 @@ int keys_find(struct fsm *f, struct apply *a, struct slice key, struct record_ke
     r = store_read(f, record_name_key('k', key, bytes), &value);
     if (r != 0)
         return r == STORE_NOT_FOUND ? KEYS_NOT_FOUND : r;
-    r = load(a, value, ret);
+    r = load(f, a, value, ret);
     if (r < 0)
         return r;
     return expired(a->now_ms, ret->created_at_ms) ? KEYS_NOT_FOUND : 0;
@@ -99,7 +100,7 @@ int keys_purge(struct fsm *f, struct apply *a, uint64_t wanted, unsigned budget)
         if (r < 0)
             return r;
         if (e->exists) {
-            r = load(a, overlay_value(e), &rec);
+            r = load(f, a, overlay_value(e), &rec);
             if (r < 0)
                 return r;
         }

@@ -37,6 +37,12 @@ static int emit(struct fsm *f, const struct outcome *o, uint64_t ordinal) {
     return 0;
 }
 
+static int corrupt(struct apply *a, uint64_t seq, uint64_t ordinal, const char *what) {
+    errtext_set(a->err, "line %" PRIu64 " of the history of schedule %" PRIu64 ": %s", ordinal, seq,
+                what);
+    return ERR_CORRUPT;
+}
+
 static int open_line(struct fsm *f, struct apply *a, uint64_t ordinal, struct record_tick *ret,
                      struct overlay_entry **ret_entry) {
     uint8_t key[RECORD_TICK_KEY_BYTES];
@@ -50,9 +56,7 @@ static int open_line(struct fsm *f, struct apply *a, uint64_t ordinal, struct re
     if ((*ret_entry)->exists &&
         record_decode(&record_shape_tick, overlay_value(*ret_entry), ret, &at) == 0)
         return 0;
-    errtext_set(a->err, "line %" PRIu64 " of the history of schedule %" PRIu64 ": %s", ordinal, seq,
-                (*ret_entry)->exists ? "malformed" : "missing from the store");
-    return ERR_CORRUPT;
+    return corrupt(a, seq, ordinal, (*ret_entry)->exists ? "malformed" : "missing from the store");
 }
 
 static int put_line(struct fsm *f, const struct record_tick *rec, struct overlay_entry *e) {
@@ -159,8 +163,8 @@ int history_complete(struct fsm *f, struct apply *a, uint64_t ordinal, const str
     r = open_line(f, a, ordinal, &rec, &e);
     if (r < 0)
         return r;
-    ASSERT(rec.waiting);
-    ASSERT(rec.tick_s == o->tick_s);
+    if (!rec.waiting || rec.tick_s != o->tick_s)
+        return corrupt(a, s->seq, ordinal, "not of the tick that waits");
     if (!o->fired)
         s->skipped += o->count;
     rec = line_of(f, a, o);
@@ -168,7 +172,7 @@ int history_complete(struct fsm *f, struct apply *a, uint64_t ordinal, const str
     return r < 0 ? r : emit(f, o, ordinal);
 }
 
-int history_drop_all(struct fsm *f) {
+int history_drop_all(struct fsm *f, struct apply *a) {
     struct record_schedule *s = &f->work.rec;
     uint8_t key[RECORD_TICK_KEY_BYTES];
     struct overlay_entry *e;
@@ -178,7 +182,8 @@ int history_drop_all(struct fsm *f) {
         r = store_open(f, record_tick_key(s->seq, s->first_ordinal, key), &e);
         if (r < 0)
             return r;
-        ASSERT(e->exists);
+        if (!e->exists)
+            return corrupt(a, s->seq, s->first_ordinal, "missing from the store");
         store_delete(f, e);
     }
     return 0;

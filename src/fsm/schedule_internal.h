@@ -65,7 +65,7 @@ int history_add(struct fsm *f, struct apply *a, const struct outcome *o,
 /* What has become of a tick that waited; a new line when its own is no longer kept. */
 int history_complete(struct fsm *f, struct apply *a, uint64_t ordinal,
                      const struct outcome *o) _must_check_;
-int history_drop_all(struct fsm *f) _must_check_;
+int history_drop_all(struct fsm *f, struct apply *a) _must_check_;
 
 /* ---- schedule_run.c: what becomes of a tick of f->work -------------------- */
 

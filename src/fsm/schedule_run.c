@@ -8,6 +8,7 @@
 #include "fsm/job_id.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 static bool in_pause(bool paused, int64_t until_ms, int64_t resumed_ms, int64_t at_ms) {
     return (paused && (until_ms == 0 || at_ms < until_ms)) || at_ms < resumed_ms;
@@ -250,14 +251,19 @@ int schedule_decide(struct fsm *f, struct apply *a, int64_t tick_s, int32_t caus
     return -EINVAL; /* PutSchedule refuses what is no policy, fsm_open too */
 }
 
-static void remove_open(struct schedule_work *w, uint64_t job_seq) {
+static int remove_open(struct schedule_work *w, struct apply *a, uint64_t job_seq) {
     size_t i = 0;
 
     while (i < w->open_count && w->open[i] != job_seq)
         i++;
-    ASSERT(i < w->open_count);
+    if (i == w->open_count) {
+        errtext_set(a->err, "record of schedule %" PRIu64 ": job %" PRIu64 " is no open run of it",
+                    w->rec.seq, job_seq);
+        return ERR_CORRUPT;
+    }
     w->open_count--;
     memmove(w->open + i, w->open + i + 1, (w->open_count - i) * sizeof(*w->open));
+    return 0;
 }
 
 /* C17. The text lives until the record is stored. */
@@ -287,15 +293,15 @@ int schedules_run_ended(struct fsm *f, struct apply *a, uint64_t schedule_seq, u
     if (f->work.view) { /* cancelled by what works on the schedule: it goes on with what is left */
         ASSERT(f->work.rec.seq == schedule_seq);
         ASSERT(state == S_CANCELLED);
-        remove_open(&f->work, job_seq);
-        return 0;
+        return remove_open(&f->work, a, job_seq);
     }
     if (!s)
         return 0; /* deleted meanwhile */
     r = schedule_load(f, a, s);
+    if (r == 0)
+        r = remove_open(&f->work, a, job_seq);
     if (r < 0)
         return r;
-    remove_open(&f->work, job_seq);
     if (state == S_FAILED)
         r = pause_failed(f, job_seq);
     if (r == 0)

@@ -113,8 +113,9 @@ int schedule_load(struct fsm *f, struct apply *a, struct fsm_schedule *s) {
         return corrupt(a, s->seq, "malformed");
     if (r < 0)
         return r;
-    ASSERT(w->rec.seq == s->seq);
-    ASSERT(w->open_count == s->open_runs);
+    if (w->rec.seq != s->seq || w->open_count != s->open_runs ||
+        w->rec.overlap < (int32_t) OVERLAP(SKIP) || w->rec.overlap > (int32_t) OVERLAP(ALLOW))
+        return corrupt(a, s->seq, "of another state than it was written with");
     w->view = s;
     end_pause(&w->rec, a->now_ms);
     return 0;

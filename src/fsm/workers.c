@@ -79,9 +79,12 @@ int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w, stru
     int r;
 
     ASSERT(a);
-    /* Only what a registration and a record have in common; both were decoded before. */
-    r = wire_decode(source, record_shape_worker.table, RECORD_WORKER_LABELS + 1, &rec, &at);
-    ASSERT(r == 0);
+    /* Only what a registration and a record have in common. The registration was decoded before,
+     * the record comes from the store. */
+    if (wire_decode(source, record_shape_worker.table, RECORD_WORKER_LABELS + 1, &rec, &at) < 0) {
+        errtext_set(a->err, "record of worker %s: malformed at byte %zu", w->id, at);
+        return ERR_CORRUPT;
+    }
     rec.worker_id = slice_of(w->id, strlen(w->id));
     rec.incarnation = w->incarnation;
     rec.slots = w->slots;

@@ -4,8 +4,11 @@ chronos_unit_test(idem DEPS fsm)
 chronos_unit_test(fsm DEPS fsm storage SOURCES unit/fsm_fixture.c)
 chronos_unit_test(command DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c)
 chronos_unit_test(sched DEPS sched fsm storage SOURCES unit/fsm_fixture.c)
-chronos_unit_test(fsm_oom DEPS sched fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c
+chronos_unit_test(fsm_oom DEPS sched fsm storage SOURCES unit/fsm_script.c unit/fsm_fixture.c
+  unit/schedule_fixture.c
   LINK_OPTIONS -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup)
+chronos_unit_test(fsm_store_faults DEPS fsm storage SOURCES unit/fsm_script.c unit/fsm_fixture.c
+  unit/schedule_fixture.c)
 chronos_unit_test(fsm_model DEPS fsm storage SOURCES unit/fsm_fixture.c unit/fsm_model.c
   unit/schedule_fixture.c unit/schedule_model.c)
 chronos_unit_test(fsm_schedules DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c)
