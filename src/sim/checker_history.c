@@ -80,6 +80,78 @@ void checker_history_job(struct world *w, size_t at, uint64_t index,
     op->attempt_known = op->cancel_known = true;
 }
 
+/* ---- schedules ------------------------------------------------------------------------------- */
+
+static void question_of(struct history *h, struct history_op *op,
+                        const Chronos__Internal__V1__LogCommand *c) {
+    if (c->body_case == CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_PUT_SCHEDULE) {
+        op->kind = HISTORY_PUT;
+        op->create = c->put_schedule->create;
+        op->expect = op->create ? 0 : c->put_schedule->version;
+        op->name = history_name(h, c->put_schedule->name);
+    } else if (c->body_case == CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_DELETE_SCHEDULE) {
+        op->kind = HISTORY_DROP;
+        op->expect = c->delete_schedule->version;
+        op->name = history_name(h, c->delete_schedule->name);
+    }
+}
+
+size_t checker_history_schedule(struct world *w, unsigned client, const struct bytes *command) {
+    struct checker_model *c = w->checker.model;
+    Chronos__Internal__V1__LogCommand *asked;
+    struct history_op op = {.outcome = HISTORY_UNKNOWN, .end_ns = HISTORY_NEVER}, *at;
+    size_t place;
+
+    if (!c->recording)
+        return 0;
+    arena_clear(&w->arena);
+    asked = chronos__internal__v1__log_command__unpack(arena_pb(&w->arena), command->len,
+                                                       command->data);
+    if (asked)
+        question_of(&c->history, &op, asked);
+    if (!op.name)
+        return 0; /* pauses and runs by hand do not make another version */
+    place = checker_history_call(w, client, op.kind);
+    at = checker_history_op(w, place);
+    if (at) {
+        at->create = op.create;
+        at->expect = op.expect;
+        at->name = op.name;
+    }
+    return place;
+}
+
+void checker_history_scheduled(struct world *w, size_t at, const struct replica_proposed *res) {
+    const struct fsm_result *r = res->output->results;
+    struct history_op *op;
+
+    if (r->code == FSM_EXISTING)
+        return; /* its key was found: it may have made it itself, earlier */
+    if (r->code == FSM_REFUSED || r->code == FSM_KEY_CONFLICT) {
+        checker_history_failed(w, at);
+        return;
+    }
+    op = checker_history_ok(w, at, res->index);
+    if (!op)
+        return;
+    op->result = r->code == FSM_NAME_TAKEN         ? HISTORY_TAKEN
+                 : r->code == FSM_VERSION_MISMATCH ? HISTORY_MISMATCH
+                 : r->code == FSM_NOT_FOUND        ? HISTORY_MISSING
+                                                   : HISTORY_DONE;
+    op->version = op->kind == HISTORY_PUT && r->code == FSM_OK ? r->version : 0;
+}
+
+void checker_history_shown(struct world *w, size_t at, uint64_t index, uint64_t version) {
+    struct history_op *op = checker_history_ok(w, at, index);
+
+    if (!op)
+        return;
+    op->result = version == 0 ? HISTORY_MISSING : HISTORY_DONE;
+    op->version = version;
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
 /* What schedules do to their runs nobody has recorded. */
 static void leave_out_runs(struct world *w) {
     struct checker_model *c = w->checker.model;

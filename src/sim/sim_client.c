@@ -473,9 +473,51 @@ static void schedule_done(void *arg, const struct replica_proposed *res) {
 
     w->clients[c->client].in_flight--;
     sim_schedules_done(w, res);
-    if (res->status == REPLICA_OK)
+    if (res->status == REPLICA_OK) {
         call_answered(c, res->index);
+        if (c->history != 0 && res->output->results_count == 1)
+            checker_history_scheduled(w, c->history, res);
+    } else if (res->status != REPLICA_UNKNOWN && res->status != REPLICA_STOPPING) {
+        checker_history_failed(w, c->history);
+    }
     call_end(c);
+}
+
+/* Which version there is, by a linearizable read. */
+static void show_done(void *arg, enum replica_status status, uint64_t index) {
+    struct sim_call *c = arg;
+    struct world *w = c->world;
+    struct sim_node *n = &w->nodes[c->node];
+    const struct fsm_schedule *s = NULL;
+    Chronos__Internal__V1__ScheduleRecord *rec = NULL;
+    char name[16];
+
+    if (status == REPLICA_OK) {
+        (void) snprintf(name, sizeof(name), "s%u", (unsigned) c->job_seq);
+        call_answered(c, index);
+        arena_clear(&w->arena);
+        if (fsm_schedule_find(replica_fsm(n->replica), slice_of(name, strlen(name)), &s) == 0 &&
+            fsm_read_schedule(replica_fsm(n->replica), s->seq, &w->arena, &rec) == 0)
+            checker_history_shown(w, c->history, index, rec->version);
+        else if (!s)
+            checker_history_shown(w, c->history, index, 0);
+    }
+    call_end(c);
+}
+
+static void show_schedule(struct sim_client *cl, struct sim_node *n) {
+    struct world *w = cl->world;
+    struct mono deadline;
+    struct sim_call *c = call_begin(cl, n, &deadline);
+    struct history_op *op;
+
+    c->job_seq = rng_below(&w->rng, w->schedules); /* its name */
+    c->history = checker_history_call(w, cl->slot, HISTORY_SHOW);
+    op = checker_history_op(w, c->history);
+    if (op)
+        op->name = checker_history_name(w, 's', c->job_seq);
+    if (replica_read(n->replica, deadline, show_done, c) != 0)
+        call_end(c);
 }
 
 static void keep_schedules(struct sim_client *cl, struct sim_node *n) {
@@ -487,9 +529,11 @@ static void keep_schedules(struct sim_client *cl, struct sim_node *n) {
     if (!command)
         return;
     c = call_begin(cl, n, &deadline);
+    c->history = checker_history_schedule(cl->world, cl->slot, command);
     cl->in_flight++;
     if (replica_propose(n->replica, command, flags, deadline, schedule_done, c) != 0) {
         cl->in_flight--;
+        checker_history_failed(cl->world, c->history);
         call_end(c);
     }
 }
@@ -511,7 +555,7 @@ void sim_client_act(struct sim_client *c) {
         uint64_t burst = rng_chance(&w->rng, w->burst_permille) ? rng_below(&w->rng, BURST_MAX) : 0;
 
         if (w->schedules > 0 && rng_chance(&w->rng, w->schedule_permille))
-            keep_schedules(c, n);
+            (rng_chance(&w->rng, 800) ? keep_schedules : show_schedule)(c, n);
         else if (dice < 60)
             do
                 submit_new(c, n);
@@ -527,6 +571,7 @@ void sim_client_act(struct sim_client *c) {
         sim_node_turn(n);
     }
     /* A scenario takes long: it is about time, not load. */
-    sim_push(w, rng_range(&w->rng, 100 * NS_PER_US, w->client_gap_ns) * (w->calm && !w->busy ? 10 : 1),
+    sim_push(w,
+             rng_range(&w->rng, 100 * NS_PER_US, w->client_gap_ns) * (w->calm && !w->busy ? 10 : 1),
              SIM_CLIENT, c->slot, 0, 0, NULL);
 }
