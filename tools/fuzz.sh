@@ -100,7 +100,7 @@ for name in "${names[@]}"; do
         result=FINDING
     fi
     line=$(grep -E ' cov: ' "$log" | tail -n 1 || true)
-    units=$(sed -n 's/^#\([0-9]*\).*/\1/p' "$log" | tail -n 1)
+    units=$(sed -n 's/^#\([0-9][0-9]*\).*/\1/p' "$log" | tail -n 1)
     edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' <<<"$line")
     begun=$(grep -E 'INITED cov: ' "$log" | sed -n 's/.* cov: \([0-9]*\) .*/\1/p')
     inputs=$(sed -n 's/.* corp: \([0-9]*\)\/.*/\1/p' <<<"$line")

@@ -228,15 +228,17 @@ static int scan(struct kv_iter *it, uint64_t from_seq, bool ascending, struct ar
     else
         it->ops->seek_for_prev(it, record_job_key(from_seq, key));
     for (; at_job(it); ascending ? it->ops->next(it) : it->ops->prev(it)) {
+        uint64_t seq = get_be64(it->ops->key(it).data + 1);
         ProtobufCMessage *m;
 
+        if (seq == 0)
+            return ERR_CORRUPT; /* numbers begin at 1 */
         arena_clear(arena);
         r = store_unpack(&chronos__internal__v1__job_record__descriptor, it->ops->value(it), arena,
                          &m);
         if (r < 0)
             return r;
-        r = each(arg, get_be64(it->ops->key(it).data + 1),
-                 (const Chronos__Internal__V1__JobRecord *) (const void *) m);
+        r = each(arg, seq, (const Chronos__Internal__V1__JobRecord *) (const void *) m);
         if (r != 0)
             return r < 0 ? r : 0;
     }

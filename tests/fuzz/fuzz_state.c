@@ -6,6 +6,7 @@
  * get behind that check. */
 #include "fuzz.h"
 
+#include "fsm/command.h"
 #include "fsm/fsm.h"
 #include "storage/kv_mem.h"
 
@@ -123,6 +124,32 @@ static void read_all(struct fsm *f) {
     arena_done(&arena);
 }
 
+/* The next entries, on whatever stands there: a job, its cancelling, all schedules paused. They are
+ * applied or the damage is told. */
+static void apply_some(struct fsm *f) {
+    static const uint8_t submit[] = {0x08, 1, 0x12, 6, 0x0a, 4, 0x0a, 2, 0x1a, 0,
+                                     0xa1, 6, 0,    0, 0,    0, 1,    0, 0,    0};
+    static const uint8_t cancel[] = {0x08, 1, 0x3a, 4, 0x0a, 2, 0x08, 1, 0xa1,
+                                     6,    0, 0,    0, 0,    2, 0,    0, 0};
+    static const uint8_t pause[] = {0x08, 1, 0x72, 2, 0x10, 1, 0xa1, 6, 0, 0, 0, 0, 3, 0, 0, 0};
+    const struct slice commands[] = {slice_of(submit, sizeof(submit)),
+                                     slice_of(cancel, sizeof(cancel)),
+                                     slice_of(pause, sizeof(pause))};
+    const struct fsm_output *out;
+    struct errtext why = {""};
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < ARRAY_LEN(commands); i++) {
+        rc = command_check(commands[i], &why);
+        ASSERT(rc == 0);
+        rc = fsm_apply(f, fsm_applied_index(f) + 1, fsm_applied_term(f), commands[i], &out, &why);
+        ASSERT(rc == 0 || rc == ERR_CORRUPT);
+    }
+    if (rc == 0)
+        rc = fsm_write_back(f);
+    ASSERT(rc == 0 || rc == ERR_CORRUPT);
+}
+
 static void check(struct kv *kv) {
     const struct fsm_options o = {.idempotency_max = 64};
     struct errtext why = {""};
@@ -138,6 +165,7 @@ static void check(struct kv *kv) {
     read_all(f);
     rc = fsm_write_back(f);
     ASSERT(rc == 0);
+    apply_some(f);
     (void) fsm_free(f);
 }
 
