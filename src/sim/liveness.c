@@ -103,17 +103,6 @@ static void part_from(struct world *w, unsigned a, uint64_t core, bool out, bool
     }
 }
 
-static void flap_for_ever(struct world *w, unsigned a) {
-    uint64_t half_ns = rng_range(&w->rng, TIMEOUT_NS / 4, TIMEOUT_NS);
-
-    for (unsigned i = 0; i < w->nodes_count; i++) {
-        if (i == a)
-            continue;
-        sim_net_flap(w, a, i, half_ns, UINT64_MAX);
-        sim_net_flap(w, i, a, half_ns, UINT64_MAX);
-    }
-}
-
 static void leave_broken(struct world *w, struct sim_node *n, enum broken_how how, uint64_t core) {
     static const char *const names[] = {"is down", "is cut off", "flaps", "is deaf", "is mute"};
 
@@ -134,7 +123,8 @@ static void leave_broken(struct world *w, struct sim_node *n, enum broken_how ho
         break;
     case FLAPPING:
         sim_count(w, SIM_STAT_LEFT_FLAPPING);
-        flap_for_ever(w, n->slot);
+        /* Down for an election timeout or more, or it might go on to lead for ever. */
+        sim_net_flap_node(w, n->slot, rng_range(&w->rng, TIMEOUT_NS, 3 * TIMEOUT_NS));
         break;
     case DEAF:
     case MUTE:
@@ -151,7 +141,7 @@ static void break_for_good(struct world *w) {
     uint64_t how = rng_below(&w->rng, BROKEN_HOWS);
     bool alike = rng_chance(&w->rng, 500);
 
-    if (core == all || w->failed)
+    if (core == all || w->failed || sim_operator_quorum_lost(w))
         return;
     sim_count(w, SIM_STAT_CORES);
     for (unsigned i = 0; i < w->nodes_count; i++) {

@@ -72,11 +72,12 @@ struct sim_queue {
 struct sim_link {
     bool peer; /* the node was told of the other by set_peer */
     char address[SIM_ADDRESS_BYTES], other_address[SIM_ADDRESS_BYTES];
-    bool up, told_up; /* what is, and what the node has been told */
-    bool trying;      /* a connect is on its way */
-    bool blocked;     /* by a partition: nothing gets through, */
-    bool flap_down;   /* nor while a link that flaps is down, */
-    bool broken;      /* nor where it is so for good */
+    bool up, told_up;  /* what is, and what the node has been told */
+    bool trying;       /* a connect is on its way */
+    bool blocked;      /* by a partition: nothing gets through, */
+    bool flap_down;    /* nor while a link that flaps is down, */
+    bool broken;       /* nor where it is so for good */
+    bool flap_in_step; /* with others: the time of a turn is exact */
     uint64_t flap_gen, flap_half_ns, flap_until;
     uint64_t slow_until, slow_extra_ns, slow_bytes_per_ms;
     uint64_t busy_until; /* while slow: the last byte that waits is through */
@@ -433,6 +434,8 @@ void sim_net_closed_by_receiver(struct world *w, unsigned from, unsigned to);
 bool sim_net_closed(const struct sim_link *l);
 /* The direction goes down and up again every @half_ns, until @until_ns. */
 void sim_net_flap(struct world *w, unsigned a, unsigned b, uint64_t half_ns, uint64_t until_ns);
+/* The same with all links of @a at once, for ever. */
+void sim_net_flap_node(struct world *w, unsigned a, uint64_t half_ns);
 void sim_net_flap_end(struct sim_link *l);
 void sim_net_on_flap(struct world *w, const struct sim_event *e);
 void sim_net_break_bulk(struct world *w, unsigned from, unsigned to);

@@ -358,7 +358,22 @@ void sim_net_flap(struct world *w, unsigned a, unsigned b, uint64_t half_ns, uin
 
     l->flap_half_ns = half_ns;
     l->flap_until = until_ns;
+    l->flap_in_step = false;
     sim_push(w, rng_below(&w->rng, half_ns), SIM_FLAP, a, b, ++l->flap_gen, NULL);
+}
+
+void sim_net_flap_node(struct world *w, unsigned a, uint64_t half_ns) {
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        struct sim_link *both[] = {&w->links[a][i], &w->links[i][a]};
+
+        for (unsigned k = 0; k < ARRAY_LEN(both) && i != a; k++) {
+            both[k]->flap_half_ns = half_ns;
+            both[k]->flap_until = UINT64_MAX;
+            both[k]->flap_in_step = true;
+            sim_push(w, half_ns, SIM_FLAP, k == 0 ? a : i, k == 0 ? i : a, ++both[k]->flap_gen,
+                     NULL);
+        }
+    }
 }
 
 void sim_net_flap_end(struct sim_link *l) {
@@ -379,8 +394,8 @@ void sim_net_on_flap(struct world *w, const struct sim_event *e) {
     sim_count(w, SIM_STAT_FLAPS);
     if (l->flap_down && w->nodes[e->a].up && rng_chance(&w->rng, 200))
         sim_net_break(&w->nodes[e->a], e->b);
-    sim_push(w, l->flap_half_ns * rng_range(&w->rng, 80, 120) / 100, SIM_FLAP, e->a, e->b,
-             e->generation, NULL);
+    sim_push(w, l->flap_half_ns * (l->flap_in_step ? 100 : rng_range(&w->rng, 80, 120)) / 100,
+             SIM_FLAP, e->a, e->b, e->generation, NULL);
 }
 
 /* ---- who the peers are ----------------------------------------------------------------------- */
