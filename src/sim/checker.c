@@ -423,6 +423,21 @@ void checker_crashed(struct world *w, struct sim_node *n) {
     n->receiving = 0;
 }
 
+/* For the trace: what is on disk and what is committed. */
+static void tell_log(struct world *w, struct sim_node *n) {
+    const struct raft *r = replica_raft(n->replica);
+
+    if (!w->o.trace || (raft_durable_index(r) == n->told_durable &&
+                        raft_commit(r) == n->seen_commit && raft_term(r) == n->seen_term))
+        return;
+    n->told_durable = raft_durable_index(r);
+    sim_trace(w, "node %u: log term=%llu last=%llu durable=%llu commit=%llu applied=%llu",
+              n->slot + 1, (unsigned long long) raft_term(r),
+              (unsigned long long) raft_last_index(r), (unsigned long long) n->told_durable,
+              (unsigned long long) raft_commit(r),
+              (unsigned long long) replica_applied(n->replica));
+}
+
 void checker_node(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
     uint64_t applied = replica_applied(n->replica);
@@ -445,6 +460,7 @@ void checker_node(struct world *w, struct sim_node *n) {
         checker_schedules(w, n, false);
         checker_model_node(w, n);
     }
+    tell_log(w, n);
     n->seen_leader = raft_role(r) == RAFT_LEADER;
     n->seen_term = raft_term(r);
     n->seen_commit = raft_commit(r);

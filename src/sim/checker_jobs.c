@@ -48,6 +48,13 @@ static void ghost_assigned(struct world *w, struct job_ghost *g, const struct re
     (void) snprintf(g->worker, sizeof(g->worker), "%.31s", e->worker_id);
 }
 
+static const char *state_name(int state) {
+    const ProtobufCEnumValue *v =
+        protobuf_c_enum_descriptor_get_value(&chronos__v1__job_state__descriptor, state);
+
+    return v ? v->name + strlen("JOB_STATE_") : "?";
+}
+
 /* J16: ended jobs stay ended, each transition follows from the state before. */
 static void check_transition(struct world *w, const struct replica_event *e) {
     struct job_ghost *g = ghost_of(w, e->event.job_seq);
@@ -62,6 +69,10 @@ static void check_transition(struct world *w, const struct replica_event *e) {
     if (g->state >= S_COMPLETED)
         sim_fail(w, "job %llu changes at %llu after it had ended",
                  (unsigned long long) e->event.job_seq, (unsigned long long) e->index);
+    sim_trace(w, "job %llu: %s -> %s index=%llu token=%llu worker=%s",
+              (unsigned long long) e->event.job_seq, state_name(from), state_name(to),
+              (unsigned long long) e->index, (unsigned long long) e->event.fencing_token,
+              e->worker_id);
     if (from == S_PENDING && to == S_RUNNING)
         ghost_assigned(w, g, e);
     if (from == S_RUNNING &&

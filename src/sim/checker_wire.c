@@ -66,6 +66,9 @@ static void sent_vote(struct world *w, struct sim_node *n, const wire_message *m
     struct checker *c = &w->checker;
     uint64_t asked, term = 0, index = 0;
 
+    sim_trace(w, "node %u: %s node %llu its vote term=%llu", n->slot + 1,
+              m->reject ? "refuses" : "gives", (unsigned long long) m->to,
+              (unsigned long long) m->term);
     if (m->reject) {
         sim_count(w, SIM_STAT_VOTES_REFUSED);
         return;
@@ -104,6 +107,10 @@ static void sent_append(struct world *w, struct sim_node *n, const wire_message 
 
     check_append_bytes(w, n, m);
 
+    if (m->n_entries > 0)
+        sim_trace(w, "node %u: sends node %llu entries=%llu..%llu commit=%llu", n->slot + 1,
+                  (unsigned long long) m->to, (unsigned long long) m->log_index + 1,
+                  (unsigned long long) m->log_index + m->n_entries, (unsigned long long) m->commit);
     if (m->n_entries > 0 && m->log_index + 1 < raft_first_in_memory(r))
         sim_count(w, SIM_STAT_APPENDS_OLD);
     for (size_t i = 0; i < m->n_entries; i++) {

@@ -199,6 +199,7 @@ static void strike(struct world *w, enum fault f) {
         break;
     case FAULT_HEAL:
     case FAULTS:
+        sim_trace(w, "partitions end");
         faults_heal_network(w);
         break;
     case FAULT_CUT_LEADER:
@@ -228,12 +229,14 @@ static void strike(struct world *w, enum fault f) {
         if (rng_chance(&w->rng, 400) && faults_leader(w))
             n = faults_leader(w);
         n->disk_jobs.slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+        sim_trace(w, "node %u: its log's disk is slow", n->slot + 1);
         break;
     case FAULT_BULK_BREAK:
         break_bulk(w);
         break;
     case FAULT_BULK_SLOW:
         n->bulk_jobs.slow_until = w->now_ns + rng_range(&w->rng, NS_PER_MS, 2 * NS_PER_S);
+        sim_trace(w, "node %u: its state's disk is slow", n->slot + 1);
         break;
     case FAULT_STAGE:
         if (n->up)
@@ -241,6 +244,7 @@ static void strike(struct world *w, enum fault f) {
         break;
     case FAULT_DISK_FULL:
         sim_count(w, SIM_STAT_DISKS_FULL);
+        sim_trace(w, "node %u: its disk is nearly full, or no more", n->slot + 1);
         sim_disk_set_free(n->disk, rng_chance(&w->rng, 500) ? UINT64_MAX : 4096);
         break;
     case FAULT_LONG_TAIL:

@@ -182,7 +182,7 @@ void faults_long_tail(struct world *w) {
     sim_trace(w, "node %u: cut off with a long tail", n->slot + 1);
     faults_heal_network(w);
     faults_isolate(w, n->slot);
-    sim_client_burst(w, n, (unsigned) rng_range(&w->rng, 10, 60));
+    sim_client_burst(w, n, (unsigned) rng_range(&w->rng, 10, 200));
 }
 
 /* What waited for it goes where everything for a dead node goes. */

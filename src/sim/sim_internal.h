@@ -130,6 +130,7 @@ struct sim_node {
     uint64_t acked_index, acked_term; /* newest entry it acknowledged; survives crashes */
     uint64_t last_in_memory;          /* at the crash */
     uint64_t seen_term, seen_commit, seen_applied;
+    uint64_t told_durable; /* in the trace */
     struct raft_config seen_config; /* when seen_config_index != 0 */
     uint64_t seen_config_index, seen_config_at;
     uint64_t seen_flushes, seen_base;
