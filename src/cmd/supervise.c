@@ -29,6 +29,7 @@ struct supervise {
     bool process_open; /* the handle must be closed before a new spawn */
     pid_t pid;         /* of our child or of the foreign worker; 0 = unknown */
     uint64_t backoff_ms;
+    uint64_t started_at; /* of the loop's clock */
     uint64_t kill_at;
     void (*on_stopped)(void *arg);
     void *arg;
@@ -115,6 +116,9 @@ static void on_exit_process(uv_process_t *p, int64_t status, int sig) {
         log_warn(s->o.log, "the worker ended; starting it again", "status=%lld signal=%d",
                  (long long) status, sig);
         s->state = SUP_IDLE;
+        /* One that lived is not one that cannot start, however many died before it. */
+        if (uv_now(s->loop) - s->started_at >= BACKOFF_MAX_MS)
+            s->backoff_ms = BACKOFF_MIN_MS;
     }
     uv_close((uv_handle_t *) p, on_handle_closed);
 }
@@ -156,6 +160,7 @@ static void start(struct supervise *s) {
         return;
     }
     s->state = SUP_RUNNING;
+    s->started_at = uv_now(s->loop);
     s->pid = s->process.pid;
     write_pid(s);
 }
