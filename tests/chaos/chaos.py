@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,8 @@ def menu():
 
 def main():
     args = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda n, _: sys.exit(128 + n))  # files are removed on the way
     cases = menu()
     if args.list:
         for c in cases:

@@ -93,18 +93,18 @@ def follow(w, gone):
 
 
 def kill(w, which, host=False):
-    """which: leader, any, all. host: what the worker runs and the worker too."""
+    """which: leader, any, all. host: the worker and what it runs, too."""
     every = w.cluster.live()
     leader = w.leader()
     gone = every if which == "all" else [leader if which == "leader" else w.rng.choice(every)]
     w.fault(f"kill {which}")
-    pids = [n.worker_pid for n in gone] if host else []
-    for n in gone:
-        n.process.send_signal(signal.SIGKILL)
-    for pid in filter(None, pids):
-        processes.signal_pid(pid, signal.SIGKILL)
-    for n in gone:
-        n.wait(5)
+    if host:
+        power_off(gone)
+    else:
+        for n in gone:
+            n.process.send_signal(signal.SIGKILL)
+        for n in gone:
+            n.wait(5)
     if which == "all":
         w.gaps_allowed = True  # what a node remembers for watches does not outlive it
         w.start(gone)
@@ -143,20 +143,22 @@ def worker(w, what, seconds=0):
     if not w.check(pid, f"node {node.id} has no worker for 5 s"):
         return
     w.fault(f"worker {what}")
+    since = uptime()
     if what == "kill":
         processes.signal_pid(pid, signal.SIGKILL)
     elif what == "term":
         processes.signal_pid(pid, signal.SIGTERM)
     else:
-        since = uptime()
         processes.signal_pid(pid, signal.SIGSTOP)
         w.pause(seconds)
         processes.signal_pid(pid, signal.SIGCONT)
-        # It wakes, finds its lease over and ends what it has.
-        w.excused.append((since, uptime() + 1.0))
     took = time.monotonic()
     alive = wait_for(lambda: node.worker_pid and _worker_lives(w, node), 10, 0.05)
     w.limit("worker is back", time.monotonic() - took if alive else None, 10.0)
+    if what != "term":
+        # It could end nothing: its successor does that when it starts, it itself when it wakes and
+        # finds its lease over.
+        w.excused.append((since, uptime() + 1.0))
 
 
 def _worker_lives(w, node):

@@ -1,6 +1,5 @@
 """A cluster, its clients and the books of one run; what every run begins and ends with."""
 import collections
-import glob
 import json
 import os
 import pathlib
@@ -43,7 +42,7 @@ class Book(schedules.Book):
 
 
 class World:
-    def __init__(self, cluster, seed, seconds, schedule_count=4, every_s=3):
+    def __init__(self, cluster, seed, seconds, schedule_count=4):
         self.cluster = cluster
         self.seed, self.seconds = seed, seconds
         self.begun = time.monotonic()
@@ -54,7 +53,8 @@ class World:
         self.excused = []  # uptimes at which a stopped worker could not end its processes
         self.rate = 0.0
         self.once = []
-        self.book = Book(cluster, schedule_count, every_s) if schedule_count else None
+        self.book = Book(cluster, schedule_count, self.rng.choice((1, 2, 3, 5))) \
+            if schedule_count else None
         self.loads = []
         self.history = history.History([])
         self.marks = f"{cluster.directory}/marks"
@@ -126,6 +126,7 @@ class World:
     def open_book(self):
         b = self.book
         b.start_s = int(time.time()) + 2
+        # A schedule's history has 100 lines.
         b.end_s = b.start_s + min(int(self.seconds) + 4, 95 * b.every_s)
         b.calls.create([b.spec(i) for i in range(len(b.names))])
 
@@ -255,7 +256,7 @@ class World:
 
     def _judge(self, jobs):
         h = self.history
-        ops = [o for o in h.ops]
+        ops = h.ops
         jobs = [j for j in jobs if not j.spec.name.startswith("final")]
         once = {o.d["job"] for o in ops if o.kind == "submit" and o.outcome == "ok" and
                 o.d["once"]}
@@ -299,8 +300,6 @@ class World:
         for book in [self.book] if self.book else []:
             for client in book.calls.clients.values():
                 client.close()
-        for path in glob.glob(f"{self.cluster.directory}/*.new"):
-            os.unlink(path)
 
     def summary(self):
         self.history.refresh()
