@@ -359,8 +359,9 @@ void liveness_check(struct world *w) {
     if (sim_world_may_step(w) && !has_leader(w))
         sim_fail(w, "liveness: no leader ten election timeouts after healing");
     settle(w, healed_at);
-    /* What was under way before healing may still start an election. */
-    run_until(w, healed_at + LEADER_WITHIN_NS);
+    /* What was under way before healing may still start an election, and what was lost on the way
+     * end a lease, until the next beat. */
+    run_until(w, healed_at + MAX(LEADER_WITHIN_NS, w->beat_ns + NS_PER_S));
     checker_schedules_end(w);
     stay_quiet(w, quiet_ns);
     /* A drained node that is elected hands over at once. */
