@@ -123,6 +123,8 @@ void raft_replication_propose(struct raft *r, const struct raft_entry *entries, 
         r->effects.propose_result = RAFT_PROPOSE_FULL;
     if (r->effects.propose_result != RAFT_PROPOSE_ACCEPTED)
         return;
+    ASSERT(raft_replication_uncommitted(r) == 0 ||
+           raft_replication_uncommitted(r) + count <= r->options.uncommitted_entries_max); /* M50 */
     r->effects.propose_first_index = raft_log_last_index(&r->log) + 1;
     r->effects.propose_term = r->term;
     for (size_t i = 0; i < count; i++)
