@@ -127,6 +127,7 @@ void checker_config_committed(struct world *w, struct sim_node *n, uint64_t inde
     }
     c->ids_removed |= c->ids_members & ~ids;
     c->ids_members = ids;
+    c->committed_config = config;
 }
 
 /* R11: one uncommitted configuration at most; a leader appends one only after an entry of its own

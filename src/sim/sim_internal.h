@@ -231,6 +231,7 @@ struct checker {
     /* Bit sets of node ids: of the newest committed configuration, gone from one, and what
      * operators were told or asked for. */
     uint64_t ids_members, ids_removed;
+    const struct raft_config *committed_config; /* the newest; NULL = none was seen yet */
     uint64_t ids_told_added, ids_told_removed, ids_asked_to_leave;
 };
 

@@ -63,6 +63,8 @@ bool sim_operator_quorum_lost(const struct world *w) {
             good |= 1ULL << id;
     if (!(good & (w->checker.ids_members ? w->checker.ids_members : UINT64_MAX)))
         return true;
+    if (w->checker.committed_config && !checker_quorum(w->checker.committed_config, good))
+        return true; /* perhaps nobody is left who goes by it */
     for (unsigned i = 0; i < w->nodes_count; i++) {
         const struct sim_node *n = &w->nodes[i];
 
