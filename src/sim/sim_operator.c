@@ -203,7 +203,6 @@ void sim_operator_ask(struct world *w, const struct sim_node *n, enum replica_ch
 
     c->answer_by = w->now_ns + within_ns;
     c->deadline = mono_add_ns(sim_clock_mono(n), within_ns);
-    c->deadline = mono_add_ns(sim_clock_mono(n), within_ns);
     c->change = (struct replica_change){.kind = kind, .id = id};
     if (kind == REPLICA_CHANGE_ADD && id <= w->nodes_count)
         describe(c, &w->nodes[id - 1]);
