@@ -156,7 +156,7 @@ def freeze(w):
 
 
 @case("workers", "workers killed, told to stop, and stopped for 0.5, 1 and 3 leases", seconds=8,
-      options={"shell": 0.4, "long": 0.02}, rounds=6)
+      options={"shell": 0.4, "long": 0.05}, rounds=6, flags=("--worker.drain_timeout", "500ms"))
 def workers(w):
     rounds(w, lambda: n.worker(w, "kill"), lambda: n.worker(w, "term"),
            lambda: n.worker(w, "stop", nodes.LEASE_S * 0.5),
