@@ -127,11 +127,11 @@ static int start(const struct sim_arguments *a, struct shared *sh, struct slot *
 
 /* ---- its parent ------------------------------------------------------------------------------ */
 
-static void on_death(struct shared *sh, struct slot *s, int status) {
+static void on_death(const struct sim_arguments *a, struct shared *sh, struct slot *s, int status) {
     s->pid = 0;
     if (s->failed_seed != 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0))
         return;
-    s->failed_seed = atomic_load(&s->seed);
+    s->failed_seed = MAX(atomic_load(&s->seed), a->first); /* the first: it had not yet begun */
     s->seed_events = 0;
     if (s->why[0] == '\0' && WIFSIGNALED(status))
         (void) snprintf(s->why, sizeof(s->why), "the code under test ended the process: %s",
@@ -179,7 +179,7 @@ static void supervise(const struct sim_arguments *a, struct shared *sh, unsigned
             end_hung(&sh->slots[i]);
             if (sh->slots[i].pid == 0 || waitpid(sh->slots[i].pid, &status, WNOHANG) <= 0)
                 continue;
-            on_death(sh, &sh->slots[i], status);
+            on_death(a, sh, &sh->slots[i], status);
             alive--;
         }
         if (isatty(STDOUT_FILENO) && mono_ns() - told > PROGRESS_SECONDS * 1000000000ULL) {
