@@ -10,6 +10,7 @@
 #define CLIENT_IN_FLIGHT_MAX 16
 
 #define BURST_MAX 60
+#define CALM_GAP_NS (3 * NS_PER_S)
 #define ANSWER_SLACK_NS NS_PER_MS
 
 static struct sim_call *call_begin(struct sim_client *cl, const struct sim_node *n,
@@ -572,6 +573,7 @@ void sim_client_act(struct sim_client *c) {
     }
     /* A scenario takes long: it is about time, not load. */
     sim_push(w,
-             rng_range(&w->rng, 100 * NS_PER_US, w->client_gap_ns) * (w->calm && !w->busy ? 10 : 1),
+             rng_range(&w->rng, 100 * NS_PER_US,
+                       w->calm && !w->busy ? MAX(w->client_gap_ns, CALM_GAP_NS) : w->client_gap_ns),
              SIM_CLIENT, c->slot, 0, 0, NULL);
 }
