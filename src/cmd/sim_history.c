@@ -26,6 +26,10 @@ static int read_all(FILE *f, struct history *h, struct errtext *why) {
 static int judge(const struct history *h, const char *path) {
     struct linear_report report;
 
+    if (h->count == 0) {
+        fprintf(stderr, "%s: no operation: there is nothing to judge\n", path);
+        return 2;
+    }
     if (linear_check_history(h, NULL, &report) < 0) {
         fprintf(stderr, "%s: out of memory\n", path);
         return 2;

@@ -45,7 +45,8 @@ struct search {
     uint64_t *key; /* the set of what is done, then room for the state */
     size_t set_words;
     struct linear_state state;
-    size_t left; /* with an answer, not yet done */
+    size_t *first; /* of each: the operation that must be done before it, plus 1; 0 = none */
+    size_t left;   /* with an answer, not yet done */
     struct memo memo;
 };
 
@@ -170,6 +171,81 @@ static void put_back(struct mark *m) {
         m->next->prev = m;
 }
 
+/* ---- orders that are known ------------------------------------------------------------------- */
+
+static bool same_text(const char *a, const char *b) {
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+/* Nobody can tell their effects apart. */
+static bool same_question(const struct history_op *a, const struct history_op *b) {
+    return a->kind == b->kind && a->create == b->create && a->expect == b->expect &&
+           a->value == b->value && a->state == b->state && a->attempt == b->attempt &&
+           same_text(a->key, b->key) && same_text(a->request, b->request) &&
+           same_text(a->job, b->job) && same_text(a->name, b->name);
+}
+
+/* Of unanswered operations that ask the same, the one that was asked first comes first: an order
+ * with two of them the other way round is one with them this way round. */
+static bool is_elder_twin(const struct search *s, size_t elder, size_t i) {
+    const struct history_op *a = s->ops[elder], *b = s->ops[i];
+
+    return elder != i && a->outcome == HISTORY_UNKNOWN && same_question(a, b) &&
+           (a->begin_ns < b->begin_ns || (a->begin_ns == b->begin_ns && elder < i));
+}
+
+static bool is_younger(const struct search *s, size_t a, size_t b) {
+    return s->ops[a]->begin_ns != s->ops[b]->begin_ns ? s->ops[a]->begin_ns > s->ops[b]->begin_ns
+                                                      : a > b;
+}
+
+static void order_twins(struct search *s, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < count && s->ops[i]->outcome == HISTORY_UNKNOWN; k++)
+            if (is_elder_twin(s, k, i) && (!s->first[i] || is_younger(s, k, s->first[i] - 1)))
+                s->first[i] = k + 1;
+}
+
+struct place {
+    const struct history_op *op;
+    size_t number;
+};
+
+static int compare_places(const void *a, const void *b) {
+    const struct place *x = a, *y = b;
+    bool xr = history_is_read(x->op), yr = history_is_read(y->op);
+
+    if (x->op->index != y->op->index)
+        return x->op->index < y->op->index ? -1 : 1;
+    if (xr != yr)
+        return xr ? 1 : -1;
+    if (x->op->begin_ns != y->op->begin_ns)
+        return x->op->begin_ns < y->op->begin_ns ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Answers that name their place in the log are in its order; what is left to be found is where
+ * those that do not belong. */
+static int order_by_index(struct search *s, size_t count) {
+    struct place *places = calloc(count + 1, sizeof(*places));
+    size_t n = 0;
+
+    if (!places)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++)
+        if (answered(s->ops[i]) && s->ops[i]->index != 0)
+            places[n++] = (struct place){.op = s->ops[i], .number = i};
+    qsort(places, n, sizeof(*places), compare_places);
+    for (size_t i = 1; i < n; i++)
+        s->first[places[i].number] = places[i - 1].number + 1;
+    free(places);
+    return 0;
+}
+
+static bool is_done(const struct search *s, size_t number) {
+    return s->key[number / 64] >> number % 64 & 1;
+}
+
 /* ---- the search ------------------------------------------------------------------------------ */
 
 static void choose(struct search *s, struct mark *call, const struct linear_state *after) {
@@ -209,6 +285,8 @@ static int try_call(struct search *s, struct mark *call) {
     struct linear_state after;
     int r;
 
+    if (s->first[call->number] && !is_done(s, s->first[call->number] - 1))
+        return MEMO_KNOWN;
     if (!s->spec->step(s->ops[call->number], &s->state, &after))
         return MEMO_KNOWN;
     s->key[call->number / 64] |= 1ULL << call->number % 64;
@@ -267,13 +345,19 @@ int linear_search(const struct linear_spec *spec, const struct linear_state *fro
     s.key = calloc(s.memo.words, sizeof(*s.key));
     s.marks = calloc(2 * count + 1, sizeof(*s.marks));
     s.choices = calloc(count + 1, sizeof(*s.choices));
-    if (s.key && s.marks && s.choices) {
+    s.first = calloc(count + 1, sizeof(*s.first));
+    if (s.key && s.marks && s.choices && s.first) {
+        order_twins(&s, count);
+        r = order_by_index(&s, count);
+    }
+    if (r == 0) {
         list_build(&s, count);
         r = run(&s, ret);
     }
     free(s.key);
     free(s.marks);
     free(s.choices);
+    free(s.first);
     free(s.memo.keys);
     free(s.memo.slots);
     return r;

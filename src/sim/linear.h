@@ -4,6 +4,7 @@
  * linear.c searches for the order (Wing and Gong 1993, with Lowe's memo of 2017): NP-complete in
  * general, so a history is cut into parts that have nothing to do with each other (a job, a key, a
  * schedule, a register) and every part has a budget. linear_spec.c says what is right.
+ * Where answers name their place in the log, the search keeps to it.
  * linear_history.c cuts, and where every answer carries its Raft index checks the order that the
  * log itself gives, in O(n log n). Pure; tested against brute force (test_linear.c). */
 #pragma once

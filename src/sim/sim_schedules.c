@@ -208,9 +208,24 @@ static bool draft_pause(struct world *w, struct draft *d) {
     return true;
 }
 
-static bool draft_delete(struct world *w, struct draft *d) {
+/* The version that a node knows, at times one before. */
+static uint64_t draw_version(struct world *w, struct sim_node *n, const struct draft *d) {
+    struct fsm *f = replica_fsm(n->replica);
+    Chronos__Internal__V1__ScheduleRecord *rec = NULL;
+    const struct fsm_schedule *s = NULL;
+
+    arena_clear(&w->arena);
+    if (rng_chance(&w->rng, 500) ||
+        fsm_schedule_find(f, slice_of(d->name, strlen(d->name)), &s) != 0 ||
+        fsm_read_schedule(f, s->seq, &w->arena, &rec) != 0)
+        return 0;
+    return rec->version - rng_chance(&w->rng, 400);
+}
+
+static bool draft_delete(struct world *w, struct sim_node *n, struct draft *d) {
     d->drop.name = d->name;
     d->drop.cancel_open_runs = rng_chance(&w->rng, 500);
+    d->drop.version = draw_version(w, n, d);
     d->command.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_DELETE_SCHEDULE;
     d->command.delete_schedule = &d->drop;
     return true;
@@ -292,7 +307,7 @@ static bool draft_any(struct world *w, struct sim_node *n, struct draft *d) {
         return draft_edit(w, n, d);
     if (dice < 80)
         return draft_pause(w, d);
-    return dice < 93 ? draft_run(w, d) : draft_delete(w, d);
+    return dice < 93 ? draft_run(w, d) : draft_delete(w, n, d);
 }
 
 /* ---- calls ----------------------------------------------------------------------------------- */

@@ -58,6 +58,12 @@ static const struct example examples[] = {
      "1 0 1 ok read register=y value=0 index=7\n2 2 3 ok set register=x value=1 index=7\n"},
     {"a read that does not show its index", false,
      "1 0 9 ok set register=x value=1 index=5\n2 0 9 ok read register=x value=0 index=6\n"},
+    {"with an unknown one between, the index still orders", false,
+     "1 0 - unknown set register=x value=9\n1 0 9 ok set register=x value=1 index=5\n2 0 9 ok set "
+     "register=x value=2 index=6\n3 0 9 ok read register=x value=1 index=7\n"},
+    {"an unknown one between explains it", true,
+     "1 0 - unknown set register=x value=9\n1 0 9 ok set register=x value=1 index=5\n2 0 9 ok set "
+     "register=x value=2 index=6\n3 0 9 ok read register=x value=9 index=7\n"},
     {"a stale read shows its own index", true,
      "1 0 1 ok set register=x value=1 index=5\n2 2 3 ok read register=x value=0 index=4 stale=1\n"},
     {"a stale read older than its client's token", false,
