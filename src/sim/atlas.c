@@ -5,7 +5,7 @@
 
 #define RUNNING_PERMILLE 300 /* of damage: under a running node */
 #define COPY_PERMILLE 400
-#define TRIES 4
+#define TRIES 6
 #define SEGMENT_HEADER_BYTES 4096
 #define SCRUB_SLACK_NS (6 * NS_PER_S)
 
@@ -28,26 +28,19 @@ static bool holds(const struct sim_node *k, const struct sim_node *n, uint64_t i
            k->chain[i].hash == n->chain[i].hash;
 }
 
-/* Is @bits a majority of every configuration that may decide something? Of the newest one that is
- * committed only its members are remembered; those count alike. */
+/* Is @bits a majority of every configuration that may decide something? */
 static bool majority_everywhere(const struct world *w, uint64_t bits) {
-    uint64_t members = w->checker.ids_members;
-    bool known = false;
-
-    if (2 * __builtin_popcountll(members & bits) <= __builtin_popcountll(members))
+    if (!w->checker.committed_config || !checker_quorum(w->checker.committed_config, bits))
         return false;
     for (unsigned i = 0; i < w->nodes_count; i++) {
         const struct sim_node *n = &w->nodes[i];
         const struct raft_config *c =
             n->up && !n->wiped ? raft_config_latest(replica_raft(n->replica)) : NULL;
 
-        if (!c || c->count == 0)
-            continue;
-        known = true;
-        if (!checker_quorum(c, bits))
+        if (c && c->count > 0 && !checker_quorum(c, bits))
             return false;
     }
-    return known;
+    return true;
 }
 
 static bool bears_loss_of(const struct world *w, const struct sim_node *n) {
@@ -129,6 +122,8 @@ static enum damage_kind draw_kind(struct world *w, const struct sim_node *n) {
 
     if (copy[0] && rng_chance(&w->rng, 500))
         return copy[0] == 'm' ? DAMAGE_OLD_META : DAMAGE_OLD_SEGMENT;
+    if (rng_chance(&w->rng, 250)) /* whose outcomes differ most */
+        return rng_chance(&w->rng, 500) ? DAMAGE_BIT_ROT : DAMAGE_ZERO_SECTOR;
     return (enum damage_kind) rng_below(&w->rng, DAMAGE_KINDS);
 }
 
@@ -342,6 +337,10 @@ void atlas_note(struct sim_node *n) {
 
 bool atlas_answers_loss(const struct sim_node *n, int rc) {
     return rc == ERR_CORRUPT && n->atlas.harmed;
+}
+
+bool atlas_state_intact(const struct sim_node *n) {
+    return !n->atlas.harmed || sim_kv_intact(n->kv);
 }
 
 void atlas_heard(struct world *w, struct sim_node *n, const char *msg) {

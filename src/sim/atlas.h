@@ -63,6 +63,8 @@ bool atlas_ended(struct world *w, struct sim_node *n, int rc, const struct errte
 bool atlas_excuses(struct world *w, struct sim_node *n);
 /* A read of its state gave @rc because it is damaged: that is a right answer (DATA_LOSS). */
 bool atlas_answers_loss(const struct sim_node *n, int rc);
+/* Its state has no damage: all of it can be read. */
+bool atlas_state_intact(const struct sim_node *n);
 /* After each event of @n: what is on its disk. */
 void atlas_note(struct sim_node *n);
 /* What the node says: the log's message. */

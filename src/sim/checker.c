@@ -13,6 +13,7 @@
 
 #define LOG_MAX (1UL << 22)
 #define BACKLOG_OWN 2 /* configurations, which a leader adds by itself */
+#define STALLED_LEADS_NS (2 * 2 * 300 * NS_PER_MS + 300 * NS_PER_MS)
 #define LEADS_ALONE_NS (3 * 300 * NS_PER_MS)
 
 void checker_init(struct checker *c) {
@@ -354,6 +355,26 @@ static void check_leader(struct world *w, struct sim_node *n) {
     }
 }
 
+/* W17: who waits for its own disk for longer than it may does not lead, unless nobody else could. A
+ * batch of its log is at least as old as the last one that ended. */
+static void check_disk_stall(struct world *w, struct sim_node *n) {
+    const struct raft *r = replica_raft(n->replica);
+    const struct raft_config *c = raft_config_latest(r);
+    uint64_t now = sim_clock_mono(n).ns, voters = 0;
+
+    if (raft_durable_index(r) != n->seen_durable || raft_last_index(r) == raft_durable_index(r))
+        n->durable_at = now;
+    n->seen_durable = raft_durable_index(r);
+    for (size_t i = 0; i < c->count; i++)
+        voters += (c->members[i].flags & RAFT_MEMBER_VOTER) != 0;
+    if (raft_role(r) == RAFT_LEADER && voters > 1 && now - n->durable_at > STALLED_LEADS_NS &&
+        faults_paused_ns(n) == n->durable_paused_ns)
+        sim_fail(w, "node %u leads although its disk has not answered for %llu ms", n->slot + 1,
+                 (unsigned long long) ((now - n->durable_at) / NS_PER_MS));
+    if (n->durable_at == now)
+        n->durable_paused_ns = faults_paused_ns(n);
+}
+
 /* R6, R7: terms, commits and applied never go back within a life. */
 static void check_monotonic(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
@@ -445,6 +466,7 @@ void checker_node(struct world *w, struct sim_node *n) {
     if (w->failed)
         return;
     check_monotonic(w, n);
+    check_disk_stall(w, n);
     check_log(w, n);
     if (w->failed || w->no_memory)
         return;
@@ -506,6 +528,7 @@ void checker_restarted(struct world *w, struct sim_node *n) {
     n->seen_applied = 0;
     n->seen_leader = false;
     n->seen_config_index = 0;
+    n->seen_durable = UINT64_MAX;
     n->seen_config_at = w->now_ns;
     n->installing = 0;
     n->chain_last = 0;

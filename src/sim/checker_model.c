@@ -445,7 +445,8 @@ static void compare_all(struct world *w, struct sim_node *n) {
     compare_waiting(w, n);
     for (uint64_t seq = 1; seq <= m->next_seq && !w->failed; seq++)
         compare_job(w, n, seq);
-    fsm_check_invariants(replica_fsm(n->replica));
+    if (atlas_state_intact(n))
+        fsm_check_invariants(replica_fsm(n->replica));
     sim_count(w, SIM_STAT_STATES_COMPARED);
 }
 

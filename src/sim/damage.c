@@ -109,9 +109,23 @@ bool damage_draw(const struct sim_disk *d, struct rng *rng, enum damage_kind kin
 
 /* ---- doing it -------------------------------------------------------------------------------- */
 
-/* Where: rather where something is, since most of a segment is zeros; not always. */
-static uint64_t draw_offset(struct rng *rng, const uint8_t *bytes, uint64_t len) {
-    uint64_t at = rng_below(rng, len);
+static uint64_t written_end(const uint8_t *bytes, uint64_t len) {
+    while (len >= 8 && memcmp(bytes + len - 8, "\0\0\0\0\0\0\0", 8) == 0)
+        len -= 8; /* records are 8-byte aligned */
+    return len;
+}
+
+/* Where: rather where something is, since most of a segment is zeros; not always. Often at the end,
+ * where damage looks like a torn write. */
+static uint64_t draw_offset(struct sim_disk *d, struct rng *rng, const char *file) {
+    uint64_t len = 0, end, at;
+    const uint8_t *bytes = sim_disk_bytes(d, file, &len);
+
+    at = rng_below(rng, len);
+    end = written_end(bytes, MIN(len, sim_disk_written(d, file)));
+
+    if (end > 0 && rng_chance(rng, 300))
+        return end - 1 - rng_below(rng, MIN(end, (uint64_t) SECTOR));
 
     for (unsigned i = 0; i < 16 && bytes[at] == 0; i++)
         at = rng_below(rng, len);
@@ -124,7 +138,7 @@ static bool rot(struct sim_disk *d, struct rng *rng, struct damage *dmg) {
 
     if (!bytes || len == 0)
         return false;
-    dmg->offset = draw_offset(rng, bytes, len);
+    dmg->offset = draw_offset(d, rng, dmg->file);
     bytes[dmg->offset] ^= (uint8_t) (1U << rng_below(rng, 8));
     dmg->end = MIN(dmg->offset + bits * 3 + 1, len);
     for (; bits > 1; bits--) /* near by: never the same bit twice in one byte */
@@ -139,7 +153,7 @@ static bool overwrite(struct sim_disk *d, struct rng *rng, struct damage *dmg, c
 
     if (!bytes || len < unit)
         return false;
-    dmg->offset = draw_offset(rng, bytes, len) / unit * unit;
+    dmg->offset = draw_offset(d, rng, dmg->file) / unit * unit;
     if (dmg->offset + unit > len || memcmp(bytes + dmg->offset, with, unit) == 0)
         return false;
     memcpy(bytes + dmg->offset, with, unit);
@@ -157,7 +171,7 @@ static bool misdirect(struct sim_disk *d, struct rng *rng, struct damage *dmg) {
 
     if (!bytes || len < unit)
         return false;
-    at = draw_offset(rng, bytes, len) / unit * unit;
+    at = draw_offset(d, rng, from) / unit * unit;
     if (at + unit > len)
         return false;
     memcpy(block, bytes + at, unit);
@@ -268,9 +282,8 @@ uint64_t damage_log_end(struct sim_disk *d, char ret_name[DAMAGE_NAME_BYTES]) {
         return 0;
     (void) snprintf(ret_name, DAMAGE_NAME_BYTES, "%s", newest);
     bytes = sim_disk_bytes(d, newest, &len);
-    while (len >= 8 && memcmp(bytes + len - 8, "\0\0\0\0\0\0\0", 8) == 0)
-        len -= 8; /* records are 8-byte aligned */
-    return len;
+    /* Blocks are written whole, the last one with zeros at its end. */
+    return bytes ? written_end(bytes, MIN(len, sim_disk_written(d, newest))) : 0;
 }
 
 void damage_copy_drop(struct damage_copy *c) {

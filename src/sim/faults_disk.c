@@ -88,6 +88,19 @@ static enum disk_fault draw(struct world *w) {
     return DAMAGE;
 }
 
+/* Rather one that is down: the others have gone on, and bear more. */
+static struct sim_node *draw_victim(struct world *w) {
+    unsigned from = (unsigned) rng_below(&w->rng, w->nodes_count);
+
+    for (unsigned i = 0; i < w->nodes_count && rng_chance(&w->rng, 800); i++) {
+        struct sim_node *n = &w->nodes[(from + i) % w->nodes_count];
+
+        if (!n->up && !n->gone && !n->wiped)
+            return n;
+    }
+    return &w->nodes[from];
+}
+
 void faults_disk_next(struct world *w) {
     struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
 
@@ -108,7 +121,7 @@ void faults_disk_next(struct world *w) {
         break;
     case DAMAGE:
     case DISK_FAULTS:
-        atlas_strike(w, n);
+        atlas_strike(w, draw_victim(w));
         break;
     }
     sim_push(w, rng_range(&w->rng, NS_PER_MS, 2 * w->disk_interval_ns), SIM_FAULT, 0,

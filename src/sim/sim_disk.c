@@ -333,6 +333,7 @@ static int op_pwrite(void *ctx, struct disk_file *f, uint64_t off, const void *b
         if (off + len > i->size)
             sim_inode_set_size(d, i, off + len);
         memcpy(i->data + off, buf, len);
+        i->written = off == 0 ? len : MAX(i->written, off + len);
         lost_touch(i, off, len);
     }
     *ret_n = len;

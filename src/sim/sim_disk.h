@@ -96,6 +96,9 @@ uint32_t sim_disk_open_handles(const struct sim_disk *d); /* to find leaks */
 /* For tests: the live bytes of a file, to look at and to damage (both planes change). NULL when
  * there is no such file. Valid until the next operation. */
 uint8_t *sim_disk_bytes(struct sim_disk *d, const char *name, uint64_t *ret_len);
+/* For tests: where the writes end that came after the last one at offset 0: what is behind is of an
+ * earlier use of the file. 0: no such file. */
+uint64_t sim_disk_written(const struct sim_disk *d, const char *name);
 /* For tests: set the size of a file in both planes (offline truncation). False: no such file. */
 bool sim_disk_resize(struct sim_disk *d, const char *name, uint64_t len) _must_check_;
 /* For tests: remove or rename durably, as by hand. False: no such file. */

@@ -379,6 +379,12 @@ uint8_t *sim_disk_bytes(struct sim_disk *d, const char *name, uint64_t *ret_len)
     return e->inode->data;
 }
 
+uint64_t sim_disk_written(const struct sim_disk *d, const char *name) {
+    const struct entry *e = sim_dir_find(d, name);
+
+    return e ? MIN(e->inode->written, e->inode->size) : 0;
+}
+
 bool sim_disk_resize(struct sim_disk *d, const char *name, uint64_t len) {
     struct entry *e = sim_dir_find(d, name);
 

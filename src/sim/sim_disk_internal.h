@@ -38,6 +38,7 @@ struct inode {
     uint8_t *data; /* owned; live */
     uint64_t size;
     uint64_t cap;
+    uint64_t written; /* end of the writes since the last one at its beginning */
     struct vec undo;
     size_t undo_last;       /* position of the newest record, SIZE_MAX = none */
     struct lost_page *lost; /* owned */

@@ -147,7 +147,8 @@ struct sim_node {
     size_t chain_cap;
     uint64_t chain_last;
     struct atlas_node atlas;
-    uint64_t undurable_since; /* ns; 0 = its log is on its disk */
+    uint64_t seen_durable, durable_at; /* of its clock: when that last changed, or was all */
+    uint64_t durable_paused_ns;
 };
 
 struct ghost_entry {

@@ -61,8 +61,6 @@ bool sim_operator_quorum_lost(const struct world *w) {
     for (uint64_t id = 1; id <= w->nodes_count; id++)
         if (!erased(w, id))
             good |= 1ULL << id;
-    if (!(good & (w->checker.ids_members ? w->checker.ids_members : UINT64_MAX)))
-        return true;
     if (w->checker.committed_config && !checker_quorum(w->checker.committed_config, good))
         return true; /* perhaps nobody is left who goes by it */
     for (unsigned i = 0; i < w->nodes_count; i++) {
