@@ -22,8 +22,9 @@ def step(state, call):
     job, change, cancelled = state
     if call.kind == "submit":
         if job is None:
-            # A submit that found a job cannot be the one that made it.
-            return (call.job, change, cancelled) if call.unknown or call.new else None
+            # Also one that says it found the job: a node whose leader was lost proposes a call with
+            # a key again, and then finds what the same call made.
+            return (call.job, change, cancelled)
         if call.unknown:
             return state
         return state if not call.new and call.job == job else None
