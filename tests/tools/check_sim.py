@@ -86,10 +86,22 @@ def check_counters():
     expect('FAILED counter "elections": ' in out and "at least 1000000000" in out, "by name", out)
 
 
+def check_scenarios():
+    """Each scenario that the usage names can be played, and its counter says that it was."""
+    _, _, err = sim("--unknown")
+    names = re.findall(r"^  ([a-z-]+) +\S", err.split("Scenarios:")[1], flags=re.M)
+    expect(len(names) >= 13, "scenarios are named by the usage", err)
+    for name in names:
+        code, out, _ = sim("--scenario", name, "--seeds", "1-4", "--events", "200", "--stats")
+        played = re.search(r"^ *(\d+) scenarios %s$" % name, out, flags=re.M)
+        expect(code == 0 and played and int(played.group(1)) > 0, "%s is played" % name, out)
+
+
 def check_usage():
     for options in ([], ["--seeds", "5"], ["--seeds", "9-3"], ["--seeds", "0-3"], ["--seed", "x"],
                     ["--seeds", "1-2", "--jobs", "0"], ["--seeds", "1-2", "--nodes", "8"],
                     ["--seeds", "1-2", "--trace"], ["--seeds", "1-2", "--require-counters", "0"],
+                    ["--seeds", "1-2", "--scenario", "none"],
                     ["--seeds", "1-2", "--unknown"]):
         code, out, err = sim(*options)
         expect(code == 2 and not out and err.startswith("chronos-sim: ") and "usage: " in err,
@@ -97,7 +109,8 @@ def check_usage():
 
 
 def main():
-    for check in (check_jobs, check_trace, check_death, check_counters, check_usage):
+    for check in (check_jobs, check_trace, check_death, check_counters,
+                  check_scenarios, check_usage):
         check()
     for problem in problems:
         print("FAILED " + problem)
