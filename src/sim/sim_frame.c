@@ -44,7 +44,8 @@ static void flip(struct world *w, struct bytes *b) {
     for (size_t i = 1; i < count; i++) { /* never the first byte: it stays another one */
         size_t k = rng_below(&w->rng, within);
 
-        b->data[k] ^= k == at ? 0 : (uint8_t) (1U << rng_below(&w->rng, 8));
+        b->data[k] =
+            (uint8_t) (b->data[k] ^ (k == at ? 0 : (uint8_t) (1U << rng_below(&w->rng, 8))));
     }
 }
 
