@@ -37,7 +37,9 @@ struct judge {
     struct part_ref *refs;
     size_t count;
     const struct history_op **ops; /* scratch: of one part */
-    struct bytesmap unknown_keys;  /* keys with a submit whose outcome nobody knows */
+    struct history_op *earlier; /* owned: first tries of cancels that were tried twice, perhaps */
+    size_t earlier_count;
+    struct bytesmap unknown_keys; /* keys with a submit whose outcome nobody knows */
 };
 
 static const char *part_kind(char kind) {
@@ -69,6 +71,22 @@ static void add_ref(struct judge *j, char kind, const char *name, const struct h
     j->refs[j->count++] = (struct part_ref){.kind = kind, .name = name, .op = op};
 }
 
+/* A node tries a cancel again when a leader is lost in between: "has ended" may be the answer to
+ * the second try, and the job have ended by the first. */
+static void add_earlier_try(struct judge *j, const struct history_op *op) {
+    struct history_op *first = &j->earlier[j->earlier_count];
+
+    if (op->kind != HISTORY_CANCEL || op->outcome != HISTORY_OK || op->result != HISTORY_ENDED)
+        return;
+    j->earlier_count++;
+    *first = *op;
+    first->outcome = HISTORY_UNKNOWN;
+    first->result = HISTORY_DONE;
+    first->end_ns = HISTORY_NEVER;
+    first->index = 0;
+    add_ref(j, 'j', op->job, first);
+}
+
 static int cut(struct judge *j) {
     for (size_t i = 0; i < j->h->count; i++) {
         const struct history_op *op = &j->h->ops[i];
@@ -83,6 +101,7 @@ static int cut(struct judge *j) {
             add_ref(j, 's', op->name, op);
             continue;
         }
+        add_earlier_try(j, op);
         if (op->job && !(op->kind == HISTORY_SUBMIT && op->outcome != HISTORY_OK))
             add_ref(j, 'j', op->job, op);
         if (op->kind != HISTORY_SUBMIT || !op->key)
@@ -274,8 +293,9 @@ int linear_check_history(const struct history *h, const struct linear_options *o
     j.o.unknown_max = o && o->unknown_max ? o->unknown_max : UNKNOWN_MAX;
     j.refs = calloc(2 * h->count + 1, sizeof(*j.refs));
     j.ops = calloc(2 * h->count + 1, sizeof(*j.ops));
+    j.earlier = calloc(h->count + 1, sizeof(*j.earlier));
     bytesmap_init(&j.unknown_keys);
-    if (j.refs && j.ops)
+    if (j.refs && j.ops && j.earlier)
         r = cut(&j);
     if (r == 0) {
         qsort(j.refs, j.count, sizeof(*j.refs), compare_refs);
@@ -286,5 +306,6 @@ int linear_check_history(const struct history *h, const struct linear_options *o
     bytesmap_done(&j.unknown_keys);
     free(j.refs);
     free(j.ops);
+    free(j.earlier);
     return r;
 }

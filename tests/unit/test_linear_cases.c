@@ -127,6 +127,10 @@ static const struct example examples[] = {
     {"too late for a job that runs", false,
      "1 0 1 ok submit request=r job=j1\n1 2 3 ok cancel job=j1 result=ended\n2 6 7 ok get job=j1 "
      "state=running attempt=1\n"},
+    {"a cancel that was tried twice", true,
+     "1 0 1 ok submit request=r job=j1 index=3\n1 2 9 ok cancel job=j1 result=ended index=8\n2 3 4 "
+     "ok "
+     "get job=j1 state=cancelled cancel=1 attempt=0 index=6\n"},
     {"two results accepted", false,
      "1 0 1 ok submit request=r job=j1\n8 2 3 ok report job=j1 attempt=1 outcome=completed "
      "result=ok\n"
