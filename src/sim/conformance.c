@@ -370,6 +370,17 @@ void conformance_restarted(struct world *w, struct sim_node *n, bool damaged) {
     t.m->started = true;
 }
 
+bool conformance_writes_both(const struct sim_node *n) {
+    const struct model_node *m = &n->world->conformance->nodes[n->slot + 1];
+    bool hard = false, log = false;
+
+    for (size_t i = m->ops_head; i < m->ops_count; i++) {
+        hard = hard || m->ops[i].kind == OP_HARD;
+        log = log || m->ops[i].kind == OP_APPEND;
+    }
+    return hard && log;
+}
+
 void conformance_sent(struct world *w, struct sim_node *n,
                       const Chronos__Internal__V1__RaftMessage *m) {
     const struct conformance *c = w->conformance;

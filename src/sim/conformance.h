@@ -107,6 +107,8 @@ void conformance_stepped(void *ctx, const struct raft *r, const struct raft_even
 /* The node's raft is new; what is on its disk may not be less than it was. @damaged: but for the
  * log's end, which damage may look like a torn write (atlas.h): the model's disks do not decay. */
 void conformance_restarted(struct world *w, struct sim_node *n, bool damaged);
+/* A change of its term and one of its log are on their way to the disk. */
+bool conformance_writes_both(const struct sim_node *n);
 /* A message leaves the node: what it promises is durable. */
 void conformance_sent(struct world *w, struct sim_node *n,
                       const Chronos__Internal__V1__RaftMessage *m);

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#define WRITES_BOTH_ONE_IN 16
 #define CRASH_WORLDS_PERMILLE 250
 #define ROLLING_WORLDS_PERMILLE 250
 #define UPGRADE_PERMILLE 600 /* of the starts of an old node */
@@ -51,11 +52,13 @@ static struct sim_node *node_of(struct world *w, const struct sim_event *e) {
 
 /* What it sent just now is under way; what it wrote may be lost. */
 void faults_after(struct world *w, const struct sim_event *e) {
-    struct sim_node *n;
+    struct sim_node *n = node_of(w, e);
+    uint64_t one_in = w->crash_one_in;
 
-    if (w->crash_one_in == 0 || sim_faultless(w) || rng_below(&w->rng, w->crash_one_in) != 0)
+    if (n && n->up && conformance_writes_both(n))
+        one_in = WRITES_BOTH_ONE_IN; /* few events find a node so */
+    if (one_in == 0 || sim_faultless(w) || rng_below(&w->rng, one_in) != 0)
         return;
-    n = node_of(w, e);
     if (!n || !n->up)
         return;
     sim_count(w, SIM_STAT_CRASHES_AT_ONCE);

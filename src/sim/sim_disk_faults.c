@@ -340,7 +340,8 @@ bool sim_disk_fault_hit(const struct sim_disk *d) {
 
 void sim_disk_set_capacity(struct sim_disk *d, uint64_t bytes) {
     d->capacity_bytes = bytes;
-    d->was_full = false;
+    if (bytes > 0) /* room again: who met the end may not know it yet, a paused node */
+        d->was_full = false;
 }
 
 void sim_disk_set_full_error(struct sim_disk *d, int err) {

@@ -180,13 +180,16 @@ static void kill_disk(struct sim_node *n, bool power_cut) {
     struct world *w = n->world;
     struct sim_disk_fault f = {.op = SIM_DISK_ANY, .nth = 1, .effect = SIM_DISK_CRASH};
 
+    bool both = conformance_writes_both(n); /* first the one file, then the other */
+
     sim_kv_kill(n->kv);
     if (sim_disk_crashed(n->disk)) {
         sim_count(w, SIM_STAT_DISK_CRASHES);
         return;
     }
-    if (power_cut && n->disk_jobs.head && !n->disk_jobs.ran && rng_chance(&w->rng, 500)) {
-        f.nth = rng_range(&w->rng, 1, 4);
+    if (power_cut && n->disk_jobs.head && !n->disk_jobs.ran &&
+        rng_chance(&w->rng, both ? 900 : 500)) {
+        f.nth = rng_range(&w->rng, both ? 2 : 1, 4);
         f.effect = rng_chance(&w->rng, 500) ? SIM_DISK_CRASH : SIM_DISK_CRASH_MID;
         sim_count(w, SIM_STAT_DISK_CRASHES);
     }
