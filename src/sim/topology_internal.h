@@ -30,3 +30,4 @@ void topology_slow_follower(struct world *w);
 void topology_orders(struct world *w);
 void topology_resize(struct world *w);
 void topology_slow_follower_draw(struct world *w);
+void topology_members_draw(struct world *w);

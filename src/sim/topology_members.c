@@ -63,6 +63,13 @@ void topology_slow_follower(struct world *w) {
         sim_fail(w, "slow-follower: another leader because of a follower");
 }
 
+/* A state that travels in blocks of 64 bytes while clients make it grow takes longer than any claim
+ * allows (seed 5069). */
+void topology_members_draw(struct world *w) {
+    w->node_options.snapshot_chunk_bytes = 64 * 1024;
+    w->client_gap_ns = MAX(w->client_gap_ns, 200 * NS_PER_MS);
+}
+
 /* ---- nodes that come and go ------------------------------------------------------------------ */
 
 /* Ask once, whoever leads; the answer may be anything. */
