@@ -98,17 +98,16 @@ search() {
     spin -a "$@" protocol.pml >spin.out 2>&1 &&
         gcc "$level" -w -DSAFETY -DNOREDUCE -DHC4 -DNOFAIR -DNOCLAIM -DMEMLIM=3000 -o pan pan.c ||
         { cat spin.out; echo "model/run.sh: $name does not build"; exit 2; }
-    ./pan -m100000 -w$slots >out 2>&1
+    { TIMEFORMAT=%U; time ./pan -m100000 -w$slots >out 2>&1; } 2>cpu
 }
 
 report() { # NAME: one row, from the verifier's output
-    awk -v name="$1" '
+    awk -v name="$1" -v s="$(tail -1 "$dir/$1/cpu")" '
         /states, stored/ { states = $1 }
         /transitions \(/ { transitions = $1 }
         /depth reached/ { sub(",", "", $6); depth = $6 }
         /total actual memory/ { mib = $1 }
-        /pan: elapsed time/ { s = $4 }
-        END { printf "%-16s %10d states %11d transitions %4d deep %7.1f s %6.0f MiB\n", name, states, transitions, depth, s, mib }
+        END { printf "%-16s %10d states %11d transitions %4d deep %7.1f s of CPU %6.0f MiB\n", name, states, transitions, depth, s, mib }
     ' "$dir/$1/out"
 }
 
