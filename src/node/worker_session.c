@@ -342,8 +342,10 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
     if (rc == 0) {
         session_set_state(s, SESSION_REGISTERING);
         s->proposals_in_flight++;
-        rc = replica_propose(s->replica, command, REPLICA_INTERNAL | REPLICA_RETRY_SAFE, MONO_NEVER,
-                             hello_done, s);
+        /* Never proposed again by itself: applied twice, its list of what is held would the second
+         * time miss what was assigned after the first, and give that to another attempt while it
+         * runs. The worker says hello again instead, with a new list. */
+        rc = replica_propose(s->replica, command, REPLICA_INTERNAL, MONO_NEVER, hello_done, s);
         if (rc != 0)
             s->proposals_in_flight--;
     }
