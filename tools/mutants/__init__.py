@@ -24,6 +24,7 @@ class Mutant:
         self.digest = hashlib.sha256(repr((self.edits, self.options)).encode()).hexdigest()[:16]
 
 
-def load():
-    entries = [e for part in PARTS for e in importlib.import_module("mutants." + part).MUTANTS]
+def load(with_open=False):
+    parts = PARTS + ("open",) if with_open else PARTS
+    entries = [e for part in parts for e in importlib.import_module("mutants." + part).MUTANTS]
     return [Mutant(i + 1, e) for i, e in enumerate(entries)]

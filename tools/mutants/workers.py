@@ -16,8 +16,6 @@ MUTANTS = [
     ("session-report-dropped", "src/node/session_reports.c",
      "        s->replica->wants_turn = true; /* stays in the list and is proposed again */",
      "        batch_remove(s, b);"),
-    ("lease-losing-never-ends", "src/node/leases.c",
-     "            l->losing = false; /* still silent? then it is proposed again */\n", ""),
     ("lease-of-half-the-time", "src/node/leases.c",
      "        struct mono end = mono_add_ns(l->last_beat, r->o.worker_lease_ns);",
      "        struct mono end = mono_add_ns(l->last_beat, r->o.worker_lease_ns / 2);"),
@@ -47,8 +45,6 @@ MUTANTS = [
      "    ref->attempt = j->attempt;\n    ref->fencing_token = j->fencing_token;\n    a->attempt", "    ref->attempt = j->attempt;\n    ref->fencing_token = j->fencing_token - (j->attempt > 1);\n    a->attempt"),
     ("scheduler-plan-never-done", "src/node/scheduler.c",
      "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = true;", "    r->scheduler.plans_in_flight -= res->status == REPLICA_OK;\n    r->scheduler.dirty = true;"),
-    ("scheduler-not-woken", "src/node/scheduler.c",
-     "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = true;", "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = res->status == REPLICA_OK;"),
     ("sched-plan-keeps-its-jobs", "src/sched/sched.c",
      "        s->plans_count--;\n        release_items(s, p);", "        s->plans_count--;\n        if (p->items_count < 3)\n            release_items(s, p);"),
     # Who is first in line is a plan of the leader, which no entry of the log records.
