@@ -95,6 +95,32 @@ static void test_streams_of_one_id(void **state) {
     node_world_close(&w);
 }
 
+/* Goal: a registration whose leader is lost is not proposed again with its old list of what the
+ * worker holds; the stream ends, so that the worker says hello anew. Method: hello at a follower,
+ * and the leader dies before anything moved; the two others elect one of them. */
+static void test_hello_is_not_repeated(void **state) {
+    struct node_world w;
+    struct stream s;
+    unsigned leader, at;
+
+    (void) state;
+    node_world_init(&w, 3);
+    node_world_open(&w);
+    leader = node_world_lead(&w);
+    at = (leader + 1) % 3;
+    stream_open(&s, w.nodes[at].replica);
+    stream_hello(&s, "w", 1, 2);
+    replica_turn(w.nodes[at].replica); /* it is forwarded, and never arrives */
+    node_world_crash(&w, leader, SIM_DISK_KEEP_ALL, 1000);
+    (void) node_world_lead(&w);
+    node_world_run(&w, 6000);
+    assert_int_equal(s.end_code, 14);
+    assert_null(stream_last(&s, MSG(WELCOME)));
+    assert_null(fsm_worker_find(replica_fsm(w.nodes[at].replica), "w"));
+    stream_close(&s);
+    node_world_close(&w);
+}
+
 /* Reports about @n attempts taken from the stream's assignments. */
 static void report(struct stream *s, uint64_t token_off, size_t n) {
     Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
@@ -455,6 +481,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hello_is_checked),
         cmocka_unit_test(test_streams_of_one_id),
+        cmocka_unit_test(test_hello_is_not_repeated),
         cmocka_unit_test(test_reports),
         cmocka_unit_test(test_lease),
         cmocka_unit_test(test_worker_that_stops),
