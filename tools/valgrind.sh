@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tests=(job_id job_state command sched idem fsm meta kv_mem sim_disk wal raft args config units
-    api_validate api_message_check api_pages api_submit api_convert peer_frame)
+    api_validate api_message_check api_pages api_submit api_convert peer_frame raft_oom
+    raft_parts_oom storage_oom fsm_reads_oom sched_oom api_oom)
 cmake --preset debug >/dev/null
 cmake --build --preset debug --target "${tests[@]/#/test_}" >/dev/null
 failed=0
