@@ -74,6 +74,17 @@ static bool apply_config(struct world *w, uint64_t index, uint64_t key) {
 
 static void answers_check(struct world *w);
 
+static void trace_entry(struct world *w, uint64_t index, const struct bytes *b) {
+    char text[200];
+    int64_t now_ms;
+
+    if (!w->o.trace || !b || b->len <= ENTRY_HEAD_BYTES)
+        return;
+    fsm_command_describe(slice_of(b->data + ENTRY_HEAD_BYTES, b->len - ENTRY_HEAD_BYTES), text,
+                         sizeof(text), &now_ms);
+    sim_trace(w, "entry %llu is committed: %s", (unsigned long long) index, text);
+}
+
 /* One more entry. */
 static void advance(struct world *w, const struct jm_hint *hints, size_t count) {
     struct checker_model *c = w->checker.model;
@@ -91,6 +102,7 @@ static void advance(struct world *w, const struct jm_hint *hints, size_t count) 
     if (u64map_get(&w->checker.configs, key)) {
         ok = apply_config(w, index, key);
     } else {
+        trace_entry(w, index, b);
         arena_clear(&c->arena);
         if (b && b->len > ENTRY_HEAD_BYTES)
             command = chronos__internal__v1__log_command__unpack(

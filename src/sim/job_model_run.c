@@ -180,10 +180,11 @@ struct jm_job *jm_create(struct job_model *m, uint32_t max_attempts) {
 
 /* ---- assignments ----------------------------------------------------------------------------- */
 
-/* J20: whoever waits since before @j was there, and was not tried since, goes first. */
+/* J20: whoever waits since before @j was there goes first. One that was tried before may be in a
+ * plan of its leader that is still on the way: it is not held against @j. */
 static void check_order(struct job_model *m, const struct jm_job *j) {
     for (const struct jm_job *p = m->waiting; p && p->seq < j->seq; p = p->next)
-        if (p->updated_index < j->created_index && p->last_try < j->created_index &&
+        if (p->updated_index < j->created_index && p->last_try == 0 &&
             p->queue_hash == j->queue_hash)
             jm_wrong(m, "job %llu starts before job %llu, which waits for longer",
                      (unsigned long long) j->seq, (unsigned long long) p->seq);
