@@ -487,6 +487,8 @@ void replica_turn(struct replica *r) {
         proposals_drain(r);
         reads_drain(r);
         apply_committed(r);
+        if (r->failed)
+            return; /* damage met by apply: the state may be asked nothing any more */
         reads_answer(r);
         membership_turn(r);
         ticks_turn(r);
