@@ -137,6 +137,8 @@ void faults_draw(struct world *w, bool swarm) {
 static unsigned weight(const struct world *w, enum fault f) {
     unsigned drawn = (unsigned) (w->menu >> (f * WEIGHT_BITS)) & ((1U << WEIGHT_BITS) - 1);
 
+    if (f == FAULT_LONG_TAIL) /* few of them come to their end */
+        return 4 * drawn;
     return f == FAULT_HEAL ? WEIGHT_HEAL + drawn : drawn;
 }
 
@@ -183,10 +185,18 @@ static void hand_over(struct world *w) {
     sim_node_turn(n);
 }
 
+/* Does it end the partition that there is? */
+static bool parts(enum fault f) {
+    return f == FAULT_PARTITION || f == FAULT_HEAL || f == FAULT_CUT_LEADER ||
+           f == FAULT_PARTIAL_LINKS || f == FAULT_LONG_TAIL;
+}
+
 static void strike(struct world *w, enum fault f) {
     struct sim_node *n = &w->nodes[rng_below(&w->rng, w->nodes_count)];
     struct sim_worker *wk = &w->workers[rng_below(&w->rng, w->workers_count)];
 
+    if (parts(f) && w->now_ns < w->tail_until)
+        return;
     switch (f) {
     case FAULT_CRASH:
         crash_some(w);

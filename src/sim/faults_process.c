@@ -185,6 +185,7 @@ void faults_long_tail(struct world *w) {
     sim_trace(w, "node %u: cut off with a long tail", n->slot + 1);
     faults_heal_network(w);
     faults_isolate(w, n->slot);
+    w->tail_until = w->now_ns + rng_range(&w->rng, NS_PER_S / 2, 3 * NS_PER_S);
     sim_client_burst(w, n, (unsigned) rng_range(&w->rng, 10, 200));
 }
 

@@ -261,7 +261,6 @@ struct sim_call {
     uint64_t paused_ns; /* of its node when it began: a pause is nobody's delay */
     bool clash;         /* a submit with a key that belongs to another request */
     bool must_be_there; /* reads: the job was acknowledged */
-    bool retried;       /* commands about schedules: the node may try them twice */
     size_t history;     /* its place in the history plus 1; 0 = none */
 };
 
@@ -315,6 +314,7 @@ struct world {
     uint32_t burst_permille; /* clients that submit many at once */
     uint64_t menu;           /* which faults are likely, see faults.c */
     uint64_t crash_one_in;   /* events: the node of one is killed right after it; 0 = none */
+    uint64_t tail_until;     /* a long tail is being overtaken: no other partition until then */
     bool rolling;            /* the first members begin with an older program */
     uint32_t mono_ppm_max;   /* no two monotonic clocks differ by more than twice that */
     int64_t wall_base_ms;    /* of the wall clocks that are right, when the world begins */
