@@ -283,6 +283,10 @@ def try_mutant(tree, mutant, seeds, minutes):
                 break
         if not tests:
             done = simulate(tree, mutant, seeds, time.monotonic() + minutes * 60)
+        for t in mutant.options.get("else", []) if done.verdict == "SURVIVED" and not stop.is_set() else []:
+            found = run_test(tree, t) if build(tree, [t.split()[0]])[0] == 0 else None
+            if found:
+                done = Outcome("caught", "%s; %s" % (found, done.how))
         done.seconds = time.monotonic() - began
         return done
     finally:
@@ -407,7 +411,7 @@ def main():
     todo = queue.Queue()
     for m in sorted(chosen, key=lambda m: (m.name in kept, kept.get(m.name, {}).get("verdict") == "caught", m.number)):
         todo.put(m)
-    tests = sorted({t for m in chosen for t in m.options.get("by", [])})
+    tests = sorted({t for m in chosen for t in m.options.get("by", []) + m.options.get("else", [])})
     trees = [os.path.join(a.work, "tree%d" % i) for i in range(max(1, min(a.jobs, len(chosen))))]
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

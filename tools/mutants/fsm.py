@@ -32,7 +32,9 @@ MUTANTS = [
      "        /* J19: given back after it was cancelled is as good as gone. */\n        if (rec->cancel_requested)",
      "        if (rec->cancel_requested && rec->kill)",
      {"by": ["test_fsm"]}),
-    ("fsm-lost-worker-gets-jobs", "src/fsm/apply_assign_job.c", "if (!w || w->lost || w->incarnation", "if (!w || w->incarnation"),
+    # The leader plans nothing for a worker that is lost.
+    ("fsm-lost-worker-gets-jobs", "src/fsm/apply_assign_job.c", "if (!w || w->lost || w->incarnation", "if (!w || w->incarnation",
+     {"by": ["test_fsm"]}),
     ("fsm-drained-worker-gets-jobs", "src/fsm/apply_assign_job.c", "    if (w->draining) {", "    if (w->draining && w->slots == 0) {",
      "src/sched/sched.c", "        if (w->lost || w->draining || (live", "        if (w->lost || (live"),
     ("fsm-token-is-the-attempt", "src/fsm/apply_assign_job.c", "    rec.fencing_token = a->index;", "    rec.fencing_token = rec.attempt;"),

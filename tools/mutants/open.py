@@ -17,4 +17,6 @@ MUTANTS = [
      "    rc = save_meta(r, MIN(wal_synced_index(r->wal), index - 1), e);", "    rc = save_meta(r, wal_synced_index(r->wal), e);"),
     ("snap-over-committed-entries", "src/raft/snapshot.c",
      "    if (index <= r->commit) {\n        answer(r, ev, false, r->commit);\n        return;\n    }\n", "    if (index < r->commit) {\n        answer(r, ev, false, r->commit);\n        return;\n    }\n"),
+    ("member-drained-leader-leads-on", "src/node/drain.c", "    if (!replica_leads(r) || !node_drains(r, r->o.id)) {", "    if (true) {"),
+    ("member-level-before-all-know-it", "src/node/features.c", "        level = MIN(level, n ? n->feature_max : 0); /* 0: not known yet */", "        level = n ? MIN(level, n->feature_max) : level;"),
 ]
