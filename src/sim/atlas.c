@@ -118,12 +118,14 @@ static void strike_running(struct world *w, struct sim_node *n) {
 }
 
 static enum damage_kind draw_kind(struct world *w, const struct sim_node *n) {
+    static const enum damage_kind often[] = {DAMAGE_BIT_ROT, DAMAGE_ZERO_SECTOR, DAMAGE_SWAP,
+                                             DAMAGE_SWAP};
     const char *copy = n->atlas.copy.file;
 
     if (copy[0] && rng_chance(&w->rng, 500))
         return copy[0] == 'm' ? DAMAGE_OLD_META : DAMAGE_OLD_SEGMENT;
-    if (rng_chance(&w->rng, 250)) /* whose outcomes differ most */
-        return rng_chance(&w->rng, 500) ? DAMAGE_BIT_ROT : DAMAGE_ZERO_SECTOR;
+    if (rng_chance(&w->rng, 300)) /* whose outcomes differ most, or that find no victim often */
+        return often[rng_below(&w->rng, ARRAY_LEN(often))];
     return (enum damage_kind) rng_below(&w->rng, DAMAGE_KINDS);
 }
 
@@ -187,15 +189,20 @@ static void note_batch(struct atlas_node *a, uint64_t end, bool first) {
     a->batches[a->batches_count++] = (struct atlas_batch){.end = end, .index = a->durable};
 }
 
-void atlas_strike(struct world *w, struct sim_node *n) {
-    struct atlas_node *a = &n->atlas;
+/* Files as they are now, for a later time. */
+static void copy_some(struct world *w) {
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        struct sim_node *n = &w->nodes[i];
 
+        if (healthy(n) && !n->atlas.copy.file[0] && rng_chance(&w->rng, COPY_PERMILLE))
+            (void) damage_copy_take(n->disk, &w->rng, rng_chance(&w->rng, 600), &n->atlas.copy);
+    }
+}
+
+void atlas_strike(struct world *w, struct sim_node *n) {
+    copy_some(w);
     if (!healthy(n) || !n->joined || n->paused || w->changes_pending > 0)
         return;
-    if (!a->copy.file[0] && rng_chance(&w->rng, COPY_PERMILLE)) {
-        (void) damage_copy_take(n->disk, &w->rng, rng_chance(&w->rng, 500), &a->copy);
-        return;
-    }
     /* A lone node must refuse what is damaged; the world ends there. */
     if (!bears_loss_of(w, n) && !(w->nodes_count == 1 && rng_chance(&w->rng, 100)))
         return;

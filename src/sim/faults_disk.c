@@ -38,6 +38,11 @@ void faults_disk_room(struct sim_node *n) {
     sim_disk_set_capacity(n->disk, 0);
 }
 
+/* What an operation met and its node does not know yet would be forgotten with the fault. */
+static bool knows(const struct sim_node *n) {
+    return !n->paused && !n->disk_jobs.ran && !n->bulk_jobs.ran;
+}
+
 /* While it runs, or at its next start. */
 static void read_error(struct world *w, struct sim_node *n) {
     sim_count(w, SIM_STAT_READ_ERRORS);
@@ -111,10 +116,12 @@ void faults_disk_next(struct world *w) {
         no_room(w, n);
         break;
     case READ_ERROR:
-        read_error(w, n);
+        if (knows(n))
+            read_error(w, n);
         break;
     case SHORT_TRANSFERS:
-        short_transfers(w, n);
+        if (knows(n))
+            short_transfers(w, n);
         break;
     case HANG:
         hang(w, n);

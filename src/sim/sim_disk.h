@@ -82,7 +82,7 @@ bool sim_disk_fault_hit(const struct sim_disk *d); /* since set */
 void sim_disk_set_capacity(struct sim_disk *d, uint64_t bytes);
 /* What a write beyond the capacity is answered with: -ENOSPC, or -EDQUOT. */
 void sim_disk_set_full_error(struct sim_disk *d, int err);
-/* A write or truncation was refused for want of room, since the capacity was set. */
+/* A write or truncation was refused for want of room, in this life of the process. */
 bool sim_disk_was_full(const struct sim_disk *d);
 uint64_t sim_disk_used(const struct sim_disk *d); /* bytes of all files */
 /* Others fill the file system: space() tells at most so many bytes free. Writes go on to succeed.

@@ -245,6 +245,7 @@ static uint64_t dir_cut(struct sim_disk *d, struct rng *rng, enum sim_disk_model
 void sim_disk_kill(struct sim_disk *d) {
     d->life++;
     d->crashed = false;
+    d->was_full = false;
     sim_disk_clear_fault(d);
 }
 
@@ -339,9 +340,7 @@ bool sim_disk_fault_hit(const struct sim_disk *d) {
 }
 
 void sim_disk_set_capacity(struct sim_disk *d, uint64_t bytes) {
-    d->capacity_bytes = bytes;
-    if (bytes > 0) /* room again: who met the end may not know it yet, a paused node */
-        d->was_full = false;
+    d->capacity_bytes = bytes; /* was_full stays: a node may not yet know what it met */
 }
 
 void sim_disk_set_full_error(struct sim_disk *d, int err) {
