@@ -261,6 +261,7 @@ struct sim_call {
     uint64_t paused_ns; /* of its node when it began: a pause is nobody's delay */
     bool clash;         /* a submit with a key that belongs to another request */
     bool must_be_there; /* reads: the job was acknowledged */
+    bool retried;       /* commands about schedules: the node may try them twice */
     size_t history;     /* its place in the history plus 1; 0 = none */
 };
 
