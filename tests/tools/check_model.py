@@ -63,7 +63,7 @@ listed = "".join(re.findall(r"^(?:larger_)?mutations='\n(.*?)^'", run, re.S | re
 has = re.findall(r"^#(?:ifdef|ifndef) ([A-Z_]+)$|defined\(([A-Z_]+)\)", model + state, re.M)
 bounds = {"TERMS", "LOG", "CRASHES", "COMMANDS", "SNAPSHOTS", "CHANGES", "SYMMETRIC", "STEP_DOWN", "MORTAL", "OLD_SET",
           "NEW_SET"}
-compare("model/run.sh: mutations", [line.split()[0] for line in listed.splitlines()],
+compare("model/run.sh: mutations", [line.split()[0] for line in listed.splitlines() if line.strip()],
         [a or b for a, b in has if (a or b) not in bounds], ordered=False)
 
 for e in errors:
