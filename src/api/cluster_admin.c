@@ -263,8 +263,8 @@ static int drain_propose(struct api_op *op, Chronos__V1__SetDrainRequest *req) {
     r = command_encode(&cmd, &command);
     if (r < 0)
         return r;
-    return replica_propose(op->api->replica, TAKE_PTR(command), REPLICA_RETRY_SAFE, op->deadline,
-                           on_drained, op);
+    /* Not proposed twice: the second would undo what was told to somebody else in between. */
+    return replica_propose(op->api->replica, TAKE_PTR(command), 0, op->deadline, on_drained, op);
 }
 
 void cluster_on_drain(void *ctx, struct rpc_call *call, struct slice request) {

@@ -76,8 +76,9 @@ static void propose_pause(struct api *a, struct rpc_call *call,
 
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_PAUSE_SCHEDULE;
     cmd.pause_schedule = body;
+    /* Not proposed twice: the second would undo what was told to somebody else in between. */
     if (op)
-        schedule_rpc_propose(op, &cmd, REPLICA_RETRY_SAFE, on_paused);
+        schedule_rpc_propose(op, &cmd, 0, on_paused);
 }
 
 void schedule_rpc_on_pause(void *ctx, struct rpc_call *call, struct slice request) {

@@ -405,13 +405,32 @@ static void requeue(struct replica *r, struct proposal *p) {
     r->wants_turn = true;
 }
 
+/* What was not there, was taken or was too much may be otherwise when another try is applied. */
+static bool may_come_true(const struct fsm_output *out) {
+    for (size_t i = 0; i < out->results_count; i++) {
+        enum fsm_code code = out->results[i].code;
+
+        if (code == FSM_NOT_FOUND || code == FSM_NAME_TAKEN || code == FSM_REFUSED)
+            return true;
+    }
+    return false;
+}
+
+/* A "no" is an answer only when no other try can still be applied: else the client believes that
+ * nothing was done, and it is. A "yes" stays one: what is proposed again has no effect then. */
 void proposals_applied(struct replica *r, uint64_t origin, uint64_t index,
                        const struct fsm_output *out) {
     struct proposal *p = u64map_get(&r->proposals.by_origin, origin);
     struct replica_proposed res = {.status = REPLICA_OK, .index = index, .output = out};
+    const struct replica_proposed unknown = {.status = REPLICA_UNKNOWN};
 
     r->proposals.raft_full = false;
-    if (p)
+    if (!p)
+        return;
+    /* The node's own know what a stale token means. */
+    if (p->maybe_taken && !(p->flags & REPLICA_INTERNAL) && may_come_true(out))
+        proposal_answer(r, p, &unknown);
+    else
         proposal_answer(r, p, &res);
 }
 

@@ -114,8 +114,10 @@ struct replica_proposed {
 typedef void (*replica_propose_fn)(void *arg, const struct replica_proposed *res);
 
 enum replica_propose_flags {
-    /* The command may be applied twice without harm (idempotency keys on all items, or an update
-     * that carries a fencing token): it is proposed again when a leader is lost in between. */
+    /* The command may be applied again at any later time without harm, whatever others did in
+     * between (idempotency keys on all items, a fencing token, a version, a cancel): it is proposed
+     * again when a leader is lost. What sets a thing to a value is none: a second "pause" undoes a
+     * "resume" that came between. */
     REPLICA_RETRY_SAFE = 1 << 0,
     /* From the node itself (assignments, reports, leases): bounded by its caller, goes before the
      * clients' channel and does not count in it. */

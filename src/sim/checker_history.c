@@ -121,15 +121,12 @@ size_t checker_history_schedule(struct world *w, unsigned client, const struct b
     return place;
 }
 
-void checker_history_scheduled(struct world *w, size_t at, bool keyed,
-                               const struct replica_proposed *res) {
+void checker_history_scheduled(struct world *w, size_t at, const struct replica_proposed *res) {
     const struct fsm_result *r = res->output->results;
     struct history_op *op;
 
     if (r->code == FSM_EXISTING)
         return; /* its key was found: it may have made it itself, earlier */
-    if (r->code == FSM_NAME_TAKEN && keyed)
-        return; /* tried twice, the other try may have made it, once the name was free */
     if (r->code == FSM_REFUSED || r->code == FSM_KEY_CONFLICT) {
         checker_history_failed(w, at);
         return;

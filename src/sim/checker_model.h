@@ -90,9 +90,7 @@ void checker_history_job(struct world *w, size_t at, uint64_t index,
                          const Chronos__Internal__V1__JobRecord *rec);
 /* A command about a schedule, which is consumed only afterwards. */
 size_t checker_history_schedule(struct world *w, unsigned client, const struct bytes *command);
-/* @keyed: it is tried again when a leader is lost. */
-void checker_history_scheduled(struct world *w, size_t at, bool keyed,
-                               const struct replica_proposed *res);
+void checker_history_scheduled(struct world *w, size_t at, const struct replica_proposed *res);
 /* What a read of a schedule has shown; version 0: it is not there. */
 void checker_history_shown(struct world *w, size_t at, uint64_t index, uint64_t version);
 void checker_history_judge(struct world *w);

@@ -477,7 +477,7 @@ static void schedule_done(void *arg, const struct replica_proposed *res) {
     if (res->status == REPLICA_OK) {
         call_answered(c, res->index);
         if (c->history != 0 && res->output->results_count == 1)
-            checker_history_scheduled(w, c->history, c->retried, res);
+            checker_history_scheduled(w, c->history, res);
     } else if (res->status != REPLICA_UNKNOWN && res->status != REPLICA_STOPPING) {
         checker_history_failed(w, c->history);
     }
@@ -530,7 +530,6 @@ static void keep_schedules(struct sim_client *cl, struct sim_node *n) {
     if (!command)
         return;
     c = call_begin(cl, n, &deadline);
-    c->retried = (flags & REPLICA_RETRY_SAFE) != 0;
     c->history = checker_history_schedule(cl->world, cl->slot, command);
     cl->in_flight++;
     if (replica_propose(n->replica, command, flags, deadline, schedule_done, c) != 0) {

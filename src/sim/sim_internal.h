@@ -130,7 +130,7 @@ struct sim_node {
     uint64_t acked_index, acked_term; /* newest entry it acknowledged; survives crashes */
     uint64_t last_in_memory;          /* at the crash */
     uint64_t seen_term, seen_commit, seen_applied;
-    uint64_t told_durable; /* in the trace */
+    uint64_t told_durable;          /* in the trace */
     struct raft_config seen_config; /* when seen_config_index != 0 */
     uint64_t seen_config_index, seen_config_at;
     uint64_t seen_flushes, seen_base;
@@ -178,6 +178,7 @@ struct sim_worker {
     unsigned slot;
     char id[32];
     uint64_t incarnation;
+    uint64_t hellos; /* said so far */
     uint32_t slots;
     bool up;
     unsigned node; /* of the session */
@@ -261,7 +262,6 @@ struct sim_call {
     uint64_t paused_ns; /* of its node when it began: a pause is nobody's delay */
     bool clash;         /* a submit with a key that belongs to another request */
     bool must_be_there; /* reads: the job was acknowledged */
-    bool retried;       /* commands about schedules: the node may try them twice */
     size_t history;     /* its place in the history plus 1; 0 = none */
 };
 

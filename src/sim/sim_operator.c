@@ -309,7 +309,7 @@ static void drain(struct world *w, struct sim_node *n, uint64_t node_id, const c
         return;
     }
     w->ops_pending++;
-    if (replica_propose(n->replica, command, REPLICA_RETRY_SAFE, MONO_NEVER, drain_done, w) != 0)
+    if (replica_propose(n->replica, command, 0, MONO_NEVER, drain_done, w) != 0)
         w->ops_pending--;
     sim_node_turn(n);
 }

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "fsm/command.h"
 #include "node/replica_internal.h"
 
 /* Goal: a committed submit is answered once, with its index and job; the same key gives the same
@@ -136,6 +137,50 @@ static void test_leader_lost(void **state) {
     node_world_close(&w);
 }
 
+static struct bytes *cancel_of(uint64_t seq) {
+    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
+    Chronos__Internal__V1__CancelJob body = CHRONOS__INTERNAL__V1__CANCEL_JOB__INIT;
+    Chronos__Internal__V1__CancelJobItem item = CHRONOS__INTERNAL__V1__CANCEL_JOB_ITEM__INIT;
+    Chronos__Internal__V1__CancelJobItem *items[] = {&item};
+    struct bytes *command = NULL;
+
+    item.job_seq = seq;
+    body.items = items;
+    body.n_items = 1;
+    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_CANCEL_JOB;
+    cmd.cancel_job = &body;
+    assert_int_equal(command_encode(&cmd, &command), 0);
+    return command;
+}
+
+/* Goal: a "no" that another try may still turn into a "yes" is no answer. Method: there is no such
+ * job; asked of a healthy cluster, and of one whose leader was lost with the first try. */
+static void test_no_of_one_try(void **state) {
+    struct node_world w;
+    struct answer a;
+    unsigned leader, follower;
+
+    (void) state;
+    for (int lost = 0; lost <= 1; lost++) {
+        node_world_init(&w, 3);
+        node_world_open(&w);
+        leader = node_world_lead(&w);
+        follower = (leader + 1) % 3;
+        node_world_run(&w, 100);
+        for (unsigned i = 0; i < 3 && lost; i++)
+            w.cut[leader][i] = w.cut[i][leader] = true;
+        a = (struct answer){.world = &w, .code = -1};
+        assert_int_equal(replica_propose(w.nodes[follower].replica, cancel_of(77),
+                                         REPLICA_RETRY_SAFE, MONO_NEVER, answer_proposed, &a),
+                         0);
+        node_world_run(&w, 2000);
+        assert_int_equal(a.count, 1);
+        assert_int_equal(a.status, lost ? REPLICA_UNKNOWN : REPLICA_OK);
+        assert_int_equal(a.code, lost ? -1 : FSM_NOT_FOUND);
+        node_world_close(&w);
+    }
+}
+
 /* Goal: an entry that a deposed leader appended and nobody else has is proposed again, since it
  * certainly is lost. Method: the leader is cut off, appends, sees the new leader's log. */
 static void test_lost_entry_proposed_again(void **state) {
@@ -182,6 +227,7 @@ int main(void) {
         cmocka_unit_test(test_unknown_at_own_deadline),
         cmocka_unit_test(test_forwarded),
         cmocka_unit_test(test_leader_lost),
+        cmocka_unit_test(test_no_of_one_try),
         cmocka_unit_test(test_lost_entry_proposed_again),
         cmocka_unit_test(test_stopping),
     };
