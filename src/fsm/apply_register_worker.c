@@ -3,7 +3,11 @@
  * "A worker that reconnects presents what it runs; the answer per attempt is adopt or kill" (C27).
  * The attempts it still holds stay its own, whichever node it now talks to; every other attempt
  * assigned to it died with the process that held it and is lost at once, without waiting for the
- * lease (C29: the same attempt is never started twice). */
+ * lease (C29: the same attempt is never started twice).
+ *
+ * So a registration that comes late, or twice, is dangerous: its list misses what was assigned
+ * since, which would be given to another while it runs. Hence the order of one process's hellos is
+ * in the entry; of two processes, neither replaces a registration that its node had not seen. */
 #include "fsm/fsm_internal.h"
 
 #include <errno.h>
@@ -89,11 +93,28 @@ static bool forget_one(struct fsm *f, int *ret_error) {
     return true;
 }
 
+/* What became of the worker since the hello was said. */
+enum hello_order { HELLO_NEW, HELLO_AGAIN, HELLO_LATE };
+
+static enum hello_order hello_order(const struct fsm_worker *w, const struct item_register *s) {
+    if (w->incarnation == s->incarnation && s->hello != 0 && w->hello != 0) {
+        if (s->hello > w->hello)
+            return HELLO_NEW;
+        return s->hello == w->hello ? HELLO_AGAIN : HELLO_LATE;
+    }
+    return s->applied_index != 0 && s->applied_index < w->registered_index ? HELLO_LATE : HELLO_NEW;
+}
+
 static int register_item(struct fsm *f, struct apply *a, const struct item_register *s,
                          struct slice raw, const struct u64map *held, struct fsm_result *res) {
     struct fsm_worker *w = workers_find(f, s->worker_id);
+    enum hello_order order = w ? hello_order(w, s) : HELLO_NEW;
     int r = 0;
 
+    if (order != HELLO_NEW) { /* again: the same answer, and what came in between stays */
+        res->code = order == HELLO_AGAIN ? FSM_OK : FSM_STALE;
+        return 0;
+    }
     if (!w && f->workers.count >= FSM_WORKERS_MAX && !forget_one(f, &r)) {
         res->code = FSM_REFUSED;
         return 0;
@@ -113,6 +134,7 @@ static int register_item(struct fsm *f, struct apply *a, const struct item_regis
     w->slots = s->slots; /* may be fewer than are running: then it gets nothing until they end */
     w->lost = false;
     w->registered_index = a->index;
+    w->hello = s->hello;
     /* Its own draining outlives its process; its node may be another one now. */
     workers_refresh_drain(f, w);
     f->output.workers_changed = true;

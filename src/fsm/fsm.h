@@ -72,6 +72,7 @@ struct fsm_worker {
     bool own_draining; /* the part of it that is the worker's own and stays when its node's ends */
     int64_t own_drain_until_ms;
     uint64_t registered_index;
+    uint64_t hello;            /* the newest of this incarnation; 0: it does not count them */
     struct fsm_job *first_job; /* its running jobs, by sequence number; next: worker_next */
     struct fsm_job *last_job;
     struct fsm_worker *next; /* all workers, sorted by id */
@@ -115,7 +116,8 @@ enum fsm_code {
     FSM_TERMINAL,     /* cancel: the job has already ended */
     FSM_NOT_PENDING,  /* assign: no longer pending */
     FSM_WORKER_GONE,  /* assign: worker unknown, lost, of another incarnation, or full */
-    FSM_STALE,        /* update: the fencing token is not the live one; nothing changed */
+    FSM_STALE,        /* update: the fencing token is not the live one. Register: a newer
+                         registration came first. Nothing changed */
     FSM_REFUSED,      /* a value no validated request has; nothing changed. Register: bad id, slots,
                          too many live workers. Submit: too long. Update: no outcome. SetNode,
                          Drain, SetFeatureLevel: result.reason says why */

@@ -49,6 +49,7 @@ static void check_worker(const struct fsm *f, struct slice id, const struct reco
     ASSERT(w->node_id == rec->node_id);
     ASSERT(w->lost == rec->lost);
     ASSERT(w->registered_index == rec->registered_index);
+    ASSERT(w->hello == rec->hello);
     ASSERT(w->own_draining == rec->draining);
     ASSERT(w->own_drain_until_ms == rec->drain_until_ms);
 }

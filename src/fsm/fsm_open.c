@@ -199,6 +199,7 @@ static int load_worker(struct loader *l, struct slice key, struct slice value) {
     w->slots = rec.slots;
     w->lost = rec.lost;
     w->registered_index = rec.registered_index;
+    w->hello = rec.hello;
     w->own_draining = rec.draining;
     w->own_drain_until_ms = rec.drain_until_ms;
     workers_refresh_drain(l->f, w); /* nodes are loaded before */

@@ -51,6 +51,7 @@ static const struct wire_desc worker_fields[] = {
     [5] = F(record_worker, version, BYTES),   [RECORD_WORKER_LABELS] = NESTED,
     [7] = F(record_worker, lost, BOOL),       [8] = F(record_worker, registered_index, U64),
     [9] = F(record_worker, draining, BOOL),   [10] = F(record_worker, drain_until_ms, I64),
+    [11] = F(record_worker, hello, U64),
 };
 SHAPE(worker, record_worker);
 
@@ -91,6 +92,8 @@ static const struct wire_desc register_fields[] = {
     [5] = F(item_register, version, BYTES),
     [RECORD_WORKER_LABELS] = NESTED,
     [ITEM_REGISTER_HELD] = NESTED,
+    [8] = F(item_register, hello, U64),
+    [9] = F(item_register, applied_index, U64),
 };
 SHAPE(register, item_register);
 

@@ -64,6 +64,7 @@ struct record_worker {
     uint64_t registered_index;
     bool draining; /* itself; its node's draining is in the node's record */
     int64_t drain_until_ms;
+    uint64_t hello;
 };
 
 struct record_node {
@@ -159,6 +160,8 @@ struct item_register {
     uint32_t slots;
     uint64_t node_id;
     struct slice version;
+    uint64_t hello;         /* of the process; 0: not counted */
+    uint64_t applied_index; /* its node's at the hello; 0: not told */
 };
 
 struct item_held {

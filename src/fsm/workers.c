@@ -93,6 +93,7 @@ int workers_put(struct fsm *f, struct apply *a, const struct fsm_worker *w, stru
     rec.registered_index = w->registered_index;
     rec.draining = w->own_draining;
     rec.drain_until_ms = w->own_drain_until_ms;
+    rec.hello = w->hello;
     r = record_encode(&record_shape_worker, &rec, &f->encode);
     if (r < 0)
         return r;

@@ -184,6 +184,11 @@ static void hello_done(void *arg, const struct replica_proposed *res) {
         worker_session_end(s, CODE_UNAVAILABLE, "the registration was not committed; try again");
         return;
     }
+    if (res->output->results[0].code == FSM_STALE) {
+        worker_session_end(s, CODE_UNAVAILABLE,
+                           "a newer registration of this worker came first; say hello again");
+        return;
+    }
     w = fsm_worker_find(s->replica->fsm, s->worker_id);
     if (!w || w->incarnation != s->incarnation || w->node_id != s->replica->o.id || w->lost) {
         session_end_moved(s, w);
@@ -297,6 +302,8 @@ static int register_encode(struct worker_session *s, const Chronos__V1__WorkerHe
     item.slots = h->slots;
     item.node_id = s->replica->o.id;
     item.version = h->version;
+    item.hello = h->hello;
+    item.applied_index = fsm_applied_index(s->replica->fsm);
     body.items = items;
     body.n_items = 1;
     cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_REGISTER_WORKER;
@@ -342,10 +349,12 @@ static void on_hello(struct worker_session *s, const Chronos__V1__WorkerHello *h
     if (rc == 0) {
         session_set_state(s, SESSION_REGISTERING);
         s->proposals_in_flight++;
-        /* Never proposed again by itself: applied twice, its list of what is held would the second
-         * time miss what was assigned after the first, and give that to another attempt while it
-         * runs. The worker says hello again instead, with a new list. */
-        rc = replica_propose(s->replica, command, REPLICA_INTERNAL, MONO_NEVER, hello_done, s);
+        /* Applied twice, its list of what is held would the second time miss what was assigned
+         * after the first, and give that to another attempt while it runs: so it is proposed again
+         * by itself only when apply can tell, by the worker's count of its hellos. */
+        rc = replica_propose(s->replica, command,
+                             REPLICA_INTERNAL | (h->hello != 0 ? REPLICA_RETRY_SAFE : 0),
+                             MONO_NEVER, hello_done, s);
         if (rc != 0)
             s->proposals_in_flight--;
     }

@@ -408,8 +408,9 @@ static void compare_workers(struct world *w, struct sim_node *n) {
         if (!k || strcmp(k->id, x->id) != 0 || k->incarnation != x->incarnation ||
             k->node_id != x->node_id || k->slots != x->slots || k->running != x->running ||
             k->lost != x->lost || k->registered_index != x->registered_index ||
-            k->draining != job_model_drains(m, x, &until_ms) || k->drain_until_ms != until_ms ||
-            k->own_draining != x->draining || k->own_drain_until_ms != x->drain_until_ms) {
+            k->hello != x->hello || k->draining != job_model_drains(m, x, &until_ms) ||
+            k->drain_until_ms != until_ms || k->own_draining != x->draining ||
+            k->own_drain_until_ms != x->drain_until_ms) {
             sim_fail(w, "node %u at %llu: worker %s is not as it must be (runs %u on %u slots)",
                      n->slot + 1, (unsigned long long) m->index, x->id, x->running, x->slots);
             return;

@@ -53,7 +53,7 @@ struct jm_job {
 struct jm_worker {
     struct jm_worker *next; /* by id */
     char id[FSM_WORKER_ID_BYTES_MAX + 1];
-    uint64_t incarnation, node_id, registered_index;
+    uint64_t incarnation, node_id, registered_index, hello;
     uint32_t slots, running;
     bool lost, draining; /* draining: itself, not its node */
     int64_t drain_until_ms;

@@ -409,6 +409,12 @@ struct jm_result jm_register(struct job_model *m,
 
     if (len == 0 || len > FSM_WORKER_ID_BYTES_MAX || x->slots == 0 || x->slots > SLOTS_MAX)
         return result(FSM_REFUSED, 0);
+    if (w && w->hello && x->hello && w->incarnation == x->incarnation) {
+        if (x->hello <= w->hello)
+            return result(x->hello == w->hello ? FSM_OK : FSM_STALE, 0);
+    } else if (w && x->applied_index && x->applied_index < w->registered_index) {
+        return result(FSM_STALE, 0);
+    }
     if (!w)
         w = worker_new(m, x->worker_id);
     if (!w)
@@ -419,6 +425,7 @@ struct jm_result jm_register(struct job_model *m,
     w->slots = x->slots;
     w->lost = false;
     w->registered_index = m->index;
+    w->hello = x->hello;
     return result(FSM_OK, 0);
 }
 

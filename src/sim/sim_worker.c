@@ -89,6 +89,7 @@ static void connect(struct sim_worker *wk) {
     wake_in(wk, wk->world->beat_ns);
     h.worker_id = wk->id;
     h.incarnation = wk->incarnation;
+    h.hello = ++wk->hellos;
     h.slots = wk->slots;
     h.running = running;
     for (struct sim_attempt *a = wk->attempts; a; a = a->next) {

@@ -47,6 +47,7 @@ struct worker {
     char *labels; /* owned: keys and values, NUL-terminated, one after the other */
     size_t labels_count;
     uint64_t incarnation;
+    uint64_t hellos; /* said so far, on any stream */
     enum worker_phase phase;
     bool settling; /* FLUSHING: the timer ends it */
     bool drained;  /* RUNNING: an operator's drain has run out; what still comes is released */

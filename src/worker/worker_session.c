@@ -69,6 +69,7 @@ static struct bytes *build_hello(struct worker *w, struct arena *a) {
 
     hello.worker_id = w->id;
     hello.incarnation = w->incarnation;
+    hello.hello = ++w->hellos;
     hello.slots = w->o.slots;
     hello.version = version;
     hello.draining = w->phase != WORKER_RUNNING;

@@ -104,6 +104,12 @@ struct bytes *cmd_assign(uint64_t seq, const char *worker, uint64_t incarnation,
 
 struct bytes *cmd_register(const char *worker, uint64_t incarnation, uint32_t slots, uint64_t node,
                            const uint64_t (*held)[2], size_t held_count, int64_t now_ms) {
+    return cmd_hello(worker, incarnation, slots, node, 0, 0, held, held_count, now_ms);
+}
+
+struct bytes *cmd_hello(const char *worker, uint64_t incarnation, uint32_t slots, uint64_t node,
+                        uint64_t hello, uint64_t applied_index, const uint64_t (*held)[2],
+                        size_t held_count, int64_t now_ms) {
     Chronos__Internal__V1__LogCommand c = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
     Chronos__Internal__V1__RegisterWorker body = CHRONOS__INTERNAL__V1__REGISTER_WORKER__INIT;
     Chronos__Internal__V1__RegisterWorkerItem item =
@@ -133,6 +139,8 @@ struct bytes *cmd_register(const char *worker, uint64_t incarnation, uint32_t sl
     item.version = version;
     item.labels = labels;
     item.n_labels = 1;
+    item.hello = hello;
+    item.applied_index = applied_index;
     item.held = hp;
     item.n_held = held_count;
     body.items = items;

@@ -32,6 +32,10 @@ struct bytes *cmd_submit(const char *spec, const char *key, const char *hash, ui
 struct bytes *cmd_assign(uint64_t seq, const char *worker, uint64_t incarnation, int64_t now_ms);
 struct bytes *cmd_register(const char *worker, uint64_t incarnation, uint32_t slots, uint64_t node,
                            const uint64_t (*held)[2], size_t held_count, int64_t now_ms);
+/* With the count of the process's hellos, and what the node had applied at this one. */
+struct bytes *cmd_hello(const char *worker, uint64_t incarnation, uint32_t slots, uint64_t node,
+                        uint64_t hello, uint64_t applied_index, const uint64_t (*held)[2],
+                        size_t held_count, int64_t now_ms);
 struct bytes *cmd_update(uint64_t seq, uint64_t token, Chronos__V1__AttemptOutcome outcome,
                          Chronos__V1__FailureReason reason, int64_t now_ms);
 /* RELEASED; @started: a process of the attempt had been started. */

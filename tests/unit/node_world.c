@@ -537,6 +537,11 @@ void stream_send(struct stream *s, const Chronos__V1__WorkerMessage *m) {
 }
 
 void stream_hello(struct stream *s, const char *id, uint64_t incarnation, uint32_t slots) {
+    stream_hello_counted(s, id, incarnation, slots, 0);
+}
+
+void stream_hello_counted(struct stream *s, const char *id, uint64_t incarnation, uint32_t slots,
+                          uint64_t hello) {
     Chronos__V1__WorkerMessage m = CHRONOS__V1__WORKER_MESSAGE__INIT;
     Chronos__V1__WorkerHello h = CHRONOS__V1__WORKER_HELLO__INIT;
     char text[128];
@@ -544,6 +549,7 @@ void stream_hello(struct stream *s, const char *id, uint64_t incarnation, uint32
     (void) snprintf(text, sizeof(text), "%s", id);
     h.worker_id = text;
     h.incarnation = incarnation;
+    h.hello = hello;
     h.slots = slots;
     m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HELLO;
     m.hello = &h;

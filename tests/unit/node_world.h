@@ -108,6 +108,9 @@ void stream_open(struct stream *s, struct replica *r);
 void stream_close(struct stream *s);
 void stream_send(struct stream *s, const Chronos__V1__WorkerMessage *m);
 void stream_hello(struct stream *s, const char *id, uint64_t incarnation, uint32_t slots);
+/* With the process's count of its hellos. */
+void stream_hello_counted(struct stream *s, const char *id, uint64_t incarnation, uint32_t slots,
+                          uint64_t hello);
 void stream_beat(struct stream *s, uint64_t sequence);
 /* The newest message of a kind, or NULL. */
 const Chronos__V1__NodeMessage *stream_last(const struct stream *s,

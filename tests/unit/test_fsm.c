@@ -275,6 +275,75 @@ static void test_release_at_most_once(void **state) {
     }
 }
 
+/* Goal: a registration that comes late or twice changes nothing: not what was assigned since, not
+ * the slots, not a loss; one without a count is taken as ever. Method: the hellos of one process
+ * out of order, then those of another; after each, what runs and whose the worker is; also after a
+ * reopening. */
+static void test_register_order(void **state) {
+    struct fsm_worker *w;
+    uint64_t seen, held[1][2];
+    struct fixture x;
+
+    (void) state;
+    world(&x, 4, 4, 3);
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 1, 2, 0, NULL, 0, x.now_ms)), FSM_OK);
+    assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+    seen = fsm_applied_index(x.f);
+    w = (struct fsm_worker *) (uintptr_t) fsm_worker_find(x.f, "w1");
+    assert_int_equal(w->hello, 2);
+    /* The same again: its list misses job 1. */
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 9, 1, 2, 0, NULL, 0, x.now_ms)), FSM_OK);
+    assert_int_equal(x.out->events_count, 0);
+    assert_false(x.out->workers_changed);
+    assert_int_equal(w->slots, 4);
+    assert_int_equal(w->running, 1);
+    assert_int_equal(w->registered_index, seen - 1);
+    /* An older one, by way of another node, which had applied everything. */
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 2, 1, seen, NULL, 0, x.now_ms)),
+                     FSM_STALE);
+    assert_int_equal(w->node_id, 1);
+    assert_int_equal(w->running, 1);
+    assert_int_equal(fsm_write_back(x.f), 0);
+    fixture_reopen(&x);
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 2, 1, seen, NULL, 0, x.now_ms)),
+                     FSM_STALE);
+    /* A newer one counts, although its node was behind. */
+    held[0][0] = 1;
+    held[0][1] = fsm_job_find(x.f, 1)->fencing_token;
+    assert_int_equal(
+        fixture_do(&x, cmd_hello("w1", 7, 4, 2, 3, 1, (const uint64_t(*)[2]) held, 1, x.now_ms)),
+        FSM_OK);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->node_id, 2);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 1);
+    /* Another process, at a node that did not know of that yet; then at one that did. */
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 1, seen, NULL, 0, x.now_ms)),
+                     FSM_STALE);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 1);
+    seen = fsm_applied_index(x.f);
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 1, seen, NULL, 0, x.now_ms)), FSM_OK);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 0);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->hello, 1);
+    /* The old process's last words. */
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 2, 4, seen, NULL, 0, x.now_ms)),
+                     FSM_STALE);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->incarnation, 8);
+    /* A loss is not undone by the same hello, but by the next. */
+    assert_int_equal(fixture_do(&x, cmd_lose("w1", 8, x.now_ms)), FSM_OK);
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 1, seen, NULL, 0, x.now_ms)), FSM_OK);
+    assert_true(fsm_worker_find(x.f, "w1")->lost);
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 2, 0, NULL, 0, x.now_ms)), FSM_OK);
+    assert_false(fsm_worker_find(x.f, "w1")->lost);
+    /* Entries of older programs: always taken; with an index alone, unless something came later. */
+    assert_int_equal(do_assign(&x, 2, "w1", 8), FSM_OK);
+    assert_int_equal(do_register(&x, "w1", 8, 3), FSM_OK);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 0);
+    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 0, seen, NULL, 0, x.now_ms)),
+                     FSM_STALE);
+    assert_int_equal(fsm_worker_find(x.f, "w1")->slots, 3);
+    fsm_check_invariants(x.f);
+    fixture_done(&x);
+}
+
 /* Goal: a registration keeps exactly the attempts it holds; slots may shrink below what runs (C27).
  */
 static void test_register_held(void **state) {
@@ -601,6 +670,7 @@ int main(void) {
         cmocka_unit_test(test_release_and_loss),
         cmocka_unit_test(test_release_at_most_once),
         cmocka_unit_test(test_register_held),
+        cmocka_unit_test(test_register_order),
         cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_idempotency_stale_queue),
         cmocka_unit_test(test_time_and_empty),

@@ -95,9 +95,10 @@ static void test_streams_of_one_id(void **state) {
     node_world_close(&w);
 }
 
-/* Goal: a registration whose leader is lost is not proposed again with its old list of what the
- * worker holds; the stream ends, so that the worker says hello anew. Method: hello at a follower,
- * and the leader dies before anything moved; the two others elect one of them. */
+/* Goal: a registration without a count of hellos whose leader is lost is not proposed again with
+ * its old list of what the worker holds; the stream ends, so that the worker says hello anew.
+ * Method: hello at a follower, and the leader dies before anything moved; the two others elect one
+ * of them. */
 static void test_hello_is_not_repeated(void **state) {
     struct node_world w;
     struct stream s;
@@ -118,6 +119,77 @@ static void test_hello_is_not_repeated(void **state) {
     assert_null(stream_last(&s, MSG(WELCOME)));
     assert_null(fsm_worker_find(replica_fsm(w.nodes[at].replica), "w"));
     stream_close(&s);
+    node_world_close(&w);
+}
+
+/* Goal: with a count it is proposed again, for apply can tell: the worker is welcome as soon as
+ * there is another leader. Method: as above. */
+static void test_counted_hello_is_repeated(void **state) {
+    struct node_world w;
+    struct stream s;
+    unsigned leader, at;
+
+    (void) state;
+    node_world_init(&w, 3);
+    node_world_open(&w);
+    leader = node_world_lead(&w);
+    at = (leader + 1) % 3;
+    stream_open(&s, w.nodes[at].replica);
+    stream_hello_counted(&s, "w", 1, 2, 1);
+    replica_turn(w.nodes[at].replica); /* it is forwarded, and never arrives */
+    node_world_crash(&w, leader, SIM_DISK_KEEP_ALL, 1000);
+    (void) node_world_lead(&w);
+    node_world_settle(&w);
+    assert_int_equal(s.end_code, 0);
+    assert_non_null(stream_last(&s, MSG(WELCOME)));
+    stream_close(&s);
+    node_world_close(&w);
+}
+
+/* Goal: what a newer stream was given keeps running when the registration of an older one, given up
+ * since, is committed at last. Method: the first hello is lost on its way to the leader and its
+ * stream ends; the second is welcomed at another node and gets a job; then the leader dies, and the
+ * first one's node proposes it again. */
+static void test_late_hello(void **state) {
+    const struct fsm_worker *k;
+    struct node_world w;
+    struct stream old, now;
+    struct answer a;
+    unsigned leader, at, other;
+    uint64_t before;
+    struct fsm *f;
+
+    (void) state;
+    node_world_init(&w, 3);
+    node_world_open(&w);
+    leader = node_world_lead(&w);
+    at = (leader + 1) % 3;
+    other = (leader + 2) % 3;
+    f = replica_fsm(w.nodes[other].replica);
+    w.cut[at][leader] = true;
+    stream_open(&old, w.nodes[at].replica);
+    stream_hello_counted(&old, "w", 1, 2, 1);
+    node_world_settle(&w);
+    w.cut[at][leader] = false;
+    stream_close(&old);
+    stream_open(&now, w.nodes[other].replica);
+    stream_hello_counted(&now, "w", 1, 2, 2);
+    node_world_settle(&w);
+    assert_int_equal(node_world_submit(&w, other, "", 0, MONO_NEVER, &a), 0);
+    node_world_settle(&w);
+    assert_non_null(stream_last(&now, MSG(ASSIGN)));
+    k = fsm_worker_find(f, "w");
+    before = fsm_applied_index(f);
+    node_world_crash(&w, leader, SIM_DISK_KEEP_ALL, 1000);
+    (void) node_world_lead(&w);
+    node_world_run(&w, 10);
+    assert_true(fsm_applied_index(f) >=
+                before + 2); /* the new term's first one, and the old hello */
+    assert_int_equal(k->hello, 2);
+    assert_int_equal(k->node_id, w.nodes[other].id);
+    assert_int_equal(k->running, 1);
+    assert_int_equal(now.end_code, 0);
+    stream_close(&now);
     node_world_close(&w);
 }
 
@@ -482,6 +554,8 @@ int main(void) {
         cmocka_unit_test(test_hello_is_checked),
         cmocka_unit_test(test_streams_of_one_id),
         cmocka_unit_test(test_hello_is_not_repeated),
+        cmocka_unit_test(test_counted_hello_is_repeated),
+        cmocka_unit_test(test_late_hello),
         cmocka_unit_test(test_reports),
         cmocka_unit_test(test_lease),
         cmocka_unit_test(test_worker_that_stops),

@@ -161,9 +161,11 @@ static void test_id_in_use(void **state) {
     end = uv_hrtime() + 2 * SESSION_BACKOFF_MS_MAX * NS_PER_MS;
     node_wait(n.loop, deadline_over, &end, "time goes by");
     assert_int_equal(n.calls, 2);
+    assert_int_equal(n.hello, 2); /* each is counted, welcome or not */
     assert_int_equal(second.calls, 0);
     node_wait_active(&n); /* the third one is welcome */
     assert_int_equal(n.calls, 3);
+    assert_int_equal(n.hello, 3);
     rpc_call_finish(n.call, RPC_ALREADY_EXISTS, "the id is in use", NULL, 0);
     n.call = NULL;
     end = uv_hrtime() + 2 * SESSION_BACKOFF_MS_MAX * NS_PER_MS;

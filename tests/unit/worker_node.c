@@ -155,6 +155,7 @@ static void join(char *out, size_t bytes, Chronos__V1__AttemptRef **refs, size_t
 static void take_hello(struct node *n, const Chronos__V1__WorkerHello *h) {
     n->hellos++;
     n->incarnation = h->incarnation;
+    n->hello = h->hello;
     n->slots = h->slots;
     n->hello_draining = h->draining;
     (void) snprintf(n->worker_id, sizeof(n->worker_id), "%s", h->worker_id);

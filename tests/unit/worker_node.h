@@ -51,6 +51,7 @@ struct node {
     unsigned hellos, heartbeats, calls;
     unsigned draining; /* heartbeats that said so */
     bool hello_draining;
+    uint64_t hello; /* the number of the last one */
     uint64_t incarnation;
     uint32_t slots;
     char worker_id[80];
