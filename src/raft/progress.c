@@ -21,6 +21,15 @@ void raft_progress_reset(struct raft *r, struct raft_peer *p, uint64_t id, uint6
                             .inflight = ring};
 }
 
+void raft_progress_renew(struct raft *r, struct raft_peer *p) {
+    struct mono last_contact = p->last_contact;
+    bool contacted = p->contacted;
+
+    raft_progress_reset(r, p, p->id, p->match + 1);
+    p->contacted = contacted;
+    p->last_contact = last_contact;
+}
+
 void raft_progress_rebuild(struct raft *r) {
     const struct raft_config *c = raft_config_current(r);
     struct raft_peer old[RAFT_NODES_MAX];

@@ -238,6 +238,9 @@ static inline bool raft_config_flags_valid(uint32_t flags) {
 /* ---- progress.c ----------------------------------------------------------------------------- */
 
 void raft_progress_reset(struct raft *r, struct raft_peer *p, uint64_t id, uint64_t next);
+/* Nothing that the peer has said is believed any more: a new session, match 0, probed where it was
+ * known to be. When it was last heard of stays. */
+void raft_progress_renew(struct raft *r, struct raft_peer *p);
 /* Make peers[] parallel to the configuration in force; known members keep their progress. */
 void raft_progress_rebuild(struct raft *r);
 struct raft_peer *raft_progress_find(struct raft *r, uint64_t id);

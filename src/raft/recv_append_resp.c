@@ -19,15 +19,30 @@ static uint64_t next_after_reject(const struct raft *r, const struct raft_peer *
     return MAX(hint, p->match) + 1;
 }
 
+/* It refuses what it had acknowledged. Either that refusal is very late, or it has come back with
+ * less than it had (its last batch was damaged and cut as a torn tail, W9) and nobody told us that
+ * its link was down. Nothing old is believed then, and the same place is asked for again: its next
+ * refusal leads to what is left, an acceptance brings match back. Taken for late, it would never be
+ * sent what it lacks for as long as this leader leads. */
+static void forgotten(struct raft *r, struct raft_peer *p) {
+    ASSERT(p->state == RAFT_PROBE);
+    ASSERT(p->match > 0);
+    raft_progress_renew(r, p);
+}
+
 static void rejected(struct raft *r, struct raft_peer *p, const struct raft_message *m) {
     uint64_t next;
 
     ASSERT(m->reject);
-    if (m->log_index == 0 || m->log_index <= p->match || p->state == RAFT_SNAPSHOT)
-        return; /* late: newer answers have passed it */
+    if (m->log_index == 0 || p->state == RAFT_SNAPSHOT)
+        return;
     if (p->state == RAFT_PROBE) {
         if (m->log_index != p->next - 1)
             return; /* not the probe that is out */
+        if (m->log_index <= p->match) {
+            forgotten(r, p);
+            return;
+        }
         next = next_after_reject(r, p, m);
         ASSERT(next < p->next);
         p->next = next;
@@ -36,8 +51,8 @@ static void rejected(struct raft *r, struct raft_peer *p, const struct raft_mess
             raft_progress_to_snapshot(r, p);
         return;
     }
-    if (m->log_index >= p->next)
-        return; /* never sent */
+    if (m->log_index <= p->match || m->log_index >= p->next)
+        return; /* late: newer answers have passed it; never sent */
     raft_progress_to_probe(p);
 }
 

@@ -224,23 +224,17 @@ void raft_replication_timeout(struct raft *r) {
 }
 
 void raft_replication_unreachable(struct raft *r, uint64_t id) {
-    struct mono last_contact;
     struct raft_peer *p;
-    bool contacted;
 
     if (r->role != RAFT_LEADER)
         return;
     p = raft_progress_find(r, id);
     if (!p || p->state == RAFT_SNAPSHOT)
         return;
-    contacted = p->contacted;
-    last_contact = p->last_contact;
     /* A process that comes back may have lost what it had acknowledged (its last batch was damaged
      * and cut as a torn tail), so nothing old is believed: match begins at 0 in a new session. The
      * commit index never moves back, and one probe brings match back where it was. */
-    raft_progress_reset(r, p, id, p->match + 1);
-    p->contacted = contacted;
-    p->last_contact = last_contact;
+    raft_progress_renew(r, p);
     /* Nothing is sent into a dead link; the next heartbeat answer starts probing. */
     p->probe_sent = true;
     p->probe_at = (struct mono){0};

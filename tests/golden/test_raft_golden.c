@@ -22,6 +22,7 @@
  *   stabilize                     persist, load, send snapshots and deliver until nothing moves
  *   propose N TEXT.., read N, transfer N TO, unreachable N PEER
  *   crash N, restart N, erase N   the last: N starts with an empty disk
+ *   forget N INDEX                N is down; its disk has lost the entries above
  *   compact N INDEX               N's log loses its beginning
  *   snapshots hold|flow           stabilize leaves them alone, or not
  *   snapshot N [fail]             N streams the oldest snapshot wanted, or cannot
@@ -274,6 +275,8 @@ static bool run_node(struct world *w, char **a, size_t n) {
         world_restart(w, id, w->nodes[id].base_index, w->nodes[id].store_applied);
     } else if (strcmp(a[0], "erase") == 0) {
         world_erase(w, id);
+    } else if (strcmp(a[0], "forget") == 0) {
+        world_forget(w, id, number(a[2]));
     } else if (strcmp(a[0], "compact") == 0) {
         world_compact(w, id, number(a[2]));
     } else if (strcmp(a[0], "snapshot") == 0) {

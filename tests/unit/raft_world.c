@@ -654,6 +654,23 @@ void world_erase(struct world *w, uint64_t id) {
     world_restart(w, id, 0, 0);
 }
 
+void world_forget(struct world *w, uint64_t id, uint64_t last) {
+    struct world_node *n = &w->nodes[id];
+
+    CHECK(w, !n->raft);
+    CHECK(w, last >= n->base_index);
+    while (world_disk_last(n) > last)
+        (void) bytes_unref(n->log[--n->log_count].data);
+    n->store_applied = MIN(n->store_applied, last);
+    for (uint64_t i = 1; i <= w->count; i++) {
+        struct raft_peer_status s;
+
+        if (w->nodes[i].raft && raft_peer_status(w->nodes[i].raft, id, &s) == 0)
+            w->nodes[i].forgotten[id] = s.session;
+    }
+    world_trace(w, "%" PRIu64 " has lost what is above %" PRIu64 "\n", id, last);
+}
+
 void world_stabilize(struct world *w) {
     bool moved = true;
 

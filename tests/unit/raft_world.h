@@ -86,6 +86,7 @@ struct world_node {
     uint64_t match_seen[WORLD_NODES_MAX + 1];    /* by peer, in the term match_term */
     uint64_t match_session[WORLD_NODES_MAX + 1]; /* and in this session */
     uint64_t match_term;
+    uint64_t forgotten[WORLD_NODES_MAX + 1]; /* by peer: the session in which it lost its tail */
 };
 
 struct world {
@@ -156,6 +157,9 @@ void world_transfer(struct world *w, uint64_t id, uint64_t to);
 void world_crash(struct world *w, uint64_t id, size_t written);
 /* All that node @id had is gone; it starts as an empty one without a configuration. */
 void world_erase(struct world *w, uint64_t id);
+/* What the disk of a node that is down holds above entry @last is gone, acknowledged or not: its
+ * last batch was damaged and looks like a torn write. Its state, which lags, comes before that. */
+void world_forget(struct world *w, uint64_t id, uint64_t last);
 void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t applied);
 /* Persist, load and deliver until nothing moves. */
 void world_stabilize(struct world *w);

@@ -83,8 +83,8 @@ void world_check_peers(struct world *w, struct world_node *n) {
             CHECK(w, s.match >= n->match_seen[id]); /* M3 */
         n->match_session[id] = s.session;
         n->match_seen[id] = s.match;
-        /* R12: durable there, unless a newer leader had it cut since. */
-        CHECK(w, s.match <= world_disk_last(&w->nodes[id]) ||
+        /* R12: durable there, unless a newer leader had it cut since, or its disk has lost it. */
+        CHECK(w, s.match <= world_disk_last(&w->nodes[id]) || s.session == n->forgotten[id] ||
                      w->nodes[id].hard_state.term > raft_term(n->raft));
         CHECK(w, s.inflight_messages <= w->options.inflight_messages_max);
     }
