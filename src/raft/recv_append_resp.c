@@ -51,8 +51,10 @@ static void rejected(struct raft *r, struct raft_peer *p, const struct raft_mess
             raft_progress_to_snapshot(r, p);
         return;
     }
-    if (m->log_index <= p->match || m->log_index >= p->next)
-        return; /* late: newer answers have passed it; never sent */
+    if (m->log_index <= p->match)
+        return; /* late: newer answers have passed it */
+    if (m->log_index >= p->next)
+        return; /* never sent */
     raft_progress_to_probe(p);
 }
 
