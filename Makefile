@@ -4,22 +4,30 @@
 #   make run        a local cluster with a guided tour (ONCE=1: only the tour)
 #   make test       everything that must hold; ends with "N passed, N failed"
 #   make bench      the benchmark (ARGS='--quick')
-#   make fuzz       each fuzz target for FUZZ_SECONDS (60)
-#   make valgrind  the unit tests of the pure folders under memcheck
-#   make soak       the simulator without end, from a new seed each time
+#   make mutants    known bugs, one at a time: each must be caught (ONLY=17, ONLY=M12, ONLY=lease)
+#   make soak       the simulator with fresh seeds (SECONDS=600; else without end); keeps what fails
 #                   (PART=schedules: schedules on real processes, leaders killed)
+#   make chaos      real processes under faults of network, disks, clocks (FULL=1: hours; ONLY=NAME)
+#   make fuzz       each fuzz target for SECONDS=60 (TARGET=wal)
+#   make coverage   lines and branches that the tests reach of raft, storage, fsm and sched
+#   make model      the models of the protocol, searched by spin (FULL=1: larger bounds)
+#   make valgrind   the unit tests of the pure folders under memcheck
 #   make format     clang-format over the sources
 #   make lint       formatting, clang-tidy, cppcheck
 #   make install    DESTDIR and PREFIX are honoured
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-FUZZ_SECONDS ?= 60
+SECONDS ?=
+ONLY ?=
+TARGET ?=
+FULL ?=
+JOBS ?= $(shell nproc)
 ARGS ?=
 PART ?= sim
 BUILD = build/release
 
-.PHONY: all release packages run test bench fuzz soak valgrind format lint install clean
+.PHONY: all release packages run test bench mutants soak chaos fuzz coverage model valgrind format lint install clean
 .DEFAULT_GOAL := all
 
 all: release
@@ -43,12 +51,25 @@ bench: packages
 	@$(MAKE) --no-print-directory release
 	@$(BUILD)/chronos bench $(ARGS)
 
-fuzz: packages
-	@tools/fuzz.sh $(FUZZ_SECONDS)
+mutants: packages
+	@tools/mutate.sh --jobs $(JOBS) $(foreach name,$(ONLY),--only '$(name)')
 
 soak: packages
 	@$(MAKE) --no-print-directory release
-	@tools/soak.sh $(BUILD)/chronos-sim '$(PART)'
+	@SECONDS_MAX='$(SECONDS)' tools/soak.sh $(BUILD)/chronos-sim '$(PART)'
+
+chaos: packages
+	@$(MAKE) --no-print-directory release
+	@tools/chaos.sh $(BUILD)/chronos $(if $(FULL),--full) $(if $(ONLY),--only '$(ONLY)')
+
+fuzz: packages
+	@JOBS=$(JOBS) tools/fuzz.sh $(or $(SECONDS),60) $(TARGET)
+
+coverage: packages
+	@tools/coverage.sh
+
+model: packages
+	@model/run.sh $(if $(FULL),--full)
 
 valgrind: packages
 	@tools/valgrind.sh

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs every test there is and ends with "N passed, N failed".
 #
-# Each ctest case, each check of tests/tools, the simulator and each system test counts as one. A
-# build that fails counts as one failure, and what needs it is counted as failed too, never skipped.
-# Logs of what failed stay in build/test-logs.
+# Each ctest case, each check of tests/tools, each run of the simulator, each fuzz target, each system
+# test and each case of chaos counts as one. A build that fails counts as one failure, and what needs
+# it is counted as failed too, never skipped. Logs of what failed stay in build/test-logs.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ failed=0
 failures=()
 
 mkdir -p "$logs"
-rm -f "$logs"/*.log
+rm -f "$logs"/*.log "$logs"/*.txt
 
 note() { # name exit-code [log]
     if [[ $2 -eq 0 ]]; then
@@ -79,26 +79,45 @@ PY
     [[ $failed -eq $before ]] || grep -E 'ERROR|Failure|error:|SUMMARY' "$log" | head -n 20
 }
 
+# What was measured on the way, for the end: a heading, then lines.
+tell() { # heading file
+    printf '\n== %s\n' "$1" >>"$logs/summary.txt"
+    cat "$2" >>"$logs/summary.txt" 2>/dev/null || true
+}
+
+began=$SECONDS
+phase() { # name: how long the one before took
+    [[ -z ${phase_name:-} ]] || printf '        %s took %d s\n' "$phase_name" $((SECONDS - began))
+    phase_name=$1
+    began=$SECONDS
+}
+
+# ---- unit tests, golden files ------------------------------------------------------------------
+
+phase "release: build and unit tests"
 if build release; then
     have_release=1
     unit "$release" release
 else
     have_release=0
 fi
+phase "asan: build and unit tests"
 if build asan; then
     unit "$asan" asan
 fi
 
-# The folders with threads, under the thread sanitizer: only what they need is built.
+# What has threads, under the thread sanitizer: only what it needs is built.
+phase "tsan"
 threads() {
-    local targets=(test_disk_queue test_peer_net test_rpc)
+    local names=(disk_queue kv_rocks_stage peer_net peer_net_bulk rpc)
     cmake --preset tsan >/dev/null &&
-        cmake --build --preset tsan --target "${targets[@]}" &&
+        cmake --build --preset tsan --target "${names[@]/#/test_}" &&
         ctest --test-dir build/tsan --output-on-failure --timeout 300 \
-            -R '^unit\.(disk_queue|peer_net|rpc)$'
+            -R "^unit\.($(IFS='|'; echo "${names[*]}"))\$"
 }
 run tsan.os threads
 
+phase "checks of the tree"
 shopt -s nullglob
 for check in tests/tools/*.sh tests/tools/*.py; do
     name=tools.$(basename "$check")
@@ -108,23 +127,51 @@ for check in tests/tools/*.sh tests/tools/*.py; do
     esac
 done
 
-if [[ -x $release/chronos-sim ]]; then
-    run sim.seeds "$release/chronos-sim" --seeds "${CHRONOS_SIM_SEEDS:-1-2000}"
-elif [[ -f src/cmd/chronos_sim.c ]]; then
-    note sim.seeds 1
-fi
+run tools.mutants tools/mutate.py --check
 
+# ---- the simulator, the model, coverage --------------------------------------------------------
+
+phase "simulator"
+sim=$release/chronos-sim
+scenarios() {
+    local name count=0
+    for name in $("$sim" --help 2>&1 | sed -n '/^Scenarios:/,$s/^  \([a-z0-9-]*\) .*/\1/p'); do
+        echo "$name"
+        "$sim" --scenario "$name" --seeds 1-150 || return 1
+        count=$((count + 1))
+    done
+    [[ $count -ge 10 ]]
+}
 # What failed once, by seed.
 seeds() {
     local seed rest
     while read -r seed rest; do
         [[ $seed == \#* || -z $seed ]] && continue
-        "$release/chronos-sim" --seed "$seed" || { echo "seed $seed: $rest"; return 1; }
+        "$sim" --seed "$seed" || { echo "seed $seed: $rest"; return 1; }
     done <tests/seeds/sim.txt
 }
-if [[ -x $release/chronos-sim ]]; then
+if [[ -x $sim ]]; then
+    run sim.seeds "$sim" --seeds "${CHRONOS_SIM_SEEDS:-1-20000}" --stats --require-counters 100
+    tell "simulator: what happened, how often" "$logs/sim.seeds.log"
+    run sim.scenarios scenarios
     run sim.regressions seeds
+else
+    note sim.seeds 1
 fi
+phase "model"
+run model model/run.sh
+tell "model of the protocol" "$logs/model.log"
+phase "coverage"
+run coverage tools/coverage.sh
+tell "coverage" "$logs/coverage.log"
+
+# ---- real processes ----------------------------------------------------------------------------
+
+# Fuzzing takes what the tests of real processes, which mostly wait, leave of the processors.
+phase "system tests, with fuzzing behind them"
+nice -n 19 tools/fuzz.sh --ci >"$logs/fuzz.log" 2>&1 </dev/null &
+fuzz_pid=$!
+trap 'kill "$fuzz_pid" 2>/dev/null || true' EXIT
 
 # A system test gets the binary as its argument. One whose first comment names CHRONOS_ADDRESSES wants
 # a running cluster instead.
@@ -164,6 +211,34 @@ javascript() { # name folder script
 javascript system.client_js tests/system/client_js test_client.js
 javascript system.cron_js tests/system/cron_js test_cron.js
 
+phase "chaos"
+chaos() {
+    if [[ $have_release -eq 0 ]]; then
+        note chaos 1 "$logs/build_release.log"
+        return
+    fi
+    local log="$logs/chaos.log" name rest
+    tools/chaos.sh "$release/chronos" >"$log" 2>&1 </dev/null || true
+    while read -r name rest; do
+        case $name in
+        ok) note "chaos.${rest%% *}" 0 ;;
+        FAILED) note "chaos.${rest%% *}" 1 "$log" ;;
+        esac
+    done < <(grep -E '^(ok|FAILED) ' "$log")
+    # Its last line is its own count; without it, it did not come to its end.
+    tail -n 1 "$log" | grep -qE '^[0-9]+ passed, [0-9]+ failed' || note chaos.end 1 "$log"
+    tell "chaos" "$log"
+}
+chaos
+
+phase "the rest of fuzzing"
+wait "$fuzz_pid"
+note fuzz $? "$logs/fuzz.log"
+trap - EXIT
+tell "fuzzing" "$logs/fuzz.log"
+phase ""
+
+cat "$logs/summary.txt"
 if [[ $failed -gt 0 ]]; then
     printf '\nFailed:\n'
     for name in "${failures[@]}"; do
