@@ -252,11 +252,12 @@ static bool settled(struct world *w) {
     return applied != UINT64_MAX && checker_schedules_settled(w, applied);
 }
 
-static uint64_t highest_term(const struct world *w) {
+/* Of who is up; with @broken, also of those that stay broken. */
+static uint64_t highest_term(const struct world *w, bool broken) {
     uint64_t term = 0;
 
     for (unsigned i = 0; i < w->nodes_count; i++)
-        if (w->nodes[i].up && !w->nodes[i].broken)
+        if (w->nodes[i].up && (broken || !w->nodes[i].broken))
             term = MAX(term, raft_term(replica_raft(w->nodes[i].replica)));
     return term;
 }
@@ -277,7 +278,7 @@ static bool has_leader(const struct world *w) {
         const struct sim_node *n = &w->nodes[i];
         const struct raft *r = n->up && !n->broken ? replica_raft(n->replica) : NULL;
 
-        if (r && raft_role(r) == RAFT_LEADER && raft_term(r) == highest_term(w) &&
+        if (r && raft_role(r) == RAFT_LEADER && raft_term(r) == highest_term(w, false) &&
             (raft_leader_ready(r) || sends_snapshot(w, r)))
             return true;
     }
@@ -351,7 +352,8 @@ static void stay_quiet(struct world *w, uint64_t ns) {
 
 /* All that is under way comes to an end, with one leader for ever after. */
 void liveness_check(struct world *w) {
-    uint64_t healed_at = w->now_ns, term = highest_term(w);
+    /* One that flaps for good had its term before: to take it over is no growth. */
+    uint64_t healed_at = w->now_ns, term = highest_term(w, true);
     uint64_t transfers = w->result->stats[SIM_STAT_TRANSFERS], quiet_ns = draw_quiet(w);
 
     while (sim_world_may_step(w) && w->now_ns < healed_at + LEADER_WITHIN_NS && !has_leader(w))
@@ -366,9 +368,9 @@ void liveness_check(struct world *w) {
     stay_quiet(w, quiet_ns);
     /* A drained node that is elected hands over at once. */
     term += 2 * (w->result->stats[SIM_STAT_TRANSFERS] - transfers);
-    if (highest_term(w) > term + TERM_GROWTH_MAX)
+    if (highest_term(w, false) > term + TERM_GROWTH_MAX)
         sim_fail(w, "liveness: terms grew from %llu to %llu after healing",
-                 (unsigned long long) term, (unsigned long long) highest_term(w));
+                 (unsigned long long) term, (unsigned long long) highest_term(w, false));
     /* The last thing heard may be half way to the others. */
     healed_at = w->now_ns;
     while (sim_world_may_step(w) && w->now_ns < healed_at + SETTLE_NS && !settled(w))
