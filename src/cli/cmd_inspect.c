@@ -51,11 +51,12 @@ static json_t *slot_json(const struct meta_inspect_slot *s, size_t i, const char
     if (s->rc != 0)
         return json_pack("{s:i, s:s}", "offset", (int) (i * 4096), "state", word);
     return json_pack(
-        "{s:i, s:s, s:I, s:s, s:I, s:s, s:I, s:I, s:I}", "offset", (int) (i * 4096), "state", word,
-        "generation", (json_int_t) s->generation, "cluster_id",
+        "{s:i, s:s, s:I, s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I}", "offset", (int) (i * 4096),
+        "state", word, "generation", (json_int_t) s->generation, "cluster_id",
         inspect_hex16(s->state.cluster_id, cluster), "node_id", (json_int_t) s->state.node_id,
         "disk", inspect_hex16(s->state.incarnation, disk), "term", (json_int_t) s->state.term,
-        "vote", (json_int_t) s->state.vote, "synced_index", (json_int_t) s->state.synced_index);
+        "vote", (json_int_t) s->state.vote, "synced_index", (json_int_t) s->state.synced_index,
+        "log_segment", (json_int_t) s->state.log.seq, "log_offset", (json_int_t) s->state.log.end);
 }
 
 static void slot_text(const struct meta_inspect_slot *s, size_t i, const char *word) {
@@ -71,6 +72,9 @@ static void slot_text(const struct meta_inspect_slot *s, size_t i, const char *w
         printf(", vote for node %" PRIu64, s->state.vote);
     printf(", generation %" PRIu64 "\n  log known durable up to entry %" PRIu64 "\n", s->generation,
            s->state.synced_index);
+    if (s->state.log.seq > 0)
+        printf("  and in segment %016" PRIx64 " up to offset %" PRIu32 "\n", s->state.log.seq,
+               s->state.log.end);
 }
 
 static int show_meta(const struct inspect_values *v, const struct meta_inspect_slot slots[2]) {

@@ -266,6 +266,7 @@ static int apply_log(struct recovery *r) {
     memcpy(o.identity.cluster_id, r->meta.cluster_id, sizeof(o.identity.cluster_id));
     o.identity.node_id = r->meta.node_id;
     o.synced_hint = r->meta.synced_index;
+    o.synced_at = r->meta.log;
     rc = wal_open(&r->disk, &o, apply_record, r, &wal, &r->why);
     (void) wal_close(wal);
     if (rc == 0)

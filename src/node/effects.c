@@ -15,6 +15,9 @@
 
 #define WAL_RECORDS_PER_CALL 64
 #define NO_SPACE_SAID_MS 10000
+/* The meta file is told where the log is durable so long after the first write that it does not
+ * know: two small writes, between commits. */
+#define MARK_AFTER_NS NS_PER_S
 
 void replica_fail(struct replica *r, int err, const char *fmt, ...) {
     va_list ap;
@@ -116,6 +119,7 @@ static int persist_batch_entries(struct replica *r, const struct persist_batch *
 static int save_meta(struct replica *r, uint64_t synced_index, struct errtext *e) {
     const struct raft_hard_state *hs = &r->persist.saved;
 
+    meta_note_log(r->meta, wal_synced_at(r->wal));
     return meta_save(r->meta, hs->term, hs->vote, synced_index, e);
 }
 
@@ -167,8 +171,10 @@ static int persist_batches(struct replica *r, const struct persist_batch *first,
             return rc;
     }
     rc = wal_sync(r->wal, e);
-    /* From the first entry on, an empty log beside this meta file is a lost one (W15). */
-    if (rc == 0 && log_was_empty)
+    /* From the first entry on, an empty log beside this meta file is a lost one (W15). The same for
+     * each new segment: without it the log would end with the one before, and nobody would miss
+     * what was acknowledged in it. */
+    if (rc == 0 && (log_was_empty || wal_synced_at(r->wal).seq != meta_log(r->meta).seq))
         rc = save_meta(r, wal_last_index(r->wal), e);
     return rc;
 }
@@ -187,12 +193,29 @@ static int run_release(struct replica *r, struct errtext *e) {
     return wal_release(r->wal, r->persist.job_release_to, r->persist.job_release_keep, e);
 }
 
+/* What a torn write could look like ends here: damage before this place, or a file that is put back
+ * as it was before, is refused at the next start (W9). */
+static int run_mark(struct replica *r, struct errtext *e) {
+    return save_meta(r, wal_last_index(r->wal), e);
+}
+
+int persist_settle(struct replica *r, struct errtext *reterr) {
+    int rc = wal_seal(r->wal, reterr);
+
+    return rc < 0 ? rc : run_mark(r, reterr);
+}
+
+static bool is_marked(const struct replica *r) {
+    struct wal_position now = wal_synced_at(r->wal), noted = meta_log(r->meta);
+
+    return now.seq == noted.seq && now.end == noted.end;
+}
+
 static void persist_run(struct disk_job *job) {
     static int (*const runs[])(struct replica *, struct errtext *) = {
-        [PERSIST_COMMIT] = run_commit,
-        [PERSIST_PREPARE] = run_prepare,
-        [PERSIST_RELEASE] = run_release,
-        [PERSIST_SCRUB] = scrub_step_run,
+        [PERSIST_COMMIT] = run_commit,   [PERSIST_PREPARE] = run_prepare,
+        [PERSIST_RELEASE] = run_release, [PERSIST_SCRUB] = scrub_step_run,
+        [PERSIST_MARK] = run_mark,
     };
     struct persist *p = CONTAINER_OF(job, struct persist, job);
     struct wal *wal = p->replica->wal;
@@ -201,6 +224,7 @@ static void persist_run(struct disk_job *job) {
     p->result = runs[p->kind](p->replica, &p->error);
     p->wants_prepare = p->result == 0 && wal_wants_prepare(wal);
     p->job_log = log_facts_of(wal);
+    p->marked = is_marked(p->replica);
 }
 
 static void release_delayed(struct replica *r) {
@@ -244,6 +268,10 @@ static void persist_done(struct disk_job *job) {
     p->log = p->job_log;
     r->wants_turn = true;
     r->now = r->env.clock.mono(r->env.clock.ctx);
+    if (p->marked)
+        p->mark_at = MONO_NEVER;
+    else if (p->mark_at.ns == UINT64_MAX)
+        p->mark_at = mono_add_ns(r->now, MARK_AFTER_NS);
     if (p->kind == PERSIST_PREPARE && (p->result == -ENOSPC || p->result == -EDQUOT)) {
         /* The segment in use may still have room; the next commit tries again. What a snapshot
          * releases becomes spare. Until then that room is for running work: refuse submits now, not
@@ -304,6 +332,8 @@ static bool choose_job(struct replica *r) {
     } else if (r->scrub.step_wanted && aside) {
         r->scrub.step_wanted = false;
         p->kind = PERSIST_SCRUB;
+    } else if (mono_reached(r->now, p->mark_at) && aside) {
+        p->kind = PERSIST_MARK;
     } else if (p->head) {
         take_batches(p);
         p->kind = PERSIST_COMMIT;
@@ -311,6 +341,10 @@ static bool choose_job(struct replica *r) {
         return false;
     }
     return true;
+}
+
+struct mono persist_deadline(const struct replica *r) {
+    return r->persist.busy ? MONO_NEVER : r->persist.mark_at;
 }
 
 /* Hand what waits to the disk thread, unless it is busy: then the next job takes it all. */

@@ -176,6 +176,13 @@ static bool install_is_open(const struct replica *r, const struct meta_state *st
            st->synced_index < *ret_index;
 }
 
+static int save_meta(struct replica *r, struct meta_state *st, uint64_t synced_index,
+                     struct errtext *reterr) {
+    st->synced_index = synced_index;
+    meta_note_log(r->meta, wal_synced_at(r->wal));
+    return meta_save(r->meta, st->term, st->vote, synced_index, reterr);
+}
+
 static int finish_install(struct replica *r, struct meta_state *st, struct replay *p) {
     uint64_t index = 0, term = 0;
     int rc = 0;
@@ -189,10 +196,7 @@ static int finish_install(struct replica *r, struct meta_state *st, struct repla
         p->prev_index = p->prev_term = 0;
         rc = wal_reset(r->wal, index, term, p->reterr);
     }
-    if (rc == 0)
-        rc = meta_save(r->meta, st->term, st->vote, index, p->reterr);
-    st->synced_index = index;
-    return rc;
+    return rc < 0 ? rc : save_meta(r, st, index, p->reterr);
 }
 
 /* Entry 1 of every log: the first configuration, in term 1, the same on each bootstrapped node, so
@@ -297,11 +301,15 @@ static int recover_log(struct replica *r, struct meta_state *st, struct replay *
     memcpy(wo.identity.cluster_id, r->o.cluster_id, sizeof(wo.identity.cluster_id));
     wo.identity.node_id = r->o.id;
     wo.synced_hint = st->synced_index;
+    wo.synced_at = st->log;
     if (!install_is_open(r, st, &index, &term))
         wo.state_index = fsm_applied_index(r->fsm);
     rc = wal_open(&r->env.disk, &wo, replay_each, p, &r->wal, p->reterr);
     if (rc == 0)
         rc = finish_install(r, st, p);
+    /* The segment of this life: before anything in it is acknowledged. */
+    if (rc == 0)
+        rc = save_meta(r, st, st->synced_index, p->reterr);
     if (rc < 0)
         return rc;
     replay_end(p);
@@ -400,6 +408,7 @@ int replica_open(const struct replica_options *o, const struct env *env, struct 
     r->o.hints = NULL; /* borrowed for this call */
     r->membership.drain_at = MONO_NEVER;
     r->leases.check_at = MONO_NEVER;
+    r->persist.mark_at = MONO_NEVER;
     arena_init(&r->arena, ARENA_BYTES_MAX);
     arena_init(&r->rx_arena, 2 * ARENA_BYTES_MAX);
     rc = r->version && r->client_address && r->peer_address ? 0 : -ENOMEM;
@@ -523,6 +532,7 @@ struct mono replica_deadline(const struct replica *r) {
     d = mono_min(d, snapshots_deadline(r));
     d = mono_min(d, transfers_deadline(r));
     d = mono_min(d, scrub_deadline(r));
+    d = mono_min(d, persist_deadline(r));
     d = mono_min(d, ticks_deadline(r));
     if (r->reads.unasked > 0 && raft_leader(r->raft) != 0)
         d = mono_min(d, r->reads.retry_at);

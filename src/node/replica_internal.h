@@ -109,7 +109,7 @@ struct delayed_message {
 };
 
 /* What a job on the disk thread does. Everything but a commit goes between commits. */
-enum persist_kind { PERSIST_COMMIT, PERSIST_PREPARE, PERSIST_RELEASE, PERSIST_SCRUB };
+enum persist_kind { PERSIST_COMMIT, PERSIST_PREPARE, PERSIST_RELEASE, PERSIST_SCRUB, PERSIST_MARK };
 
 struct persist {
     struct disk_job job; /* in flight when busy */
@@ -129,6 +129,8 @@ struct persist {
     struct log_facts log;                      /* after the last job */
     struct delayed_message *delayed_head, *delayed_tail;
     struct mono no_space_said; /* not again before: each commit would */
+    bool marked;               /* the meta file knew all that was durable after the last job */
+    struct mono mark_at;       /* when it is told the rest */
     int result;
     struct errtext error;
 };
@@ -310,6 +312,9 @@ void replica_fail(struct replica *r, int err, const char *fmt, ...) _printf_(3, 
 /* effects.c */
 int replica_step(struct replica *r, const struct raft_event *ev, const struct raft_effects **ret);
 void persist_start(struct replica *r);
+struct mono persist_deadline(const struct replica *r);
+/* The last writes of an orderly stop: nothing of the log can be taken for a torn tail. */
+int persist_settle(struct replica *r, struct errtext *reterr) _must_check_;
 void persist_free(struct replica *r);
 
 /* proposals.c */

@@ -279,5 +279,5 @@ int replica_settle(struct replica *r, struct errtext *reterr) {
         errtext_set(reterr, "state store: %s", err_name(rc));
         return rc;
     }
-    return wal_seal(r->wal, reterr);
+    return persist_settle(r, reterr);
 }

@@ -36,7 +36,10 @@ enum {
     M_VOTE = 56,
     M_SYNCED = 64,
     M_INCARNATION = 72, /* zeros in files from before it was there */
-    M_END = 88
+    M_LOG_SEQ = 88,     /* these, too */
+    M_LOG_END = 96,
+    M_LOG_CRC = 100,
+    M_END = 104
 };
 
 STATIC_ASSERT(M_END <= META_SLOT_BYTES, "the fields fit the slot");
@@ -77,6 +80,9 @@ static void slot_encode(uint8_t *b, const struct meta_state *s, uint64_t generat
     put_le64(b + M_VOTE, s->vote);
     put_le64(b + M_SYNCED, s->synced_index);
     memcpy(b + M_INCARNATION, s->incarnation, sizeof(s->incarnation));
+    put_le64(b + M_LOG_SEQ, s->log.seq);
+    put_le32(b + M_LOG_END, s->log.end);
+    put_le32(b + M_LOG_CRC, s->log.crc);
     put_le32(b + M_CRC, slot_crc(b));
 }
 
@@ -95,6 +101,9 @@ static int slot_decode(const uint8_t *b, struct meta_state *ret_s, uint64_t *ret
     ret_s->vote = get_le64(b + M_VOTE);
     ret_s->synced_index = get_le64(b + M_SYNCED);
     memcpy(ret_s->incarnation, b + M_INCARNATION, sizeof(ret_s->incarnation));
+    ret_s->log.seq = get_le64(b + M_LOG_SEQ);
+    ret_s->log.end = get_le32(b + M_LOG_END);
+    ret_s->log.crc = get_le32(b + M_LOG_CRC);
     return 0;
 }
 
@@ -267,6 +276,15 @@ int meta_open(const struct disk *disk, struct meta **ret, struct meta_state *ret
     *ret_state = m->state;
     *ret = TAKE_PTR(m);
     return 0;
+}
+
+void meta_note_log(struct meta *m, struct wal_position log) {
+    ASSERT(log.seq >= m->state.log.seq);
+    m->state.log = log;
+}
+
+struct wal_position meta_log(const struct meta *m) {
+    return m->state.log;
 }
 
 bool meta_repaired(const struct meta *m) {

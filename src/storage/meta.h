@@ -1,8 +1,8 @@
 /* Term, vote and identity: the few bytes a node may never forget or invent.
  *
  * One file of two 4 KiB slots written in turn, each {magic, version, generation, cluster id, node
- * id, term, vote, durable watermark hint, CRC32C}. A torn slot falls back to the other, which is
- * correct because nothing that needed the torn one was ever sent (W1, W2). Both unreadable: the
+ * id, term, vote, what of the log was durable, CRC32C}. A torn slot falls back to the other, which
+ * is correct because nothing that needed the torn one was ever sent (W1, W2). Both unreadable: the
  * node refuses to start; it never begins again at term 0.
  * A second file, meta-copy, is written after the first is durable and before anything is sent. A
  * newest slot that rots, or an old copy of the file that somebody puts back, would otherwise look
@@ -13,6 +13,7 @@
 
 #include "base/disk.h"
 #include "base/err.h"
+#include "storage/wal.h"
 
 struct meta_state {
     uint8_t cluster_id[16];
@@ -23,6 +24,7 @@ struct meta_state {
     /* Random, of this data directory's birth: tells a node from a node of the same id on an empty
      * disk (W15). All zero is no incarnation. */
     uint8_t incarnation[16];
+    struct wal_position log; /* known durable when this was written; all 0 = unknown */
 };
 
 struct meta;
@@ -40,6 +42,10 @@ int meta_create(const struct disk *disk, const struct meta_state *state, struct 
 /* Write the other slot and fdatasync. term never decreases (asserted). Negative: stop. */
 int meta_save(struct meta *m, uint64_t term, uint64_t vote, uint64_t synced_index,
               struct errtext *reterr) _must_check_;
+/* From the next save on @log is written with the rest: a place that is durable now. */
+void meta_note_log(struct meta *m, struct wal_position log);
+/* As it was noted last. */
+struct wal_position meta_log(const struct meta *m);
 /* The file was behind its copy when it was opened, and was brought up to it: a disk to look after.
  */
 bool meta_repaired(const struct meta *m);

@@ -158,6 +158,7 @@ int wal_sync_active(struct wal *w, struct errtext *reterr) {
         w->unsynced = false;
     }
     w->synced = wal_active(w)->end;
+    w->synced_crc = w->cur.crc;
     w->synced_index = w->cur.last_index;
     return 0;
 }
@@ -378,6 +379,12 @@ uint64_t wal_last_index(const struct wal *w) {
 uint64_t wal_synced_index(const struct wal *w) {
     ASSERT(w);
     return w->synced_index;
+}
+
+struct wal_position wal_synced_at(const struct wal *w) {
+    ASSERT(w && w->segs_count > 0);
+    return (struct wal_position){
+        .seq = w->segs[w->segs_count - 1].h.seq, .end = w->synced, .crc = w->synced_crc};
 }
 
 uint64_t wal_base_index(const struct wal *w) {

@@ -31,6 +31,14 @@ struct wal_identity {
     uint64_t node_id;
 };
 
+/* A place in the log up to which all is durable. The log only grows, cuts are records too: so it
+ * stays true, and only files that are gone or old can contradict it. */
+struct wal_position {
+    uint64_t seq; /* of the segment that was the newest; 0 = unknown */
+    uint32_t end; /* offset in it behind the last durable record */
+    uint32_t crc; /* header CRC of that record: the chain */
+};
+
 struct wal_options {
     struct wal_identity identity;
     uint32_t segment_bytes;  /* default 16 MiB; WAL_SEGMENT_BYTES_MIN..MAX, multiple of 4096 */
@@ -38,6 +46,9 @@ struct wal_options {
     /* An index that was once known durable (struct meta_state has one), 0 = none. A log that ends
      * before it, with no truncation to explain that, is refused as damaged. */
     uint64_t synced_hint;
+    /* A place that was once known durable (meta again): a newest segment before it, or one that
+     * does not reach it with the same chain, is refused as missing, damaged or old. */
+    struct wal_position synced_at;
     /* What the state on this disk contains, 0 = nothing. Nothing of that is ever cut off, so a log
      * that ends before it is refused as damaged, and before any of its files is touched: then the
      * right ones can still be put back. */
@@ -139,7 +150,8 @@ uint64_t wal_first_index(const struct wal *w); /* 0 when it holds no record */
 /* The next record's index minus one; 0 in a new log. (After wal_release and a truncation of all
  * that was left it is not 0 although there is no record.) */
 uint64_t wal_last_index(const struct wal *w);
-uint64_t wal_synced_index(const struct wal *w); /* all up to here is durable */
+uint64_t wal_synced_index(const struct wal *w);         /* all up to here is durable */
+struct wal_position wal_synced_at(const struct wal *w); /* the same as a place */
 /* The entry before the first that can be read: 0, 0 in a log that has released nothing. */
 uint64_t wal_base_index(const struct wal *w);
 uint64_t wal_base_term(const struct wal *w);

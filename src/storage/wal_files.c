@@ -254,6 +254,7 @@ int wal_files_begin(struct wal *w, struct wal_segment_header *h, uint32_t min_by
     w->cur.crc = h->prev_crc;
     w->stage_offset = WAL_HEADER_BYTES;
     w->synced = WAL_HEADER_BYTES;
+    w->synced_crc = h->prev_crc;
     w->sealed = 0;
     return 0;
 }

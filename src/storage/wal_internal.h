@@ -72,6 +72,7 @@ struct wal {
     bool stage_dirty;      /* has bytes the file does not have */
     bool unsynced;         /* the file has bytes that no sync covered */
     uint32_t synced;       /* all of the active segment before this offset is durable */
+    uint32_t synced_crc;   /* the chain there */
     uint32_t sealed;       /* end of the active segment when a seal was its last record, or 0 */
     uint64_t synced_index; /* last index covered by a successful sync */
 

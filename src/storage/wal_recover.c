@@ -7,10 +7,11 @@
  * How damage is told from a torn tail (reliability.md W7, W8). Bytes are known durable when
  *   - their segment is finished (the next one was begun only after a successful sync), or
  *   - they lie before base_end of their segment's header, or
- *   - any intact record after them in the segment says so by its synced offset.
+ *   - any intact record after them in the segment says so by its synced offset, or
+ *   - they lie before the place that the meta file says (synced_at, written now and then).
  * A bad byte there is damage: refused, naming file and offset. Any other bad byte can be what an
  * unacknowledged write left behind, and the log ends before it. What remains undecidable is damage
- * in the last batch before a crash: no later record vouches for it.
+ * in the last batches before a crash: nothing written later vouches for them.
  *
  * Why always a new segment: what lies in the tail may be in the page cache only, when the process
  * died on a failed sync (W3), and the remains of a torn batch must not be met again by a later
@@ -331,6 +332,31 @@ static int check_hint(struct recovery *r, uint64_t last_index, uint64_t floor) {
     return ERR_CORRUPT;
 }
 
+/* The newest segment must be the one of synced_at, or one that was begun later. */
+static int check_newest(struct recovery *r) {
+    uint64_t newest = r->seqs_count > 0 ? r->seqs[r->seqs_count - 1] : 0;
+    uint64_t seq = r->w->o.synced_at.seq;
+
+    return newest >= seq ? 0 : bad(r, ERR_CORRUPT, seq, 0, "segment file is missing");
+}
+
+/* And when it is that one, it must still hold what it held: else damage at its end, or an old copy
+ * of it, would look like a torn tail. */
+static int check_synced(struct recovery *r, const struct wal_segment_header *h) {
+    const struct wal_position *at = &r->w->o.synced_at;
+    struct wal_cursor c = wal_cursor_of(h);
+    uint32_t end = WAL_HEADER_BYTES;
+    uint32_t known = 0;
+
+    if (h->seq != at->seq)
+        return 0;
+    wal_scan_walk(&r->image, MIN(at->end, h->segment_bytes), &c, &end, &known);
+    if (end == at->end && c.crc == at->crc)
+        return 0;
+    return bad(r, ERR_CORRUPT, h->seq, end,
+               "records that were synced are missing: a damaged or old file");
+}
+
 /* Everything that can refuse the log is decided here, before anything is written. */
 static int judge_tail(struct recovery *r, const struct wal_segment_header *h, uint32_t *ret_end,
                       uint32_t *ret_known) {
@@ -343,7 +369,9 @@ static int judge_tail(struct recovery *r, const struct wal_segment_header *h, ui
     if (*ret_end < *ret_known || wal_scan_vouched(&r->image, *ret_end))
         return bad(r, ERR_CORRUPT, h->seq, *ret_end,
                    "damaged record before records that were synced later");
-    e = check_gap(r, MAX(c.oldest_seq, r->w->cur.oldest_seq));
+    e = check_synced(r, h);
+    if (e >= 0)
+        e = check_gap(r, MAX(c.oldest_seq, r->w->cur.oldest_seq));
     return e < 0 ? e : check_hint(r, c.last_index, MIN(c.floor, r->w->cur.floor));
 }
 
@@ -498,6 +526,8 @@ static int retire_unused(struct recovery *r) {
 static int recover(struct recovery *r) {
     int e = list_files(r);
 
+    if (e >= 0)
+        e = check_newest(r);
     if (e < 0)
         return e;
     if (r->seqs_count == 0) {
