@@ -73,7 +73,8 @@ static void level_propose(struct replica *r, uint32_t level) {
     cmd.set_feature_level = &body;
     rc = command_encode(&cmd, &command);
     if (rc == 0)
-        rc = replica_propose(r, command, REPLICA_INTERNAL, MONO_NEVER, level_done, r);
+        rc = replica_propose(r, command, REPLICA_INTERNAL | REPLICA_OWN_TERM, MONO_NEVER,
+                             level_done, r);
     r->membership.feature_in_flight = rc == 0;
 }
 

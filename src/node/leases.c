@@ -156,7 +156,8 @@ static int lose_propose(struct replica *r, const struct lease *l) {
     cmd.lose_worker = &body;
     rc = command_encode(&cmd, &command);
     if (rc == 0)
-        rc = replica_propose(r, command, REPLICA_INTERNAL, MONO_NEVER, lose_done, a);
+        rc = replica_propose(r, command, REPLICA_INTERNAL | REPLICA_OWN_TERM, MONO_NEVER, lose_done,
+                             a);
     if (rc != 0)
         free(a);
     return rc;

@@ -3,7 +3,8 @@
  * The drawing of their states is in replica_internal.h. A proposal is answered when an entry that
  * carries its origin is applied, wherever and under whichever leader it was appended. It is put
  * back into the channel only when it is certain that the first try can never commit, or when
- * committing it twice does no harm (REPLICA_RETRY_SAFE). Thread: the loop. */
+ * committing it twice does no harm (REPLICA_RETRY_SAFE). What a leader decided is not put back at
+ * all (REPLICA_OWN_TERM). Thread: the loop. */
 #include "node/replica_internal.h"
 
 #include "base/codec.h"
@@ -168,6 +169,7 @@ static int propose_checked(struct replica *r, struct bytes *command, unsigned fl
     *p = (struct proposal){.state = PROPOSAL_QUEUED,
                            .flags = flags,
                            .origin = new_origin(r),
+                           .term = flags & REPLICA_OWN_TERM ? raft_term(r->raft) : 0,
                            .done = done,
                            .arg = arg};
     p->data = wrap_command(command, p->origin);
@@ -194,6 +196,7 @@ int replica_propose(struct replica *r, struct bytes *command, unsigned flags, st
     int rc;
 
     ASSERT(done);
+    ASSERT(!(flags & REPLICA_OWN_TERM) || (flags & REPLICA_INTERNAL && replica_leads(r)));
     if (command->len > COMMAND_BYTES_MAX) {
         bytes_unref(command);
         return ERR_LIMIT;
@@ -223,6 +226,21 @@ int replica_propose(struct replica *r, struct bytes *command, unsigned flags, st
 
 /* ---- into the log ---------------------------------------------------------------------------- */
 
+/* The decision of a leader that is none any more. Passed on, it would take jobs out of their order
+ * (J20) and leases from workers that the new leader has just granted in full (J13). */
+static bool is_overtaken(const struct replica *r, const struct proposal *p) {
+    return p->flags & REPLICA_OWN_TERM &&
+           (raft_role(r->raft) != RAFT_LEADER || raft_term(r->raft) != p->term);
+}
+
+/* At the head of @queue; those behind it have their turn later. */
+static void drop_overtaken(struct replica *r, struct proposal_list *queue) {
+    const struct replica_proposed never = {.status = REPLICA_NO_LEADER};
+
+    while (queue->head && is_overtaken(r, queue->head))
+        proposal_answer(r, queue->head, &never);
+}
+
 /* Offer up to a batch of entries to raft. True when they were appended. */
 static bool append_entries(struct replica *r, const struct raft_entry *entries, size_t n,
                            enum raft_propose_result *ret_result, uint64_t *ret_index,
@@ -243,7 +261,8 @@ static bool append_entries(struct replica *r, const struct raft_entry *entries, 
 
 /* This node leads: move the queue's head into the log until it is empty or raft is full. */
 static void drain_as_leader(struct replica *r, struct proposal_list *queue) {
-    while (queue->head && !r->proposals.raft_full && !r->failed) {
+    for (drop_overtaken(r, queue); queue->head && !r->proposals.raft_full && !r->failed;
+         drop_overtaken(r, queue)) {
         struct raft_entry entries[PROPOSE_BATCH];
         struct wall wall = r->env.clock.wall(r->env.clock.ctx);
         enum raft_propose_result result;
@@ -251,7 +270,7 @@ static void drain_as_leader(struct replica *r, struct proposal_list *queue) {
         uint64_t index = 0, term = 0;
         size_t n = 0;
 
-        for (; p && n < PROPOSE_BATCH; p = p->next) {
+        for (; p && n < PROPOSE_BATCH && !is_overtaken(r, p); p = p->next) {
             command_stamp(p->data, wall);
             entries[n++] = (struct raft_entry){.type = RAFT_ENTRY_COMMAND, .data = p->data};
         }
@@ -288,10 +307,13 @@ static void forward_one(struct replica *r, struct proposal *p, uint64_t leader) 
 static void drain_to_leader(struct replica *r, struct proposal_list *queue, uint64_t leader) {
     const struct peer *peer = peer_find(r, leader);
 
+    drop_overtaken(r, queue);
     if (!peer || !peer->up)
         return; /* wait in the channel: the link or the leader will change */
-    while (queue->head && r->proposals.forwarded < FORWARDED_MAX)
+    while (queue->head && r->proposals.forwarded < FORWARDED_MAX) {
         forward_one(r, queue->head, leader);
+        drop_overtaken(r, queue);
+    }
 }
 
 static void answer_forward(struct replica *r, const struct forwarded_in *f,
@@ -391,8 +413,14 @@ void proposals_drain(struct replica *r) {
 /* Back into the channel. The old buffer may still be shared with raft's log, so it gets a copy that
  * can be stamped anew. */
 static void requeue(struct replica *r, struct proposal *p) {
-    struct bytes *copy = bytes_copy(p->data->data, p->data->len);
+    const struct replica_proposed never = {.status = REPLICA_NO_LEADER};
+    struct bytes *copy;
 
+    if (p->flags & REPLICA_OWN_TERM) {
+        proposal_answer(r, p, &never); /* lost, and its term is over */
+        return;
+    }
+    copy = bytes_copy(p->data->data, p->data->len);
     if (!copy) {
         const struct replica_proposed unknown = {.status = REPLICA_UNKNOWN};
 

@@ -122,6 +122,10 @@ enum replica_propose_flags {
     /* From the node itself (assignments, reports, leases): bounded by its caller, goes before the
      * clients' channel and does not count in it. */
     REPLICA_INTERNAL = 1 << 1,
+    /* What a leader decided from what it knows (assignments, lost workers, ticks): worth nothing
+     * under another. It is appended by this node in this term, in the order of the calls, or
+     * answered with REPLICA_NO_LEADER. Only with REPLICA_INTERNAL, while this node leads. */
+    REPLICA_OWN_TERM = 1 << 2,
 };
 
 /* Propose an encoded LogCommand (fsm/command.h command_encode), on any node. Consumes the reference

@@ -67,7 +67,8 @@ static int plan_propose(struct replica *r, Chronos__Internal__V1__AssignJobItem 
     rc = command_encode(&cmd, &command);
     if (rc == 0) {
         r->scheduler.plans_in_flight++;
-        rc = replica_propose(r, command, REPLICA_INTERNAL, MONO_NEVER, plan_done, a);
+        rc = replica_propose(r, command, REPLICA_INTERNAL | REPLICA_OWN_TERM, MONO_NEVER, plan_done,
+                             a);
         if (rc != 0)
             r->scheduler.plans_in_flight--;
     }

@@ -219,7 +219,7 @@ static int propose(struct replica *r, const Chronos__Internal__V1__LogCommand *c
     rc = command_encode(cmd, &command);
     /* Not retried by itself: a plan that is lost is made anew from what was applied. */
     if (rc == 0)
-        rc = replica_propose(r, command, REPLICA_INTERNAL, MONO_NEVER, done, a);
+        rc = replica_propose(r, command, REPLICA_INTERNAL | REPLICA_OWN_TERM, MONO_NEVER, done, a);
     if (rc != 0)
         free(a);
     return rc;

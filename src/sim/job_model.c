@@ -371,6 +371,8 @@ bool job_model_apply(struct job_model *m, uint64_t index,
             m->now_ms = MAX(m->now_ms, (int64_t) c->now_ms);
         o->kind = (int) c->body_case;
         command(m, c);
+    } else {
+        m->term_began = index;
     }
     if (m->hints_at < m->hints_count)
         jm_wrong(m, "schedules do more than the entry explains: kind %d job %llu",

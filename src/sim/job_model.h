@@ -121,7 +121,8 @@ struct jm_key {
 };
 
 struct job_model {
-    uint64_t index; /* applied so far */
+    uint64_t index;      /* applied so far */
+    uint64_t term_began; /* index of the newest entry without a command: a leader's first */
     int64_t now_ms;
     uint64_t next_seq;
     size_t keys_max;

@@ -180,12 +180,15 @@ struct jm_job *jm_create(struct job_model *m, uint32_t max_attempts) {
 
 /* ---- assignments ----------------------------------------------------------------------------- */
 
-/* J20: whoever waits since before @j was there goes first. One that was tried before may be in a
- * plan of its leader that is still on the way: it is not held against @j. */
-static void check_order(struct job_model *m, const struct jm_job *j) {
+/* J20: who waits and is older goes first. The leader has chosen @j when it knew all up to where its
+ * term began, @j came to wait and @tried it in vain. Who waited by then had to be chosen before,
+ * unless it was on its way in an earlier plan of this leader: that one is committed earlier, too,
+ * since plans of one term keep their order and those of another are not passed on. */
+static void check_order(struct job_model *m, const struct jm_job *j, uint64_t tried) {
+    uint64_t known = MAX(MAX(j->updated_index, tried), m->term_began);
+
     for (const struct jm_job *p = m->waiting; p && p->seq < j->seq; p = p->next)
-        if (p->updated_index < j->created_index && p->last_try == 0 &&
-            p->queue_hash == j->queue_hash)
+        if (p->updated_index <= known && p->last_try <= known && p->queue_hash == j->queue_hash)
             jm_wrong(m, "job %llu starts before job %llu, which waits for longer",
                      (unsigned long long) j->seq, (unsigned long long) p->seq);
 }
@@ -201,6 +204,7 @@ static void check_attempts(struct job_model *m, const struct jm_job *j) {
 struct jm_result jm_assign(struct job_model *m, const Chronos__Internal__V1__AssignJobItem *x) {
     struct jm_worker *w = (struct jm_worker *) (uintptr_t) job_model_worker(m, x->worker_id);
     struct jm_job *j = live(m, x->job_seq);
+    uint64_t tried = j ? j->last_try : 0;
     int64_t until_ms;
 
     if (!j && !was_given(m, x->job_seq))
@@ -213,7 +217,7 @@ struct jm_result jm_assign(struct job_model *m, const Chronos__Internal__V1__Ass
         return result(FSM_WORKER_GONE, j->seq);
     if (job_model_drains(m, w, &until_ms))
         return result(FSM_WORKER_DRAINING, j->seq);
-    check_order(m, j);
+    check_order(m, j, tried);
     check_attempts(m, j);
     j->attempt++;
     j->token = m->index;

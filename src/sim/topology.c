@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define DRAWN_PERMILLE 100 /* of ordinary worlds */
+#define DRAWN_PERMILLE 200 /* of ordinary worlds */
 #define HOLD_TIMEOUTS 100  /* a third of it in worlds that are not about the scenario alone */
 #define ELECT_TIMEOUTS 20
 #define ALONE_TIMEOUTS 1000

@@ -206,6 +206,39 @@ static void test_lost_entry_proposed_again(void **state) {
     node_world_close(&w);
 }
 
+/* Goal: what a leader decided is worth nothing under the next one: neither what it appended nor
+ * what still waits is passed on, and it is told that nothing came of it. Method: the leader is cut
+ * off; one decision goes into its log, one comes when the log takes no more. */
+static void test_decision_of_a_deposed_leader(void **state) {
+    const unsigned flags = REPLICA_INTERNAL | REPLICA_OWN_TERM;
+    struct node_world w;
+    struct answer a, b;
+    unsigned leader;
+
+    (void) state;
+    node_world_init(&w, 3);
+    node_world_open(&w);
+    leader = node_world_lead(&w);
+    node_world_run(&w, 100);
+    for (unsigned i = 0; i < 3; i++)
+        w.cut[leader][i] = w.cut[i][leader] = true;
+    assert_int_equal(node_world_submit(&w, leader, "", flags, MONO_NEVER, &a), 0);
+    node_world_run(&w, 1);
+    w.nodes[leader].replica->proposals.raft_full = true;
+    assert_int_equal(node_world_submit(&w, leader, "", flags, MONO_NEVER, &b), 0);
+    node_world_run(&w, 1);
+    assert_int_equal(w.nodes[leader].replica->proposals.internal.count, 1);
+    node_world_run(&w, 2000);
+    memset(w.cut, 0, sizeof(w.cut));
+    node_world_run(&w, 1000);
+    assert_int_equal(a.count, 1);
+    assert_int_equal(a.status, REPLICA_NO_LEADER);
+    assert_int_equal(b.count, 1);
+    assert_int_equal(b.status, REPLICA_NO_LEADER);
+    assert_int_equal(fsm_next_seq(replica_fsm(w.nodes[leader].replica)), 1);
+    node_world_close(&w);
+}
+
 /* Goal: a stopping node answers everything that waits. Method: free it with a full channel. */
 static void test_stopping(void **state) {
     struct node_world w;
@@ -229,6 +262,7 @@ int main(void) {
         cmocka_unit_test(test_leader_lost),
         cmocka_unit_test(test_no_of_one_try),
         cmocka_unit_test(test_lost_entry_proposed_again),
+        cmocka_unit_test(test_decision_of_a_deposed_leader),
         cmocka_unit_test(test_stopping),
     };
 
