@@ -309,7 +309,9 @@ static int recover_log(struct replica *r, struct meta_state *st, struct replay *
         rc = finish_install(r, st, p);
     /* The segment of this life: before anything in it is acknowledged. */
     if (rc == 0)
-        rc = save_meta(r, st, st->synced_index, p->reterr);
+        rc =
+            save_meta(r, st, wal_last_index(r->wal) > 0 ? wal_last_index(r->wal) : st->synced_index,
+                      p->reterr);
     if (rc < 0)
         return rc;
     replay_end(p);

@@ -133,10 +133,14 @@ static enum damage_kind draw_kind(struct world *w, const struct sim_node *n) {
  * whole behind the damage says that what it hit was durable; then nothing may go. */
 static uint64_t kept(const struct sim_node *n, const struct damage *dmg) {
     const struct atlas_node *a = &n->atlas;
-    uint64_t index = 0;
+    struct damage_place place = damage_log_place(n->disk);
+    bool named = strcmp(place.segment, dmg->file) == 0;
+    uint64_t index = named ? MIN(place.index, a->cut_to) : 0;
 
+    if (dmg->kind == DAMAGE_REMOVED || (named && !dmg->rolled_back && dmg->offset < place.end))
+        return UINT64_MAX;
     if (dmg->rolled_back)
-        return 0;
+        return index;
     if (a->batches_count < 2 || dmg->offset < a->base_end || dmg->end == 0 ||
         strcmp(a->segment, dmg->file) != 0)
         return UINT64_MAX;
@@ -144,7 +148,7 @@ static uint64_t kept(const struct sim_node *n, const struct damage *dmg) {
         return UINT64_MAX;
     for (size_t i = 0; i < a->batches_count; i++)
         if (a->batches[i].end <= dmg->offset)
-            index = a->batches[i].index;
+            index = MAX(index, a->batches[i].index);
     return index;
 }
 
@@ -286,6 +290,7 @@ bool atlas_started(struct world *w, struct sim_node *n, int rc, const struct err
     n->atlas.find_by = 0;
     n->atlas.planted = false;
     n->atlas.durable = raft_durable_index(replica_raft(n->replica));
+    n->atlas.cut_to = UINT64_MAX;
     note_batch(&n->atlas, damage_log_end(n->disk, n->atlas.segment), true);
     if (n->atlas.harmed && sim_kv_intact(n->kv))
         well_again(w, n, n->atlas.repaired);
@@ -331,11 +336,14 @@ void atlas_note(struct sim_node *n) {
     if (durable == a->durable || n->world->disk_interval_ns == 0)
         return;
     check_found(n->world, n);
+    if (durable < a->durable)
+        a->cut_to = MIN(a->cut_to, durable);
     for (size_t i = 0; i < a->batches_count; i++) /* it was cut */
         a->batches[i].index = MIN(a->batches[i].index, durable);
     end = damage_log_end(n->disk, segment);
     if (strcmp(segment, a->segment) != 0) { /* what went before it is before its first record */
         memcpy(a->segment, segment, sizeof(segment));
+        a->cut_to = UINT64_MAX;
         note_batch(a, SEGMENT_HEADER_BYTES, true);
     }
     a->durable = durable;

@@ -8,8 +8,9 @@
  *  - Damage to the last batch before a crash looks like a torn write: no record behind it says that
  *    it was durable. So where that is hit, a majority without this node must have what it
  *    acknowledged, and what it loses begins at the damage. Earlier in the segment nothing is
- *    excused. (An old copy of the whole newest segment is the one rollback that only the hint of
- *    the meta file can show; the same majority is asked for there.)
+ *    excused, and nothing before the place in the log that the meta file names. (An old copy of the
+ *    whole newest segment may lose what is behind that place, for it can show in nothing else. A
+ *    newest segment that is missing is always missed.)
  * Nothing else is excused: a term or a vote is never forgotten, and no content ever differs.
  * Thread: one. */
 #pragma once
@@ -43,6 +44,7 @@ struct atlas_node {
     uint64_t may_lose;    /* entries above may be gone at the next start; UINT64_MAX = none */
     uint64_t forgot_term; /* leaders up to this term may believe that it has more */
     uint64_t durable;     /* last index on disk */
+    uint64_t cut_to;      /* the lowest end that this segment has seen; UINT64_MAX = none cut */
     /* Where the newest batches end in the newest segment; begins anew with each segment and life.
      */
     char segment[DAMAGE_NAME_BYTES];

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/codec.h"
+#include "base/crc32c.h"
+
 #define SECTOR 512U
 #define PAGE 4096U
 #define META_SLOT 4096U
@@ -284,6 +287,27 @@ uint64_t damage_log_end(struct sim_disk *d, char ret_name[DAMAGE_NAME_BYTES]) {
     bytes = sim_disk_bytes(d, newest, &len);
     /* Blocks are written whole, the last one with zeros at its end. */
     return bytes ? written_end(bytes, MIN(len, sim_disk_written(d, newest))) : 0;
+}
+
+/* The layout is in docs/formats.md; it is read here once more, to see that it is that. */
+struct damage_place damage_log_place(struct sim_disk *d) {
+    uint64_t len = 0, newest = 0;
+    const uint8_t *bytes = sim_disk_bytes(d, "meta", &len);
+    struct damage_place place = {0};
+
+    for (size_t i = 0; bytes && i < 2 && len >= 2UL * META_SLOT; i++) {
+        const uint8_t *b = bytes + i * META_SLOT;
+        uint32_t crc = crc32c_extend(crc32c(b, 12), b + 16, META_SLOT - 16);
+
+        if (get_le32(b + 12) != crc || get_le64(b + 16) <= newest)
+            continue;
+        newest = get_le64(b + 16);
+        place = (struct damage_place){.end = get_le32(b + 96), .index = get_le64(b + 64)};
+        if (get_le64(b + 88) > 0)
+            (void) snprintf(place.segment, sizeof(place.segment), "wal-%016llx.log",
+                            (unsigned long long) get_le64(b + 88));
+    }
+    return place;
 }
 
 void damage_copy_drop(struct damage_copy *c) {

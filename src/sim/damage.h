@@ -60,4 +60,11 @@ bool damage_copy_take(struct sim_disk *d, struct rng *rng, bool meta, struct dam
 bool damage_copy_file(struct sim_disk *d, const char *name, struct damage_copy *c);
 /* Where what is written in the newest segment ends, and its name; 0: there is none. */
 uint64_t damage_log_end(struct sim_disk *d, char ret_name[DAMAGE_NAME_BYTES]);
+/* What the meta file says of the log. */
+struct damage_place {
+    char segment[DAMAGE_NAME_BYTES]; /* empty: nothing */
+    uint64_t end;                    /* durable in it up to here */
+    uint64_t index;                  /* the log's last one then */
+};
+struct damage_place damage_log_place(struct sim_disk *d);
 void damage_copy_drop(struct damage_copy *c);

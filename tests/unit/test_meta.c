@@ -83,11 +83,43 @@ static void test_before_incarnation(void **state) {
     assert_int_equal(s.term, 9);
     assert_int_equal(s.synced_index, 77);
     assert_memory_equal(s.incarnation, zero, sizeof(zero));
+    assert_int_equal(s.log.seq, 0); /* nor was this: unknown */
     assert_int_equal(meta_save(m, 10, 0, 78, &e), 0);
     m = meta_close(m);
     assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
     assert_int_equal(s.term, 10);
     assert_memory_equal(s.incarnation, zero, sizeof(zero));
+    m = meta_close(m);
+    d = sim_disk_free(d);
+}
+
+/* Goal: the place of the log is kept with the rest, goes with the next save and no sooner, and
+ * comes back from the copy as well. */
+static void test_log_position(void **state) {
+    struct sim_disk *d = NULL;
+    struct meta *m = NULL;
+    struct meta_state s = {0};
+    struct errtext e;
+    uint64_t writes;
+
+    (void) state;
+    world_new(&d, &m);
+    for (uint64_t i = 1; i < 9; i++) {
+        writes = sim_disk_count(d, SIM_DISK_PWRITE);
+        meta_note_log(
+            m, (struct wal_position){.seq = i / 2, .end = 4096 + 8U * (uint32_t) i, .crc = 7});
+        assert_int_equal(sim_disk_count(d, SIM_DISK_PWRITE), writes);
+        assert_int_equal(meta_save(m, 3, 1, i, &e), 0);
+        m = meta_close(m);
+        if (i % 3 == 0)
+            sim_disk_bytes(d, "meta", &writes)[i % 2 * SLOT_BYTES + 60] ^= 1;
+        assert_int_equal(meta_open(sim_disk_interface(d), &m, &s, &e), 0);
+        assert_int_equal(s.log.seq, i / 2);
+        assert_int_equal(s.log.end, 4096 + 8 * i);
+        assert_int_equal(s.log.crc, 7);
+        assert_int_equal(meta_log(m).end, s.log.end);
+        assert_int_equal(s.term, 3);
+    }
     m = meta_close(m);
     d = sim_disk_free(d);
 }
@@ -390,10 +422,11 @@ static void test_nth_failure(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_cut_at_every_call),
-        cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_nth_failure), cmocka_unit_test(test_before_incarnation),
-        cmocka_unit_test(test_inspect),     cmocka_unit_test(test_one_file),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_cut_at_every_call),
+        cmocka_unit_test(test_failed_sync),  cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_nth_failure),  cmocka_unit_test(test_before_incarnation),
+        cmocka_unit_test(test_inspect),      cmocka_unit_test(test_one_file),
+        cmocka_unit_test(test_log_position),
     };
 
     return cmocka_run_group_tests_name("meta", tests, NULL, NULL);

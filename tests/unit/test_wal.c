@@ -326,6 +326,147 @@ static void test_state_index(void **state) {
     world_done(&w);
 }
 
+static void newest_name(const struct world *w, char name[64]) {
+    const char *n;
+
+    name[0] = 0;
+    for (size_t i = 0; (n = sim_disk_name(w->disk, i)); i++)
+        if (strncmp(n, "wal-", 4) == 0 && strcmp(n, name) > 0)
+            (void) snprintf(name, 64, "%s", n);
+    assert_int_not_equal(name[0], 0);
+}
+
+/* Refused, and no file was touched. */
+static void assert_refused(struct world *w, const char *file, const char *why) {
+    uint64_t writes = sim_disk_count(w->disk, SIM_DISK_PWRITE);
+    uint64_t renames = sim_disk_count(w->disk, SIM_DISK_RENAME);
+
+    assert_int_equal(world_open(w), ERR_CORRUPT);
+    assert_null(w->wal);
+    assert_non_null(strstr(w->err.s, file));
+    assert_non_null(strstr(w->err.s, why));
+    assert_int_equal(sim_disk_count(w->disk, SIM_DISK_PWRITE), writes);
+    assert_int_equal(sim_disk_count(w->disk, SIM_DISK_RENAME), renames);
+}
+
+/* Goal: the newest file gone is no earlier end of the log, whether it was begun by a full segment,
+ * a reset or a restart. Method: with the place that was durable, taken as soon as it had its name;
+ * all files gone as well. With the file put back the log opens. */
+static void test_newest_missing(void **state) {
+    static uint8_t right[WORLD_SEGMENT_BYTES];
+
+    (void) state;
+    for (int how = 0; how < 4; how++) {
+        struct world w;
+        char name[64];
+        uint64_t len = 0;
+        const uint8_t *b;
+
+        world_init(&w);
+        w.use_hint = true;
+        assert_int_equal(world_open(&w), 0);
+        assert_int_equal(world_append(&w, 1, 10, 100), 0);
+        assert_int_equal(world_sync(&w), 0);
+        if (how == 1)
+            assert_int_equal(world_reset(&w, 20, 1), 0);
+        else if (how == 2)
+            reopen(&w);
+        while (how == 3 && w.at.seq == 1) {
+            assert_int_equal(world_append(&w, 1, 10, 1000), 0);
+            assert_int_equal(world_sync(&w), 0);
+        }
+        w.at = wal_synced_at(w.wal);
+        w.hint = 0; /* that of the index is older */
+        w.wal = wal_close(w.wal);
+        newest_name(&w, name);
+        b = sim_disk_bytes(w.disk, name, &len);
+        assert_int_equal(len, WORLD_SEGMENT_BYTES);
+        memcpy(right, b, len);
+        assert_true(sim_disk_remove(w.disk, name));
+        assert_refused(&w, name, "segment file is missing");
+        assert_true(sim_disk_put(w.disk, name, right, len));
+        assert_int_equal(world_open(&w), 0);
+        world_accept(&w);
+        world_done(&w);
+    }
+}
+
+/* A restart has copied the only segment: have the files as before it. */
+static uint8_t *undo_restart(struct world *w, const uint8_t *bytes, uint64_t len) {
+    char name[64];
+
+    w->wal = wal_close(w->wal);
+    newest_name(w, name);
+    assert_true(sim_disk_remove(w->disk, name));
+    (void) snprintf(name, sizeof(name), "wal-%016x.log", 1);
+    assert_true(sim_disk_put(w->disk, name, bytes, len));
+    return sim_disk_bytes(w->disk, name, &len);
+}
+
+/* Goal: nothing before the place is a torn tail: not an old copy of the newest file, not one byte
+ * that has changed, not a file that ends there. What is behind it may be torn, as ever. Method: one
+ * batch a record, the place after the fourth of six, the records of two of them cut again before.
+ */
+static void test_newest_old_or_damaged(void **state) {
+    static uint8_t old[6][WORLD_SEGMENT_BYTES], right[WORLD_SEGMENT_BYTES];
+    struct wal_position at = {0};
+    unsigned harmless = 0;
+    struct world w;
+    char name[64];
+    uint64_t len = 0;
+    uint8_t *b;
+
+    (void) state;
+    world_init(&w);
+    assert_int_equal(world_open(&w), 0);
+    newest_name(&w, name);
+    for (uint64_t i = 0; i < 6; i++) {
+        memcpy(old[i], sim_disk_bytes(w.disk, name, &len), WORLD_SEGMENT_BYTES);
+        if (i == 2) { /* the length is the same again after the next one: the chain is not */
+            assert_int_equal(wal_truncate(w.wal, 2, &w.err), 0);
+            w.written = 1;
+        }
+        assert_int_equal(world_append(&w, 1 + i / 2, 1, 100), 0);
+        assert_int_equal(world_sync(&w), 0);
+        if (i == 3)
+            at = wal_synced_at(w.wal);
+    }
+    w.wal = wal_close(w.wal);
+    memcpy(right, sim_disk_bytes(w.disk, name, &len), WORLD_SEGMENT_BYTES);
+    w.use_hint = true;
+    w.hint = 0;
+    w.at = at;
+    b = sim_disk_bytes(w.disk, name, &len);
+    for (size_t i = 0; i < 4; i++) {
+        memcpy(b, old[i], len);
+        assert_refused(&w, name, "a damaged or old file");
+    }
+    for (uint32_t i = WAL_HEADER_BYTES; i < at.end; i++) {
+        memcpy(b, right, len);
+        b[i] ^= 0x10;
+        memset(b + at.end, 0, len - at.end); /* nothing behind it vouches */
+        if (world_open(&w) == 0) {           /* a byte that means nothing, behind the data */
+            assert_true(right[i] == 0 && !w.bad_content && w.got_last == 3);
+            b = undo_restart(&w, right, len);
+            harmless++;
+        }
+    }
+    assert_true(harmless <= 5 * 7);
+    for (size_t i = 4; i < 6; i++) { /* the window that stays */
+        memcpy(b, old[i], len);
+        w.at = at;
+        w.acked = i == 4 ? 3 : 4;
+        w.written = 5;
+        assert_int_equal(world_open(&w), 0);
+        assert_int_equal(w.got_last, i == 4 ? 3 : 4);
+        b = undo_restart(&w, right, len);
+    }
+    at.crc ^= 1; /* another chain of the same length */
+    w.at = at;
+    assert_refused(&w, name, "a damaged or old file");
+    world_done(&w);
+}
+
 /* Goal: a commit is one write and one sync, whatever the number of records (W20). */
 static void test_group_commit(void **state) {
     struct world w;
@@ -467,6 +608,8 @@ int main(void) {
         cmocka_unit_test(test_spares_in_steps),
         cmocka_unit_test(test_foreign_and_newer),
         cmocka_unit_test(test_hint),
+        cmocka_unit_test(test_newest_missing),
+        cmocka_unit_test(test_newest_old_or_damaged),
         cmocka_unit_test(test_state_index),
         cmocka_unit_test(test_group_commit),
         cmocka_unit_test(test_record_is_bound_to_its_place),

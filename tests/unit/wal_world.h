@@ -40,8 +40,9 @@ struct world {
     uint64_t salt;
     uint64_t resetting; /* a reset to this index was begun and did not return well */
     uint64_t reset_term;
-    uint64_t hint; /* the highest index ever known durable, as meta would remember */
-    bool use_hint; /* give it to wal_open */
+    uint64_t hint;          /* the highest index ever known durable, as meta would remember */
+    struct wal_position at; /* the newest place known durable, likewise */
+    bool use_hint;          /* give both to wal_open */
 };
 
 _unused_ static void world_payload(uint8_t *out, uint64_t index, const struct world_rec *r) {
@@ -110,8 +111,10 @@ _unused_ static int world_open(struct world *w) {
     w->got_last = 0;
     w->bad_content = false;
     w->err.s[0] = 0;
-    if (w->use_hint)
+    if (w->use_hint) {
         w->o.synced_hint = w->hint;
+        w->o.synced_at = w->at;
+    }
     r = wal_open(sim_disk_interface(w->disk), &w->o, world_compare, w, &w->wal, &w->err);
     if (r == 0 && w->got_first == 0) /* no record, but not necessarily at the beginning */
         w->got_last = wal_last_index(w->wal);
@@ -140,6 +143,7 @@ _unused_ static void world_accept(struct world *w) {
     w->written = w->got_last;
     w->acked = w->got_last;
     w->hint = MAX(w->hint, w->acked);
+    w->at = wal_synced_at(w->wal);
 }
 
 _unused_ static int world_reset(struct world *w, uint64_t index, uint64_t term) {
@@ -156,6 +160,7 @@ _unused_ static int world_reset(struct world *w, uint64_t index, uint64_t term) 
     w->written = index;
     w->acked = index;
     w->hint = MAX(w->hint, index);
+    w->at = wal_synced_at(w->wal);
     assert_int_equal(wal_first_index(w->wal), 0);
     assert_int_equal(wal_last_index(w->wal), index);
     assert_int_equal(wal_synced_index(w->wal), index);
@@ -192,6 +197,8 @@ _unused_ static int world_sync(struct world *w) {
 
     if (r == 0)
         w->acked = wal_last_index(w->wal);
+    if (r == 0)
+        w->at = wal_synced_at(w->wal);
     w->hint = MAX(w->hint, w->acked);
     return r;
 }
