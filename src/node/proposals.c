@@ -183,7 +183,10 @@ static int propose_checked(struct replica *r, struct bytes *command, unsigned fl
         free(p);
         return rc;
     }
-    deadline = mono_min(deadline, mono_add_ns(now, r->o.commit_timeout_ns));
+    /* A leader waits for what becomes of its decisions, or it would decide the same again while the
+     * first is on its way. It learns it: they are applied, or its term ends. */
+    if (!(flags & REPLICA_OWN_TERM))
+        deadline = mono_min(deadline, mono_add_ns(now, r->o.commit_timeout_ns));
     rc = timer_heap_add(&ps->deadlines, &p->timer, deadline);
     ASSERT(rc == 0); /* reserved above */
     list_append(queue_of(r, p), p);

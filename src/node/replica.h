@@ -124,7 +124,8 @@ enum replica_propose_flags {
     REPLICA_INTERNAL = 1 << 1,
     /* What a leader decided from what it knows (assignments, lost workers, ticks): worth nothing
      * under another. It is appended by this node in this term, in the order of the calls, or
-     * answered with REPLICA_NO_LEADER. Only with REPLICA_INTERNAL, while this node leads. */
+     * answered with REPLICA_NO_LEADER, without a deadline. Only with REPLICA_INTERNAL and
+     * MONO_NEVER, while this node leads. */
     REPLICA_OWN_TERM = 1 << 2,
 };
 

@@ -33,7 +33,7 @@ static void plan_done(void *arg, const struct replica_proposed *res) {
     struct plan_arg *a = arg;
     struct replica *r = a->replica;
 
-    (void) res; /* applied or lost: either way the state machine knows what is assigned */
+    (void) res; /* applied or surely lost: either way the state machine knows what is assigned */
     sched_plan_done(r->scheduler.sched, a->plan);
     r->scheduler.plans_in_flight--;
     r->scheduler.dirty = true;

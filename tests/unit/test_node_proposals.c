@@ -239,6 +239,31 @@ static void test_decision_of_a_deposed_leader(void **state) {
     node_world_close(&w);
 }
 
+/* Goal: a leader that waits longer than the commit timeout for what it decided does not take it for
+ * lost: it would decide the same again. Method: a node whose disk stands still, beside a submit. */
+static void test_decision_waits(void **state) {
+    struct node_world w;
+    struct answer decided, asked;
+
+    (void) state;
+    node_world_init(&w, 1);
+    node_world_open(&w);
+    (void) node_world_lead(&w);
+    w.nodes[0].hold_disk = true;
+    assert_int_equal(
+        node_world_submit(&w, 0, "", REPLICA_INTERNAL | REPLICA_OWN_TERM, MONO_NEVER, &decided), 0);
+    assert_int_equal(node_world_submit(&w, 0, "", 0, MONO_NEVER, &asked), 0);
+    node_world_run(&w, 6000);
+    assert_int_equal(asked.count, 1);
+    assert_int_equal(asked.status, REPLICA_UNKNOWN);
+    assert_int_equal(decided.count, 0);
+    w.nodes[0].hold_disk = false;
+    node_world_run(&w, 50);
+    assert_int_equal(decided.count, 1);
+    assert_int_equal(decided.status, REPLICA_OK);
+    node_world_close(&w);
+}
+
 /* Goal: a stopping node answers everything that waits. Method: free it with a full channel. */
 static void test_stopping(void **state) {
     struct node_world w;
@@ -263,6 +288,7 @@ int main(void) {
         cmocka_unit_test(test_no_of_one_try),
         cmocka_unit_test(test_lost_entry_proposed_again),
         cmocka_unit_test(test_decision_of_a_deposed_leader),
+        cmocka_unit_test(test_decision_waits),
         cmocka_unit_test(test_stopping),
     };
 
