@@ -48,8 +48,36 @@ static int margin(const struct world *w, const struct raft_config *c, uint32_t h
     return sum;
 }
 
+static uint64_t electable(const struct raft_config *c) {
+    uint64_t ids = 0;
+
+    for (size_t i = 0; i < c->count; i++)
+        if (c->members[i].flags & (RAFT_MEMBER_VOTER | RAFT_MEMBER_VOTER_OLD))
+            ids |= 1ULL << c->members[i].id;
+    return ids;
+}
+
+/* Of @core, who is a voter wherever somebody goes by a configuration. Another's vote cannot be
+ * relied on: a learner may have got more of the log than the one that takes it for a voter (whose
+ * change was then cut off elsewhere), refuses that one and does not stand itself. Of these the one
+ * with the best log is elected, if they are a quorum. */
+static uint64_t sure_voters(const struct world *w, uint64_t core) {
+    for (unsigned i = 0; i < w->nodes_count; i++) {
+        const struct sim_node *n = &w->nodes[i];
+
+        if (!n->up || n->wiped || n->gone)
+            continue;
+        if (raft_config_latest(replica_raft(n->replica))->count > 0)
+            core &= electable(raft_config_latest(replica_raft(n->replica)));
+        if (raft_config_committed(replica_raft(n->replica))->count > 0)
+            core &= electable(raft_config_committed(replica_raft(n->replica)));
+    }
+    return core;
+}
+
 /* @core is a quorum of every configuration that somebody goes by, or may come to. */
 static bool is_quorum(const struct world *w, uint64_t core) {
+    core = sure_voters(w, core);
     for (unsigned i = 0; i < w->nodes_count; i++) {
         const struct sim_node *n = &w->nodes[i];
         const struct raft_config *all[2];
