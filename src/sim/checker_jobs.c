@@ -155,13 +155,13 @@ static void check_events(struct world *w, struct sim_node *n) {
     }
 }
 
-static unsigned worker_slot(const char *id) {
+unsigned checker_worker_slot(const char *id) {
     return (unsigned) (id[strlen("worker")] - '1') % SIM_WORKERS_MAX;
 }
 
 /* J13: a lease lasts from the registration on, whichever it is. */
 void checker_worker_lost(struct world *w, struct sim_node *n, const char *fields) {
-    unsigned k = worker_slot(fields + strlen("worker="));
+    unsigned k = checker_worker_slot(fields + strlen("worker="));
 
     uint64_t now = sim_clock_mono(n).ns;
 
@@ -172,7 +172,7 @@ void checker_worker_lost(struct world *w, struct sim_node *n, const char *fields
 }
 
 static void note_registration(struct sim_node *n, const struct fsm_worker *k) {
-    unsigned slot = worker_slot(k->id);
+    unsigned slot = checker_worker_slot(k->id);
 
     if (n->registered_index[slot] == k->registered_index)
         return;

@@ -187,6 +187,10 @@ static void sent_snapshot(struct world *w, struct sim_node *n,
 
 static void sent_snapshot_ack(struct world *w, struct sim_node *n,
                               const Chronos__Internal__V1__SnapshotAck *a) {
+    /* Whoever led an older term could replace the transfer of the leader. */
+    if (a->term < n->seen_term)
+        sim_fail(w, "node %u acknowledges blocks of term %llu, it was in term %llu", n->slot + 1,
+                 (unsigned long long) a->term, (unsigned long long) n->seen_term);
     n->receiving = a->code == 0 ? a->transfer : 0;
     if (a->code != 0) {
         sim_count(w, SIM_STAT_INSTALLS_REFUSED);

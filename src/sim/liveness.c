@@ -372,6 +372,8 @@ static void stay_quiet(struct world *w, uint64_t ns) {
     for (unsigned i = 0; i < w->workers_count; i++) /* none stopped, none between two streams */
         heard = heard && w->workers[i].to_worker_at <= w->now_ns && w->workers[i].welcomed;
     run_until(w, w->now_ns + ns);
+    if (heard && !w->failed)
+        checker_duties_final(w);
     if (w->result->stats[SIM_STAT_ELECTIONS] != elections)
         sim_fail(w, "liveness: an election although nothing happened");
     if (w->result->stats[SIM_STAT_LEASES_EXPIRED] != leases && heard)

@@ -92,6 +92,13 @@ struct sim_link {
     unsigned bulk_queued;
 };
 
+/* What a leader has to do, and since when that is so without anything being on its way. */
+struct sim_duty {
+    uint64_t key; /* 0 = nothing */
+    uint64_t since;
+    unsigned seen; /* how often it was looked at closely */
+};
+
 struct sim_node {
     struct world *world;
     unsigned slot; /* id - 1 */
@@ -143,6 +150,9 @@ struct sim_node {
     bool seen_leader;
     uint64_t seen_backlog; /* entries that were not committed */
     uint64_t registered_index[SIM_WORKERS_MAX], registered_at[SIM_WORKERS_MAX]; /* by worker */
+    uint64_t leads_term, leads_at; /* 0 = it does not lead; of its clock */
+    uint64_t heard_at[SIM_WORKERS_MAX]; /* by worker: as leader, of its clock */
+    struct sim_duty waits, silent[SIM_WORKERS_MAX];
     struct ghost_entry *chain; /* owned: its log as last looked at, by index */
     size_t chain_cap;
     uint64_t chain_last;
@@ -514,11 +524,19 @@ bool checker_sent(struct world *w, struct sim_node *n, struct slice payload);
 void checker_jobs(struct world *w, struct sim_node *n);
 void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint32_t attempt,
                      uint64_t token);
+unsigned checker_worker_slot(const char *id);
 /* The node says that a worker's lease is over. */
 void checker_worker_lost(struct world *w, struct sim_node *n, const char *fields);
 void checker_result_acked(struct world *w, const struct sim_attempt *a);
 void checker_cancelled(struct world *w, uint64_t seq, uint64_t index);
 void checker_final(struct world *w);
+
+/* checker_duties.c */
+void checker_duties(struct world *w, struct sim_node *n);
+/* A sign of life of the worker has come to @n; what a node forwards may have some. */
+void checker_heard(struct sim_node *n, unsigned worker);
+void checker_heard_from(struct world *w, struct sim_node *n, struct slice payload);
+void checker_duties_final(struct world *w);
 
 /* sim_schedules.c */
 struct bytes *sim_schedules_draw(struct world *w, struct sim_node *n, unsigned *ret_flags);

@@ -191,6 +191,10 @@ bool sim_kv_intact(const struct sim_kv *k) {
     return k->inner->ops->verify(k->inner, NULL) == 0;
 }
 
+bool sim_kv_staged(const struct sim_kv *k) {
+    return kv_mem_staged(k->inner);
+}
+
 uint64_t sim_kv_flushes(const struct sim_kv *k) {
     return k->flushes;
 }

@@ -27,4 +27,6 @@ void sim_kv_crash(struct sim_kv *k, uint32_t permille);
 bool sim_kv_damage(struct sim_kv *k, uint64_t nth);
 /* Every record has its checksum. */
 bool sim_kv_intact(const struct sim_kv *k);
+/* A state is being staged, or was left there. */
+bool sim_kv_staged(const struct sim_kv *k);
 uint64_t sim_kv_flushes(const struct sim_kv *k);

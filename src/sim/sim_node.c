@@ -181,7 +181,10 @@ static void kill_disk(struct sim_node *n, bool power_cut) {
     struct sim_disk_fault f = {.op = SIM_DISK_ANY, .nth = 1, .effect = SIM_DISK_CRASH};
 
     bool both = conformance_writes_both(n); /* first the one file, then the other */
+    uint64_t last = 4;
 
+    if (checker_installing(n))
+        last = 16; /* term and vote, then the state, then the log begins anew */
     sim_kv_kill(n->kv);
     if (sim_disk_crashed(n->disk)) {
         sim_count(w, SIM_STAT_DISK_CRASHES);
@@ -189,7 +192,7 @@ static void kill_disk(struct sim_node *n, bool power_cut) {
     }
     if (power_cut && n->disk_jobs.head && !n->disk_jobs.ran &&
         rng_chance(&w->rng, both ? 900 : 500)) {
-        f.nth = rng_range(&w->rng, both ? 2 : 1, 4);
+        f.nth = rng_range(&w->rng, both ? 2 : 1, last);
         f.effect = rng_chance(&w->rng, 500) ? SIM_DISK_CRASH : SIM_DISK_CRASH_MID;
         sim_count(w, SIM_STAT_DISK_CRASHES);
     }
@@ -213,6 +216,7 @@ void sim_node_crash(struct sim_node *n, bool power_cut) {
     ASSERT(n->up);
     n->up = false;
     n->leads = false;
+    n->leads_term = 0;
     checker_crashed(w, n);
     n->last_in_memory = raft_last_index(replica_raft(n->replica));
     if (raft_role(replica_raft(n->replica)) == RAFT_LEADER &&
@@ -310,6 +314,7 @@ void sim_node_turn(struct sim_node *n) {
     }
     checker_node(w, n);
     checker_commits(w, n);
+    checker_duties(w, n);
     atlas_note(n);
     at = replica_deadline(n->replica);
     if (at.ns != n->wake_at) {
@@ -326,6 +331,7 @@ void sim_node_deliver(struct sim_node *n, unsigned from, struct bytes *payload) 
 
     if (!n->up)
         return;
+    checker_heard_from(n->world, n, bytes_slice(payload));
     stale = checker_stale_begin(n->world, n, from, bytes_slice(payload), &before);
     replica_on_peer_message(n->replica, from + 1, bytes_slice(payload));
     if (stale)

@@ -69,6 +69,7 @@ static void on_from_worker(struct world *w, struct sim_event *e) {
 
     if (!wk->session || wk->session_gen != e->generation || wk->session_ended)
         return;
+    checker_heard(&w->nodes[wk->node], wk->slot);
     worker_session_message(wk->session, bytes_slice(e->payload));
     sim_node_turn(&w->nodes[wk->node]);
 }

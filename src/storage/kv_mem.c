@@ -437,6 +437,11 @@ size_t kv_mem_unflushed(const struct kv *kv) {
     return kv_mem_of(kv)->batches_count;
 }
 
+bool kv_mem_staged(const struct kv *kv) {
+    ASSERT(kv->ops == &kv_mem_ops);
+    return kv_mem_of(kv)->stage != NULL;
+}
+
 bool kv_mem_stage_committed(const struct kv *kv) {
     ASSERT(kv->ops == &kv_mem_ops);
     return kv_mem_of(kv)->committed;

@@ -17,6 +17,7 @@ void kv_mem_crash(struct kv *kv, size_t keep_unflushed);
 /* Batches written since the last flush; those of a staged store do not count. */
 size_t kv_mem_unflushed(const struct kv *kv);
 /* A staged store was committed and not adopted yet: kv_mem_crash would show it. */
+bool kv_mem_staged(const struct kv *kv); /* begun and neither adopted nor dropped */
 bool kv_mem_stage_committed(const struct kv *kv);
 /* Damage at rest: flip one bit of the record at @nth modulo their number. False when there is
  * none. */

@@ -100,6 +100,28 @@ static void lag_open(struct lag *l, struct node_world *w) {
     node_world_run(w, 200);
 }
 
+void lag_begin_leader(struct lag *l, struct node_world *w) {
+    lag_open(l, w);
+    l->follower = l->leader;
+    cut_off(w, l->follower, true);
+}
+
+/* The others choose a leader first. */
+void lag_compact(struct lag *l, unsigned n) {
+    struct node_world *w = l->w;
+    uint64_t term = raft_term(w->nodes[l->follower].replica->raft);
+
+    for (int ms = 0; ms < 10000 && l->leader == l->follower; ms++) {
+        node_world_run(w, 1);
+        for (unsigned i = 0; i < w->count; i++)
+            if (i != l->follower && replica_leads(w->nodes[i].replica) &&
+                raft_term(w->nodes[i].replica->raft) > term)
+                l->leader = i;
+    }
+    assert_int_not_equal(l->leader, l->follower);
+    compact(l, n, JOB_BYTES);
+}
+
 void lag_begin_bytes(struct lag *l, struct node_world *w, unsigned n, size_t bytes) {
     lag_open(l, w);
     cut_off(w, l->follower, true);

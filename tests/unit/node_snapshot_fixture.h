@@ -20,6 +20,10 @@ void submit_jobs(struct node_world *w, unsigned slot, unsigned n, size_t bytes);
 void lag_begin(struct lag *l, struct node_world *w, unsigned n);
 /* The same, but the third node is a new one: it knows nothing and is a learner when healed. */
 void lag_begin_new(struct lag *l, struct node_world *w, unsigned n);
+/* The same in two steps, and it is the leader who is cut off: first only that, then, when it has
+ * got what it should have of its own, the others' new leader, the jobs, the cut. */
+void lag_begin_leader(struct lag *l, struct node_world *w);
+void lag_compact(struct lag *l, unsigned n);
 /* With jobs of @bytes each. */
 void lag_begin_bytes(struct lag *l, struct node_world *w, unsigned n, size_t bytes);
 /* The same; before the cut the follower proposes two submits that reach the leader, whose entries

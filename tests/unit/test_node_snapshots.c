@@ -203,9 +203,27 @@ static void test_new_node(void **state) {
     node_world_close(&w);
 }
 
+/* What is there before: an old state, nothing, or an old state whose log goes on for longer than
+ * the snapshot, with entries that nobody else has. */
+enum install_over { OVER_OLD, OVER_NOTHING, OVER_TAIL, OVERS };
+
+/* The old leader is cut off with more entries than the others then commit. */
+static void lag_begin_tail(struct lag *l, struct node_world *w, unsigned n) {
+    static struct answer lost[256];
+    unsigned old;
+
+    lag_begin_leader(l, w);
+    old = l->follower;
+    for (unsigned i = 0; i < 2 * n; i++)
+        assert_int_equal(node_world_submit(w, old, "", 0, MONO_NEVER, &lost[i]), 0);
+    node_world_settle(w);
+    lag_compact(l, n);
+    assert_true(raft_last_index(w->nodes[old].replica->raft) > l->index);
+}
+
 /* One run: the follower's power goes at the @nth disk operation of the install. False when the
  * install needs fewer. */
-static bool crash_in_install(bool empty, uint64_t nth, enum sim_disk_model model) {
+static bool crash_in_install(enum install_over over, uint64_t nth, enum sim_disk_model model) {
     struct node_world w;
     struct lag l;
     struct node_world_node *n;
@@ -213,8 +231,10 @@ static bool crash_in_install(bool empty, uint64_t nth, enum sim_disk_model model
     uint64_t before, after;
     bool hit;
 
-    if (empty)
+    if (over == OVER_NOTHING)
         lag_begin_new(&l, &w, 60);
+    else if (over == OVER_TAIL)
+        lag_begin_tail(&l, &w, 60);
     else
         lag_begin(&l, &w, 60);
     n = &w.nodes[l.follower];
@@ -246,23 +266,25 @@ static bool crash_in_install(bool empty, uint64_t nth, enum sim_disk_model model
     after = fsm_applied_index(n->replica->fsm);
     assert_true(after <= before || after >= l.index); /* the old one or the new one */
     lag_wait_equal(&l);
+    /* What its log held before is gone, or it would pass that on some day. */
+    assert_true(wal_base_index(n->replica->wal) >= l.index);
     node_world_close(&w);
     return hit;
 }
 
 /* Goal: a power cut at any step of an install leaves the old state or the new one, and either goes
  * on (reliability.md W12). Method: each disk operation of it, each model of what a cut keeps, over
- * an old state and over an empty disk. */
+ * an old state, over an empty disk and over a log that is longer than the snapshot. */
 static void test_crash_in_install(void **state) {
     (void) state;
-    for (int empty = 0; empty < 2; empty++) {
+    for (enum install_over over = OVER_OLD; over < OVERS; over++) {
         uint64_t nth = 1;
 
-        while (crash_in_install(empty, nth, SIM_DISK_KEEP_NONE)) {
-            (void) crash_in_install(empty, nth, SIM_DISK_KEEP_ALL);
-            (void) crash_in_install(empty, nth, SIM_DISK_KEEP_PREFIX);
-            (void) crash_in_install(empty, nth, SIM_DISK_KEEP_SECTORS);
-            (void) crash_in_install(empty, nth, SIM_DISK_LOSE_DIR);
+        while (crash_in_install(over, nth, SIM_DISK_KEEP_NONE)) {
+            (void) crash_in_install(over, nth, SIM_DISK_KEEP_ALL);
+            (void) crash_in_install(over, nth, SIM_DISK_KEEP_PREFIX);
+            (void) crash_in_install(over, nth, SIM_DISK_KEEP_SECTORS);
+            (void) crash_in_install(over, nth, SIM_DISK_LOSE_DIR);
             nth++;
         }
         assert_true(nth > 5); /* it did something to be cut off in */
