@@ -150,7 +150,7 @@ static int persist_install(struct replica *r, uint64_t index, uint64_t term, str
 static int persist_batches(struct replica *r, const struct persist_batch *first,
                            struct errtext *e) {
     bool log_was_empty = wal_last_index(r->wal) == 0;
-    bool hard_changed = false, log_changed = false;
+    bool hard_changed = false, log_changed = false, cut = false;
     int rc = 0;
 
     for (const struct persist_batch *b = first; b; b = b->next) {
@@ -158,6 +158,7 @@ static int persist_batches(struct replica *r, const struct persist_batch *first,
             r->persist.saved = b->hard_state;
         hard_changed = hard_changed || b->hard_state_changed;
         log_changed = log_changed || b->truncate_from > 0 || b->count > 0;
+        cut = cut || b->truncate_from > 0;
     }
     if (first->install_index > 0)
         rc = persist_install(r, first->install_index, first->install_term, e);
@@ -173,8 +174,9 @@ static int persist_batches(struct replica *r, const struct persist_batch *first,
     rc = wal_sync(r->wal, e);
     /* From the first entry on, an empty log beside this meta file is a lost one (W15). The same for
      * each new segment: without it the log would end with the one before, and nobody would miss
-     * what was acknowledged in it. */
-    if (rc == 0 && (log_was_empty || wal_synced_at(r->wal).seq != meta_log(r->meta).seq))
+     * what was acknowledged in it. And after a cut: an old copy of the segment would not only lack
+     * entries, it would have some again that the cluster has replaced. */
+    if (rc == 0 && (log_was_empty || cut || wal_synced_at(r->wal).seq != meta_log(r->meta).seq))
         rc = save_meta(r, wal_last_index(r->wal), e);
     return rc;
 }

@@ -75,13 +75,24 @@ void scrub_released(struct replica *r) {
     s->round_at = r->now; /* the rest of the round, from the front */
 }
 
+/* A round is over when both the log and the state store have been verified. */
 static void round_end(struct replica *r) {
+    struct scrub *s = &r->scrub;
+
+    if (!s->log_verified || s->verifying)
+        return;
+    s->log_verified = false;
+    s->rounds++;
+    log_info(r->env.log, "scrub: round ended", "rounds=%llu", (unsigned long long) s->rounds);
+}
+
+static void log_end(struct replica *r) {
     struct scrub *s = &r->scrub;
 
     s->round = false;
     s->step_at = MONO_NEVER;
-    s->rounds++;
-    log_info(r->env.log, "scrub: round ended", "rounds=%llu", (unsigned long long) s->rounds);
+    s->log_verified = true;
+    round_end(r);
 }
 
 void scrub_step_done(struct replica *r, int result, const struct errtext *why) {
@@ -92,7 +103,7 @@ void scrub_step_done(struct replica *r, int result, const struct errtext *why) {
     else if (result < 0)
         replica_fail(r, result, "scrub: %s", why->s[0] ? why->s : err_name(result));
     else if (s->cursor.seq == 0)
-        round_end(r);
+        log_end(r);
     else
         s->step_at = mono_add_ns(r->now, STEP_NS);
 }
@@ -120,6 +131,8 @@ static void verify_done(struct disk_job *job) {
     else if (s->result < 0)
         replica_fail(r, s->result, "scrub: state store: %s",
                      s->error.s[0] ? s->error.s : err_name(s->result));
+    else
+        round_end(r);
 }
 
 static void verify_start(struct replica *r) {
@@ -140,6 +153,8 @@ void scrub_turn(struct replica *r) {
         !snapshots_installing(&r->snapshots) && mono_reached(r->now, s->round_at)) {
         s->round_at = mono_add_ns(r->now, r->o.scrub_interval_ns);
         s->round = true;
+        s->log_verified = false;
+        log_info(r->env.log, "scrub: round begins", "rounds=%llu", (unsigned long long) s->rounds);
         if (!s->found)
             s->alarm[0] = '\0'; /* a whole round without a find */
         s->found = false;

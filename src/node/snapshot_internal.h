@@ -205,7 +205,8 @@ struct scrub {
     struct replica *replica;
     struct mono round_at;    /* of the next round */
     struct mono step_at;     /* of the next step of this one */
-    bool round;              /* under way */
+    bool round;              /* under way in the log */
+    bool log_verified;       /* by the last round, which may still be in the state store */
     bool step_wanted;        /* goes to the disk thread between commits */
     struct wal_scrub cursor; /* the disk thread's while a step runs */
     uint64_t bad_index;      /* of the last step */

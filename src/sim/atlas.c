@@ -7,7 +7,8 @@
 #define COPY_PERMILLE 400
 #define TRIES 6
 #define SEGMENT_HEADER_BYTES 4096
-#define SCRUB_SLACK_NS (6 * NS_PER_S)
+/* What a round may take: a few steps of 64 ms and a job for the state, behind all others. */
+#define SCRUB_ROUND_NS (6 * NS_PER_S)
 
 /* ---- what the cluster bears ------------------------------------------------------------------ */
 
@@ -113,7 +114,8 @@ static void strike_running(struct world *w, struct sim_node *n) {
     a->planted = true;
     sim_count(w, SIM_STAT_DAMAGE_RUNNING);
     a->paused_ns = faults_paused_ns(n);
-    a->find_within = 2 * w->node_options.scrub_interval_ns + SCRUB_SLACK_NS;
+    a->round = false;
+    a->find_within = w->node_options.scrub_interval_ns + SCRUB_ROUND_NS;
     a->find_by = w->node_options.scrub_interval_ns == 0 ? 0 : w->now_ns + a->find_within;
 }
 
@@ -266,7 +268,27 @@ static bool still_there(const struct sim_node *n) {
     return bytes && a->damage.offset < len && bytes[a->damage.offset] == a->was;
 }
 
-/* W14: the scrub has found it within two rounds; a disk that hung in between may delay it. */
+static void missed(struct world *w, const struct sim_node *n, const char *by) {
+    const struct atlas_node *a = &n->atlas;
+
+    sim_fail(w, "node %u: %s in %s at %llu was not found by %s", n->slot + 1,
+             damage_name(a->damage.kind), a->damage.file, (unsigned long long) a->damage.offset,
+             by);
+}
+
+/* W14: one whole round that begins after the damage finds it. */
+static void round_begins(struct sim_node *n) {
+    n->atlas.round = true;
+}
+
+static void round_ended(struct world *w, const struct sim_node *n) {
+    const struct atlas_node *a = &n->atlas;
+
+    if (a->planted && a->round && !a->told && still_there(n))
+        missed(w, n, "a whole round of the scrub");
+}
+
+/* And rounds begin in time and end; a disk that hung in between may delay them. */
 static void check_found(struct world *w, struct sim_node *n) {
     const struct atlas_node *a = &n->atlas;
     uint64_t slow = MAX(n->disk_jobs.slow_until, n->bulk_jobs.slow_until);
@@ -275,8 +297,7 @@ static void check_found(struct world *w, struct sim_node *n) {
         w->now_ns < MAX(a->find_by, slow + a->find_within) + faults_paused_ns(n) - a->paused_ns ||
         !still_there(n))
         return;
-    sim_fail(w, "node %u: %s in %s at %llu was not found by two rounds of the scrub", n->slot + 1,
-             damage_name(a->damage.kind), a->damage.file, (unsigned long long) a->damage.offset);
+    missed(w, n, "the scrub in time");
 }
 
 bool atlas_started(struct world *w, struct sim_node *n, int rc, const struct errtext *why) {
@@ -363,6 +384,10 @@ void atlas_heard(struct world *w, struct sim_node *n, const char *msg) {
         return;
     if (strstr(msg, "was repaired from its copy"))
         n->atlas.repaired = true;
+    if (strcmp(msg, "scrub: round begins") == 0)
+        round_begins(n);
+    if (strcmp(msg, "scrub: round ended") == 0)
+        round_ended(w, n);
     if (strcmp(msg, "scrub: damage in the log") == 0)
         n->atlas.told = true;
     if (strcmp(msg, "scrub: damaged log segments released") == 0)

@@ -38,6 +38,7 @@ struct atlas_node {
     bool repaired; /* it has said so at its start */
     struct damage damage;
     uint8_t was;          /* planted: the byte that was changed, as it is now */
+    bool round;           /* a whole round of the scrub has begun since */
     uint64_t find_within; /* ns of a disk that works */
     uint64_t paused_ns;
     uint64_t find_by;     /* planted: the scrub has seen it by then; 0 = there is none */
