@@ -171,4 +171,7 @@ MUTANTS = [
     ("raft-vote-not-in-the-hard-state", "src/raft/effects.c",
      "(struct raft_hard_state){.term = r->term, .vote = r->vote};",
      "(struct raft_hard_state){.term = r->term, .vote = r->vote == r->options.id ? r->vote : 0};"),
+    ("raft-lost-tail-never-sent-again", "src/raft/recv_append_resp.c",
+     "        if (m->log_index <= p->match) {\n            forgotten(r, p);\n            return;", "        if (m->log_index <= p->match) {\n            (void) forgotten;\n            return;",
+     {"by": ["test_raft_golden tests/golden/raft/lost_tail.txt"]}),
 ]

@@ -45,4 +45,13 @@ MUTANTS = [
      "src/storage/meta.c", "    r = m->disk.ops->sync_dir(m->disk.ctx);\n", "    r = 0;\n",
      {"by": ["test_meta"]}),
     ("meta-old-copy-of-the-file-believed", "src/storage/meta.c", "    m->repaired = c->generation > f->generation;", "    m->repaired = false;"),
+    ("wal-missing-newest-segment-not-missed", "src/storage/wal_recover.c", "    return newest >= seq ? 0 : bad(r,", "    return newest >= seq || seq > 0 ? 0 : bad(r,"),
+    # Most old copies are of segments that a restart has replaced since.
+    ("wal-old-newest-segment-taken-for-torn", "src/storage/wal_recover.c", "    if (end == at->end && c.crc == at->crc)", "    if (end <= at->end || c.crc == at->crc)",
+     {"by": ["test_wal"]}),
+    # Of the same length with another chain: only one that was cut and written again, and put back between the two.
+    ("wal-place-without-its-chain", "src/storage/wal_recover.c", "    if (end == at->end && c.crc == at->crc)", "    if (end == at->end)",
+     {"by": ["test_wal"]}),
+    ("node-new-segment-not-noted", "src/node/effects.c", "    if (rc == 0 && (log_was_empty || cut || wal_synced_at(r->wal).seq != meta_log(r->meta).seq))", "    if (rc == 0 && (log_was_empty || cut))",
+     "src/node/effects.c", "    else if (p->mark_at.ns == UINT64_MAX)", "    else if (p->mark_at.ns == 0)"),
 ]
