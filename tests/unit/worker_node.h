@@ -106,7 +106,7 @@ void node_finish(struct node *n, struct worker_process *p);
 
 /* Processes of the test's jobs, found by an argument that nothing else has. */
 unsigned worker_count_processes(const char *needle);
-void worker_wait_processes(const char *needle, unsigned want);
+void worker_wait_processes(const char *needle, unsigned want); /* 0: none; else at least */
 
 /* What main() of such a test does: "worker" as the first argument makes it the worker, any other
  * one names the tests to run. */
