@@ -573,6 +573,19 @@ static bool same_log(const struct model_node *m, const struct raft *r) {
     return true;
 }
 
+/* An old copy of a segment has entries that were cut from the log later: what was acknowledged in
+ * their place is lost with the copy. */
+static void take_old_entries(struct model_node *m, const struct raft *r) {
+    for (uint64_t i = raft_first_in_memory(r); i <= m->d_last; i++) {
+        uint64_t term = raft_entry_at(r, i)->term;
+
+        if (term == m->d_log[i] || term > m->d_term)
+            continue;
+        m->owed = MIN(m->owed, i - 1);
+        m->d_log[i] = term;
+    }
+}
+
 /* The disk may have got further than it had told. In the order of the batches, the last of them
  * perhaps in part; term and vote of all that were under way come first. */
 bool take_restart(struct taking *t, const struct raft *r, bool damaged) {
@@ -602,6 +615,7 @@ bool take_restart(struct taking *t, const struct raft *r, bool damaged) {
     if (!log && damaged && raft_last_index(r) < m->d_last) {
         m->d_last = raft_last_index(r);
         m->owed = MIN(m->owed, m->d_last);
+        take_old_entries(m, r);
         log = same_log(m, r);
     }
     if (!log)
