@@ -380,6 +380,8 @@ void replica_on_peer_link(struct replica *r, uint64_t node_id, bool up) {
     if (up) {
         p->send_facts = true;
         transfers_on_link(r, node_id);
+        ev = (struct raft_event){.type = RAFT_EV_REACHABLE, .reachable = node_id};
+        (void) replica_step(r, &ev, NULL);
         return;
     }
     buf_clear(&p->outbox);

@@ -175,7 +175,8 @@ enum raft_event_type {
     RAFT_EV_SPREAD_COMMIT, /* leader with lazy_commit: followers must learn the commit index now */
     RAFT_EV_COMPACTED,     /* entries up to index are gone from the disk: a snapshot covers them */
     RAFT_EV_SNAPSHOT_FAILED, /* leader: the transfer to a peer ended without success; probe again */
-    RAFT_EV_INSTALL /* follower: a whole, durable snapshot is staged; see effects.install_index */
+    RAFT_EV_INSTALL,  /* follower: a whole, durable snapshot is staged; see effects.install_index */
+    RAFT_EV_REACHABLE /* the link to a peer is up: what it lacks may go at once */
 };
 
 struct raft_event {
@@ -194,6 +195,7 @@ struct raft_event {
         /* Node id. A peer in RAFT_SNAPSHOT keeps session and state: the transfer has a connection
          * of its own, may go on where it was, and its failure is reported separately. */
         uint64_t unreachable;
+        uint64_t reachable; /* node id */
         struct {
             uint64_t peer;
             /* Term of entry (entries[0].index - 1), 0 for index 0. Not looked at when that entry is

@@ -287,6 +287,7 @@ void raft_replication_check_quorum(struct raft *r);
 void raft_replication_timeout(struct raft *r);
 void raft_replication_loaded(struct raft *r, const struct raft_event *ev);
 void raft_replication_unreachable(struct raft *r, uint64_t id);
+void raft_replication_reachable(struct raft *r, uint64_t id);
 /* End of a leader's step: what each peer gets now. */
 void raft_replication_flush(struct raft *r);
 uint64_t raft_replication_uncommitted(const struct raft *r);

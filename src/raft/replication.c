@@ -235,9 +235,21 @@ void raft_replication_unreachable(struct raft *r, uint64_t id) {
      * and cut as a torn tail), so nothing old is believed: match begins at 0 in a new session. The
      * commit index never moves back, and one probe brings match back where it was. */
     raft_progress_renew(r, p);
-    /* Nothing is sent into a dead link; the next heartbeat answer starts probing. */
+    /* Nothing is sent into a dead link; its return or the next heartbeat answer starts probing. */
     p->probe_sent = true;
     p->probe_at = (struct mono){0};
+}
+
+/* The first thing on a new link is what is missing: when links die often, no heartbeat and its
+ * answer, and an append and its answer after that, fit into one life. */
+void raft_replication_reachable(struct raft *r, uint64_t id) {
+    struct raft_peer *p;
+
+    if (r->role != RAFT_LEADER)
+        return;
+    p = raft_progress_find(r, id);
+    if (p && p->state == RAFT_PROBE && !p->load_pending)
+        p->probe_sent = false;
 }
 
 static void send_append(struct raft *r, struct raft_peer *p, uint64_t prev_term,

@@ -78,6 +78,9 @@ static void dispatch(struct raft *r, const struct raft_event *ev) {
     case RAFT_EV_UNREACHABLE:
         raft_replication_unreachable(r, ev->unreachable);
         break;
+    case RAFT_EV_REACHABLE:
+        raft_replication_reachable(r, ev->reachable);
+        break;
     case RAFT_EV_SPREAD_COMMIT:
         r->commit_wanted = r->commit;
         break;

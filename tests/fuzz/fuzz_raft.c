@@ -206,6 +206,7 @@ static bool compacted(struct peer_world *w, struct slice *in) {
 static bool own_life(struct peer_world *w, uint8_t what, struct slice *in) {
     struct raft_event ev = {0};
     struct mono due;
+    uint8_t peer;
 
     switch (what % 12) {
     case 0: /* its disk is as far as it may be */
@@ -239,7 +240,9 @@ static bool own_life(struct peer_world *w, uint8_t what, struct slice *in) {
         ev.type = RAFT_EV_CAMPAIGN;
         return step(w, &ev);
     case 8:
-        ev = (struct raft_event){.type = RAFT_EV_UNREACHABLE, .unreachable = fuzz_u8(in) % 6};
+        peer = fuzz_u8(in);
+        ev = peer < 128 ? (struct raft_event){.type = RAFT_EV_UNREACHABLE, .unreachable = peer % 6}
+                        : (struct raft_event){.type = RAFT_EV_REACHABLE, .reachable = peer % 6};
         return step(w, &ev);
     case 9:
         ev = (struct raft_event){.type = RAFT_EV_SNAPSHOT_FAILED,

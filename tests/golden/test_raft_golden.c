@@ -20,7 +20,7 @@
  *   persist N [K]                 N's disk confirms K (default: all) batches
  *   load N                        N's disk answers a load
  *   stabilize                     persist, load, send snapshots and deliver until nothing moves
- *   propose N TEXT.., read N, transfer N TO, unreachable N PEER
+ *   propose N TEXT.., read N, transfer N TO, unreachable N PEER, reachable N PEER
  *   crash N, restart N, erase N   the last: N starts with an empty disk
  *   forget N INDEX                N is down; its disk has lost the entries above
  *   compact N INDEX               N's log loses its beginning
@@ -248,7 +248,7 @@ static bool run_world(struct world *w, char **a, size_t n) {
 
 static bool run_node(struct world *w, char **a, size_t n) {
     uint64_t id = number(a[1]);
-    struct raft_event lost = {.type = RAFT_EV_UNREACHABLE};
+    struct raft_event lost = {.type = RAFT_EV_UNREACHABLE}, up = {.type = RAFT_EV_REACHABLE};
 
     if (strcmp(a[0], "timeout") == 0) {
         w->now.ns = MAX(w->now.ns, raft_deadline(w->nodes[id].raft).ns);
@@ -269,6 +269,9 @@ static bool run_node(struct world *w, char **a, size_t n) {
     } else if (strcmp(a[0], "unreachable") == 0) {
         lost.unreachable = number(a[2]);
         world_step(w, id, &lost);
+    } else if (strcmp(a[0], "reachable") == 0) {
+        up.reachable = number(a[2]);
+        world_step(w, id, &up);
     } else if (strcmp(a[0], "crash") == 0) {
         world_crash(w, id, 0);
     } else if (strcmp(a[0], "restart") == 0) {

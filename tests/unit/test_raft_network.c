@@ -115,6 +115,7 @@ static void restart(struct world *w, uint64_t id) {
 static void rare(struct world *w, uint64_t id) {
     struct raft_event lost = {.type = RAFT_EV_UNREACHABLE,
                               .unreachable = rng_range(&w->rng, 1, w->count)};
+    struct raft_event up = {.type = RAFT_EV_REACHABLE, .reachable = lost.unreachable};
 
     switch (rng_below(&w->rng, 3)) {
     case 0:
@@ -125,6 +126,8 @@ static void rare(struct world *w, uint64_t id) {
         break;
     default:
         world_step(w, id, &lost);
+        if (rng_chance(&w->rng, 500))
+            world_step(w, id, &up); /* a link may also be up anew at once */
         break;
     }
 }
