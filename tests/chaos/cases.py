@@ -117,6 +117,17 @@ def links(w):
                            for_s))
 
 
+@case("flips-leader", "bits change on all links of the leader", before=_proxied, seconds=8,
+      full_seconds=120, rounds=2)
+def flips_leader(w):
+    def once():
+        x = w.leader().id
+        rule = {"flip": 0.05, "flip_chunks": 0.2}
+        n.links(w, "flips, the leader", {f"{a}-{b}": rule for a in w.numbers for b in w.numbers
+                                         if a != b and x in (a, b)}, hold(w, 3))
+    rounds(w, once)
+
+
 @case("flips", "bits change on the way between nodes", before=_proxied, full_seconds=120, rounds=3)
 def flips(w):
     proxy = w.cluster.network.proxy
@@ -442,8 +453,7 @@ def mix(w):
              lambda: n.step_clock(w, r.choice(n.STEPS), 0.3),
              lambda: n.slow(w, r.choice((100, 1000, -1)), r.choice(("leader", "follower")), 0.7),
              lambda: n.links(w, "jitter", {"*": {"jitter_ms": 20}}, 0.7),
-             lambda: n.links(w, "flips", _of_one(w, {"flip": 0.05, "flip_chunks": 0.2}), 0.7,
-                             False)]
+             lambda: n.links(w, "flips", _of_one(w, {"flip": 0.05, "flip_chunks": 0.2}), 0.7)]
     until = time.monotonic() + w.seconds
     while time.monotonic() < until and not w.bad:
         # One fault of the background, too: a link that loses, is slow, or a clock that is wrong.

@@ -67,17 +67,14 @@ def lose(w, percent, hold):
     w.healed()
 
 
-def links(w, name, rules, hold, progress=True):
-    """Slow or strange links (proxy.py). Without @progress nothing is demanded before they heal: a
-    leader of whose connections none lives for long may lead and yet commit nothing."""
+def links(w, name, rules, hold):
+    """Slow or strange links (proxy.py)."""
     w.fault(name)
     w.cluster.network.proxy.set(rules)
     begun = now()
-    if progress:
-        w.progress([], begun)
+    w.progress([], begun)
     w.pause(max(0, hold - (now() - begun) / 1e9))
-    if progress:
-        w.progress([], now())
+    w.progress([], now())
     w.cluster.network.proxy.set({})
     w.healed()
 
