@@ -188,6 +188,39 @@ def test_torn_tail(c):
     w.cluster.stop()
 
 
+def place(w):
+    """What meta says of the log: (segment's number, offset) (docs/formats.md)."""
+    data = w.path("meta").read_bytes()
+    newest = max((0, META_SLOT), key=lambda at: struct.unpack_from("<Q", data, at + 16)[0])
+    return struct.unpack_from("<QI", data, newest + 88)
+
+
+def test_newest_segment(c):
+    """The newest segment gone, or as it was some seconds before: nothing in the log itself says so,
+    and the state of this node is older. It must not come back without what it acknowledged."""
+    w = World(signal.SIGKILL)
+    c.require("the node starts", w.start_works())
+    w.submit(30)
+    name = w.segments()[-1].name
+    old = w.path(name).read_bytes()
+    long_ago = used_bytes(w.path(name))
+    w.submit(100)
+    marked = checks.wait_for(lambda: place(w)[1] > long_ago + 4096, 10, 0.05)
+    c.check("meta says how far the log is durable", marked, place(w))
+    c.equal("and in which segment", f"wal-{place(w)[0]:016x}.log", name)
+    w.node.kill()
+    right = w.path(name).read_bytes()
+    for what, content in (("the newest segment as it was", old), ("the newest segment missing", None)):
+        w.path(name).unlink()
+        if content:
+            w.path(name).write_bytes(content)
+        code, log = w.start_fails()
+        check_refused(c, what, code, log, name)
+        w.path(name).write_bytes(right)
+    check_accepted(c, w, "the right one again")
+    w.cluster.stop()
+
+
 def test_meta(c):
     w = World(signal.SIGTERM)
     meta = w.path("meta")
@@ -264,4 +297,5 @@ def test_foreign(c):
 
 
 if __name__ == "__main__":
-    checks.run(test_middle_of_log, test_one_batch, test_torn_tail, test_meta, test_foreign)
+    checks.run(test_middle_of_log, test_one_batch, test_torn_tail, test_newest_segment, test_meta,
+               test_foreign)
