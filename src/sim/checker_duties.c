@@ -13,6 +13,8 @@
 #include "chronos/v1/cluster_service.pb-c.h"
 
 #define NEGLECTED_NS (NS_PER_S)
+#define HAND_OVER_NS (3 * NS_PER_S) /* tried every half second */
+#define NEAR_NS (200 * NS_PER_MS)
 #define LEASE_SLACK_NS (300 * NS_PER_MS) /* it is looked at again after 100 ms, perhaps */
 
 /* ---- which workers it believes in ------------------------------------------------------------ */
@@ -46,12 +48,16 @@ static bool believed_by(const struct sim_node *n, struct believed *ret) {
 
 /* ---- open duties ----------------------------------------------------------------------------- */
 
-/* The duty @key (0 = none) is open now. True when it was a while ago, too. */
-static bool neglected(struct sim_duty *d, uint64_t key, uint64_t now) {
+/* The duty @key (0 = none) is open now. True when it was @ns ago, too. */
+static bool open_for(struct sim_duty *d, uint64_t key, uint64_t now, uint64_t ns) {
     if (d->key != key) {
         *d = (struct sim_duty){.key = key, .since = now};
     }
-    return key != 0 && now - d->since > NEGLECTED_NS;
+    return key != 0 && now - d->since > ns;
+}
+
+static bool neglected(struct sim_duty *d, uint64_t key, uint64_t now) {
+    return open_for(d, key, now, NEGLECTED_NS);
 }
 
 static bool has_room(const struct fsm_worker *k) {
@@ -107,6 +113,32 @@ static void check_leases(struct world *w, struct sim_node *n, uint64_t now) {
     }
 }
 
+/* A voter that is not drained, has all of the log and was heard just now. */
+static bool successor_near(const struct world *w, const struct sim_node *n, uint64_t now) {
+    const struct raft *r = replica_raft(n->replica);
+    const struct raft_config *c = raft_config_latest(r);
+
+    for (size_t i = 0; i < c->count; i++) {
+        const struct fsm_node *rec = fsm_node_find(replica_fsm(n->replica), c->members[i].id);
+        struct raft_peer_status st;
+
+        if (c->members[i].id != n->slot + 1 && c->members[i].flags & RAFT_MEMBER_VOTER && rec &&
+            !rec->draining && w->links[n->slot][c->members[i].id - 1].told_up &&
+            raft_peer_status(r, c->members[i].id, &st) == 0 && st.match == raft_last_index(r) &&
+            now - st.last_contact.ns < NEAR_NS)
+            return true;
+    }
+    return false;
+}
+
+static void check_hands_over(struct world *w, struct sim_node *n, uint64_t now) {
+    const struct fsm_node *self = fsm_node_find(replica_fsm(n->replica), n->slot + 1);
+    bool must = self && self->draining && successor_near(w, n, now);
+
+    if (open_for(&n->hands_over, must ? raft_term(replica_raft(n->replica)) : 0, now, HAND_OVER_NS))
+        sim_fail(w, "node %u leads on although it is drained", n->slot + 1);
+}
+
 void checker_duties(struct world *w, struct sim_node *n) {
     const struct raft *r = replica_raft(n->replica);
     uint64_t now = sim_clock_mono(n).ns;
@@ -114,7 +146,7 @@ void checker_duties(struct world *w, struct sim_node *n) {
     if (raft_role(r) != RAFT_LEADER || n->leads_term != raft_term(r)) {
         n->leads_term = raft_role(r) == RAFT_LEADER ? raft_term(r) : 0;
         n->leads_at = now;
-        n->waits = (struct sim_duty){0};
+        n->waits = n->hands_over = (struct sim_duty){0};
         memset(n->silent, 0, sizeof(n->silent));
         return;
     }
@@ -122,6 +154,7 @@ void checker_duties(struct world *w, struct sim_node *n) {
         return;
     check_waiting(w, n, now);
     check_leases(w, n, now);
+    check_hands_over(w, n, now);
 }
 
 /* ---- signs of life --------------------------------------------------------------------------- */
@@ -143,25 +176,9 @@ void checker_heard_from(struct world *w, struct sim_node *n, struct slice payloa
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-/* A voter that is not drained is near, so that a drained one need not lead. */
-static bool successor(const struct world *w, const struct sim_node *n) {
-    const struct raft_config *c = raft_config_latest(replica_raft(n->replica));
-
-    for (size_t i = 0; i < c->count; i++) {
-        const struct sim_node *k = &w->nodes[c->members[i].id - 1];
-        const struct fsm_node *rec = fsm_node_find(replica_fsm(n->replica), c->members[i].id);
-
-        if (k != n && c->members[i].flags & RAFT_MEMBER_VOTER && rec && !rec->draining && k->up &&
-            sim_world_counts(w, k))
-            return true;
-    }
-    return false;
-}
-
 void checker_duties_final(struct world *w) {
     for (unsigned i = 0; i < w->nodes_count && !w->failed; i++) {
         const struct sim_node *n = &w->nodes[i];
-        const struct fsm_node *rec;
         struct believed b;
 
         if (!n->up || !sim_world_counts(w, n))
@@ -170,9 +187,6 @@ void checker_duties_final(struct world *w) {
             sim_fail(w, "node %u keeps a staged state that nobody will finish", i + 1);
         if (raft_role(replica_raft(n->replica)) != RAFT_LEADER || !believed_by(n, &b))
             continue;
-        rec = fsm_node_find(replica_fsm(n->replica), i + 1);
-        if (rec && rec->draining && successor(w, n))
-            sim_fail(w, "node %u leads on although it is drained", i + 1);
         for (unsigned k = 0; k < w->workers_count; k++)
             if (w->workers[k].up && w->workers[k].welcomed && w->workers[k].session &&
                 !(b.alive >> k & 1))

@@ -151,6 +151,7 @@ static void sent_timeout_now(struct world *w, struct sim_node *n, const wire_mes
     struct raft_peer_status st;
 
     sim_count(w, SIM_STAT_TRANSFERS);
+    n->hands_over = (struct sim_duty){0};
     if (raft_peer_status(replica_raft(n->replica), m->to, &st) == 0 && st.match < n->chain_last)
         sim_fail(w, "node %u hands leadership to node %llu, which has %llu of %llu entries",
                  n->slot + 1, (unsigned long long) m->to, (unsigned long long) st.match,

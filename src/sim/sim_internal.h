@@ -150,9 +150,9 @@ struct sim_node {
     bool seen_leader;
     uint64_t seen_backlog; /* entries that were not committed */
     uint64_t registered_index[SIM_WORKERS_MAX], registered_at[SIM_WORKERS_MAX]; /* by worker */
-    uint64_t leads_term, leads_at; /* 0 = it does not lead; of its clock */
+    uint64_t leads_term, leads_at;      /* 0 = it does not lead; of its clock */
     uint64_t heard_at[SIM_WORKERS_MAX]; /* by worker: as leader, of its clock */
-    struct sim_duty waits, silent[SIM_WORKERS_MAX];
+    struct sim_duty waits, hands_over, silent[SIM_WORKERS_MAX];
     struct ghost_entry *chain; /* owned: its log as last looked at, by index */
     size_t chain_cap;
     uint64_t chain_last;

@@ -228,12 +228,13 @@ static void test_damage_on_the_way(void **state) {
 }
 
 /* Give the follower @data as the leader's blocks. */
-static void inject(struct lag *l, uint64_t transfer, uint64_t sequence, struct slice data) {
+static void inject_of(struct lag *l, uint64_t term, uint64_t transfer, uint64_t sequence,
+                      struct slice data) {
     Chronos__Internal__V1__PeerMessage m = CHRONOS__INTERNAL__V1__PEER_MESSAGE__INIT;
     Chronos__Internal__V1__SnapshotBlocks s = CHRONOS__INTERNAL__V1__SNAPSHOT_BLOCKS__INIT;
     struct bytes *b;
 
-    s.term = raft_term(leader_of(l)->raft);
+    s.term = term;
     s.transfer = transfer;
     s.sequence = sequence;
     s.data.data = (uint8_t *) (uintptr_t) data.data;
@@ -246,6 +247,10 @@ static void inject(struct lag *l, uint64_t transfer, uint64_t sequence, struct s
     replica_on_peer_message(follower_of(l), l->leader + 1, bytes_slice(b));
     (void) bytes_unref(b);
     node_world_run(l->w, 50);
+}
+
+static void inject(struct lag *l, uint64_t transfer, uint64_t sequence, struct slice data) {
+    inject_of(l, raft_term(leader_of(l)->raft), transfer, sequence, data);
 }
 
 /* Goal: bytes that are no snapshot of this cluster change nothing. Method: garbage, cut-off blocks,
@@ -296,6 +301,78 @@ static void test_bad_blocks(void **state) {
     assert_false(r->receive.active);
     buf_done(&block);
     submit_jobs(&w, l.leader, 5, 10);
+    node_world_close(&w);
+}
+
+/* Goal: whoever led an older term cannot end the transfer of the leader. Method: a block of another
+ * transfer and of the term before comes in its middle. */
+static void test_deposed_leader(void **state) {
+    static const uint8_t block[SNAPSHOT_BLOCK_HEADER_BYTES];
+    struct node_world w;
+    struct lag l;
+    struct receive *x;
+    uint64_t transfer;
+
+    (void) state;
+    lag_begin_bytes(&l, &w, BIG_JOBS, BIG_BYTES);
+    (void) run_into_transfer(&l, 1024UL * 1024);
+    x = &follower_of(&l)->receive;
+    assert_true(x->active && !x->abandoned);
+    transfer = x->transfer;
+    inject_of(&l, raft_term(leader_of(&l)->raft) - 1, transfer + 1, 0,
+              slice_of(block, sizeof(block)));
+    assert_true(x->active && !x->abandoned);
+    assert_int_equal(x->transfer, transfer);
+    w.nodes[l.follower].hold_bulk = false;
+    lag_wait_equal(&l);
+    assert_int_equal(follower_of(&l)->snapshots.installed, 1);
+    node_world_close(&w);
+}
+
+static void heartbeat_of(struct lag *l, unsigned leader, uint64_t term) {
+    Chronos__Internal__V1__PeerMessage m = CHRONOS__INTERNAL__V1__PEER_MESSAGE__INIT;
+    Chronos__Internal__V1__RaftMessage beat = CHRONOS__INTERNAL__V1__RAFT_MESSAGE__INIT,
+                                       *beats[] = {&beat};
+    struct bytes *b;
+
+    beat.type = RAFT_MSG_HEARTBEAT_REQ;
+    beat.from = leader + 1;
+    beat.to = l->follower + 1;
+    beat.term = term;
+    m.version = 1;
+    m.raft = beats;
+    m.n_raft = 1;
+    b = bytes_new(chronos__internal__v1__peer_message__get_packed_size(&m));
+    assert_non_null(b);
+    (void) chronos__internal__v1__peer_message__pack(&m, b->data);
+    replica_on_peer_message(follower_of(l), leader + 1, bytes_slice(b));
+    (void) bytes_unref(b);
+}
+
+/* Goal: of a transfer that nobody will finish nothing is left. Method: the receiver hears of a next
+ * leader, which sends nothing. */
+static void test_nothing_left_behind(void **state) {
+    struct node_world w;
+    struct lag l;
+    struct node_world_node *n;
+    uint64_t term;
+
+    (void) state;
+    lag_begin_bytes(&l, &w, BIG_JOBS, BIG_BYTES);
+    (void) run_into_transfer(&l, 1024UL * 1024);
+    n = &w.nodes[l.follower];
+    w.hold_delivery = true;
+    n->hold_bulk = false;
+    node_world_settle(&w);
+    assert_true(follower_of(&l)->receive.active);
+    assert_true(kv_mem_staged(n->kv));
+    term = raft_term(follower_of(&l)->raft) + 1;
+    heartbeat_of(&l, (l.leader + 1) % 3 == l.follower ? (l.leader + 2) % 3 : (l.leader + 1) % 3,
+                 term);
+    node_world_settle(&w);
+    assert_int_equal(raft_term(follower_of(&l)->raft), term);
+    assert_false(follower_of(&l)->receive.active);
+    assert_false(kv_mem_staged(n->kv));
     node_world_close(&w);
 }
 
@@ -494,6 +571,8 @@ int main(void) {
         cmocka_unit_test(test_leader_goes),
         cmocka_unit_test(test_damage_on_the_way),
         cmocka_unit_test(test_bad_blocks),
+        cmocka_unit_test(test_deposed_leader),
+        cmocka_unit_test(test_nothing_left_behind),
         cmocka_unit_test(test_view),
         cmocka_unit_test(test_view_limits),
         cmocka_unit_test(test_view_and_install),
