@@ -363,7 +363,17 @@ def results_load(path):
         return {}
 
 
-def work(tree, todo, a, done, lock, results_path):
+def table_write(path, chosen, done, kept):
+    """Into a file that is whole at each moment: a long run is read while it goes on."""
+    known = dict(done)
+    for n, r in kept.items():
+        known.setdefault(n, Outcome(r["verdict"], r["how"], r["seeds"], r["events"], r["seconds"]))
+    with open(path + ".new", "w") as f:
+        f.write("\n".join(table(chosen, known) + summary(chosen, known)) + "\n")
+    os.replace(path + ".new", path)
+
+
+def work(tree, todo, a, chosen, earlier, done, lock, results_path):
     while not stop.is_set():
         try:
             m = todo.get_nowait()
@@ -381,6 +391,8 @@ def work(tree, todo, a, done, lock, results_path):
             with open(results_path + ".new", "w") as f:
                 json.dump(kept, f, indent=1)
             os.replace(results_path + ".new", results_path)
+            if a.table:
+                table_write(a.table, chosen, done, earlier)
 
 
 def main():
@@ -421,19 +433,19 @@ def main():
             check_clean(t, tests)
     print(HEAD, flush=True)
     done, lock = {}, threading.Lock()
-    threads = [threading.Thread(target=work, args=(t, todo, a, done, lock, results_path)) for t in trees]
+    earlier = kept if a.known else {}
+    threads = [threading.Thread(target=work, args=(t, todo, a, chosen, earlier, done, lock, results_path))
+               for t in trees]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
     failed = stop.is_set() or len(guilty) > 0 or any(o.verdict != "caught" for o in done.values())
-    if a.known:
-        for n, r in kept.items():
-            done.setdefault(n, Outcome(r["verdict"], r["how"], r["seeds"], r["events"], r["seconds"]))
+    for n, r in earlier.items():
+        done.setdefault(n, Outcome(r["verdict"], r["how"], r["seeds"], r["events"], r["seconds"]))
     lines = summary(chosen, done)
     if a.table:
-        with open(a.table, "w") as f:
-            f.write("\n".join(table(chosen, done) + lines) + "\n")
+        table_write(a.table, chosen, done, {})
     if stop.is_set():
         print("interrupted; so far:\n" + "\n".join(table(chosen, done)))
     print("\n".join(lines))
