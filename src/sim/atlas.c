@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/codec.h"
+
 #define RUNNING_PERMILLE 300 /* of damage: under a running node */
 #define COPY_PERMILLE 400
 #define TRIES 6
@@ -349,6 +351,19 @@ bool atlas_excuses(struct world *w, struct sim_node *n) {
     return true;
 }
 
+/* What is in a new segment counts: if its file went, only the meta file could say so. */
+static void check_named(struct sim_node *n, const char *segment, uint64_t durable) {
+    struct damage_place place = damage_log_place(n->disk);
+    uint64_t len = 0;
+    const uint8_t *header = sim_disk_bytes(n->disk, segment, &len);
+
+    if (!header || len < SEGMENT_HEADER_BYTES || durable <= get_le64(header + 64) ||
+        strcmp(place.segment, segment) == 0)
+        return;
+    sim_fail(n->world, "node %u has entry %llu in %s, which its meta file does not name (%s)",
+             n->slot + 1, (unsigned long long) durable, segment, place.segment);
+}
+
 void atlas_note(struct sim_node *n) {
     struct atlas_node *a = &n->atlas;
     uint64_t durable = raft_durable_index(replica_raft(n->replica)), end;
@@ -365,6 +380,7 @@ void atlas_note(struct sim_node *n) {
     if (strcmp(segment, a->segment) != 0) { /* what went before it is before its first record */
         memcpy(a->segment, segment, sizeof(segment));
         a->cut_to = UINT64_MAX;
+        check_named(n, segment, durable);
         note_batch(a, SEGMENT_HEADER_BYTES, true);
     }
     a->durable = durable;
