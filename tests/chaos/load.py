@@ -98,9 +98,10 @@ class Client(threading.Thread):
         if self.rng.random() >= self.p.options["shell"]:
             return rpc.noop(name=key, max_attempts=100,
                             env={"P": self.payload()})
-        # A long one outlives the drain of its worker.
-        signs = " ".join("1" * (30 if self.rng.random() < self.p.options["long"] else
-                                self.rng.choice((0, 0, 1, 4, 8))))
+        # A long one outlives the drain of its worker; one that may be tried once must not be tried
+        # again then.
+        long = self.rng.random() < self.p.options["long"] * (5 if once else 1)
+        signs = " ".join("1" * (30 if long else self.rng.choice((0, 0, 1, 4, 8))))
         return rpc.shell(LINE % (self.p.marks, signs), name=key, max_attempts=1 if once else 100,
                          kill_grace_ms=300)
 
