@@ -165,6 +165,7 @@ void sim_net_on_connect(struct world *w, const struct sim_event *e) {
             tell(n, e->b, false);
         l->up = true;
         l->lingering = 0; /* a node that connects again replaces its older connection */
+        l->last_at = 0;   /* nor does anything on this one wait for what was sent on that */
         tell(n, e->b, true);
     }
     sim_node_turn(to);
