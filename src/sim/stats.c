@@ -218,6 +218,7 @@ static const struct {
     {SIM_STAT_DAMAGE_TAILS_LOST, SIM_STAT_INFORMATIVE}, /* the atlas allows it, no more */
     {SIM_STAT_PLANS_REFUSED, SIM_STAT_INFORMATIVE}, /* a clock set back between plan and stamp */
     {SIM_STAT_QUORUMS_LOST, SIM_STAT_INFORMATIVE},  /* nothing is promised to them */
+    {SIM_STAT_META_TORN, SIM_STAT_INFORMATIVE}, /* what a slot says is in one sector, torn never */
     {SIM_STAT_MODELS_LOST,
      SIM_STAT_INFORMATIVE}, /* what could not be compared: the fewer the better */
     {SIM_STAT_JOB_MODELS_LOST, SIM_STAT_INFORMATIVE}, /* likewise */
