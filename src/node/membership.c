@@ -17,6 +17,7 @@
 #define CODE_NOT_FOUND 5
 #define CODE_ALREADY_EXISTS 6
 #define CODE_FAILED_PRECONDITION 9
+#define CODE_UNAVAILABLE 14
 
 typedef Chronos__Internal__V1__ChangeCall change_call;
 
@@ -231,6 +232,14 @@ static bool judge_newcomer(struct replica *r, const change_call *c, uint64_t id,
     const struct fsm_node *n = fsm_node_find(r->fsm, id);
     const struct raft_config *config = &v->config;
 
+    /* Who was removed by an entry that is not applied here yet looks like nobody: its id would be
+     * given away again. A disk that hangs keeps the state that far behind. */
+    if (raft_config_latest_index(r->raft) > fsm_applied_index(r->fsm)) {
+        v->settling = true;
+        refuse(v, CODE_UNAVAILABLE,
+               "the last change of the membership is not applied yet; try again");
+        return false;
+    }
     if (n && n->removed) {
         refuse(v, CODE_FAILED_PRECONDITION,
                "id %llu was used before by a node that is removed; ids are never used again",
