@@ -174,4 +174,8 @@ MUTANTS = [
     ("raft-lost-tail-never-sent-again", "src/raft/recv_append_resp.c",
      "        if (m->log_index <= p->match) {\n            forgotten(r, p);\n            return;", "        if (m->log_index <= p->match) {\n            (void) forgotten;\n            return;",
      {"by": ["test_raft_golden tests/golden/raft/lost_tail.txt"]}),
+    ("raft-keeps-applied-entries-of-any-size", "src/raft/step.c", "           raft_log_bytes(&r->log, upto, r->applied) > r->options.applied_bytes_kept)", "           raft_log_bytes(&r->log, upto, r->applied) > r->options.applied_bytes_kept * 1000)",
+     {"by": ["test_node_snapshots"]}),
+    ("raft-drops-what-is-not-applied", "src/raft/step.c", "    uint64_t upto = MAX(r->log.prev_index, r->applied - MIN(r->applied, kept));", "    uint64_t upto = MAX(r->log.prev_index, r->commit - MIN(r->commit, kept));",
+     "src/raft/step.c", "    ASSERT(r->log.prev_index <= MAX(r->applied, raft_snapshot_pending(r)));\n", ""),
 ]

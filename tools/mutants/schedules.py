@@ -69,4 +69,5 @@ MUTANTS = [
      "    int rc = ticks_load(r);", "    int rc = 0;"),
     ("ticks-plans-never-end", "src/node/ticks.c",
      "    r->ticks.plans_in_flight--;\n", "    r->ticks.plans_in_flight -= res->status == REPLICA_OK;\n"),
+    ("schedule-edit-keeps-its-version", "src/fsm/apply_put_schedule.c", "    rec->version++;\n", ""),
 ]

@@ -54,4 +54,12 @@ MUTANTS = [
      {"by": ["test_wal"]}),
     ("node-new-segment-not-noted", "src/node/effects.c", "    if (rc == 0 && (log_was_empty || cut || wal_synced_at(r->wal).seq != meta_log(r->meta).seq))", "    if (rc == 0 && (log_was_empty || cut))",
      "src/node/effects.c", "    else if (p->mark_at.ns == UINT64_MAX)", "    else if (p->mark_at.ns == 0)"),
+    ("meta-copy-not-kept-up", "src/storage/meta.c", "    return r < 0 ? r : write_slot(m, &m->copy, 1 - m->copy.slot, reterr);", "    return r;",
+     {"else": ["test_meta"]}),
+    ("meta-copy-of-another-directory-believed", "src/storage/meta.c", "    if (c->generation > 0 && !same_birth(&f->state, &c->state))", "    if (c->generation > 0 && m->failed && !same_birth(&f->state, &c->state))",
+     {"by": ["test_meta"]}),
+    ("meta-copy-not-mended", "src/storage/meta.c", "        r = m->copy.generation > 0 ? bring_up(m, &m->copy, reterr) : create_copy(m, reterr);", "        r = m->copy.generation > 0 ? 0 : create_copy(m, reterr);",
+     {"else": ["test_meta"]}),
+    ("wal-may-end-before-the-state", "src/storage/wal_recover.c", "    if (last_index < r->w->o.state_index) {", "    if (last_index + 1 < r->w->o.state_index) {",
+     {"else": ["test_wal", "test_wal_damage", "test_node_snapshots"]}),
 ]
