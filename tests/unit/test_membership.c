@@ -380,6 +380,40 @@ static void test_settling(void **state) {
     end(c);
 }
 
+/* Goal: an id whose node's removal is committed and not applied yet is not given away again.
+ * Method: the leader's disk hangs, so that its state stays behind; a learner is removed and at once
+ * added again. */
+static void test_removal_not_applied(void **state) {
+    struct cluster *c = world(3);
+    unsigned leader = cluster_lead(c);
+    struct replica_change change = add(c, 3), again = change;
+    struct change_answer removed, added;
+    const struct raft *raft = replica_raft(c->nodes[leader].replica);
+
+    (void) state;
+    cluster_join(c, 3);
+    assert_ok(cluster_change(c, leader, &change), true);
+    cluster_await(c, 4, 0);
+    change = of(REPLICA_CHANGE_DEMOTE, 4);
+    assert_ok(cluster_change(c, leader, &change), true);
+    cluster_await(c, 3, 1);
+    c->nodes[leader].hold_disk = true;
+    change = of(REPLICA_CHANGE_REMOVE, 4);
+    cluster_change_start(c, leader, &change, &removed);
+    cluster_run(c, 60);
+    assert_int_equal(raft_config_latest_index(raft), raft_commit(raft));
+    assert_true(replica_applied(c->nodes[leader].replica) < raft_commit(raft));
+    cluster_change_start(c, leader, &again, &added);
+    cluster_run(c, 60);
+    assert_int_equal(added.count, 0);
+    c->nodes[leader].hold_disk = false;
+    cluster_run(c, 500);
+    assert_int_equal(added.count, 1);
+    assert_int_equal(added.code, 9);
+    assert_non_null(strstr(added.message, "used before"));
+    end(c);
+}
+
 /* Goal: a leader that is so new that it has heard only of a majority does not take the others for
  * dead. Method: one follower's answers come later; it is needed for what is asked. */
 static void test_new_leader_waits(void **state) {
@@ -575,6 +609,7 @@ int main(void) {
         cmocka_unit_test(test_last_voter),
         cmocka_unit_test(test_caught_up),
         cmocka_unit_test(test_settling),
+        cmocka_unit_test(test_removal_not_applied),
         cmocka_unit_test(test_new_leader_waits),
         cmocka_unit_test(test_one_at_a_time),
         cmocka_unit_test(test_next_leader_goes_on),
