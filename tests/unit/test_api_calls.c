@@ -5,6 +5,8 @@
  * Read only under the sanitizers does this test see all that it looks for. */
 #include "api_world.h"
 
+#include "fsm/job_id.h"
+
 /* ---- tests ---- */
 
 /* Goal: a job goes in, comes back by id and in a list, and is cancelled, twice without harm. */
@@ -48,6 +50,87 @@ static void test_submit_get_list_cancel(void **state) {
     assert_int_equal(a.code, RPC_NOT_FOUND);
     get(w, "j1O", CHRONOS__V1__CONSISTENCY__CONSISTENCY_LINEARIZABLE, 5000, &a);
     assert_int_equal(a.code, RPC_INVALID_ARGUMENT);
+    world_free(w);
+}
+
+#define REPLY_BYTES_MAX (4UL * 1024 * 1024) /* what clients accept by default */
+
+/* All pages of @page_size from the oldest job on. How many pages; each job comes once, in order. */
+static size_t list_all(struct world *w, uint32_t page_size, size_t *ret_jobs, size_t *ret_largest) {
+    Chronos__V1__ListJobsRequest list = CHRONOS__V1__LIST_JOBS_REQUEST__INIT;
+    char token[512] = "";
+    uint64_t last = 0, seq = 0;
+    size_t pages = 0;
+
+    *ret_jobs = *ret_largest = 0;
+    list.page_size = page_size;
+    list.oldest_first = true;
+    do {
+        Chronos__V1__ListJobsResponse *r;
+        struct answer a;
+
+        list.page_token = token;
+        call(w, "/chronos.v1.JobService/ListJobs", &list.base, 5000, &a);
+        assert_int_equal(a.code, RPC_OK);
+        assert_true(a.len <= REPLY_BYTES_MAX);
+        r = chronos__v1__list_jobs_response__unpack(NULL, a.len, a.data);
+        assert_non_null(r);
+        for (size_t i = 0; i < r->n_jobs; i++) {
+            assert_int_equal(job_id_parse(r->jobs[i]->id, &seq), 0);
+            assert_int_equal(seq, last + 1);
+            last = seq;
+        }
+        *ret_jobs += r->n_jobs;
+        *ret_largest = MAX(*ret_largest, r->n_jobs);
+        (void) snprintf(token, sizeof(token), "%s", r->next_page_token);
+        chronos__v1__list_jobs_response__free_unpacked(r, NULL);
+        free(a.data);
+        pages++;
+    } while (token[0] != '\0' && pages < 100);
+    return pages;
+}
+
+/* Goal: pages have as many jobs as were asked for, and no more bytes than a client takes; after the
+ * last one there is none. Method: a thousand jobs in pages that do and do not divide them, then
+ * five that are large. */
+static void test_pages(void **state) {
+    struct world *w = world_new(1, 1000, 256);
+    Chronos__V1__SubmitJobRequest req;
+    Chronos__V1__JobSpec spec;
+    Chronos__V1__Noop noop;
+    Chronos__V1__Command command = CHRONOS__V1__COMMAND__INIT;
+    size_t jobs, largest, len = 100UL * 1024;
+    char *line = malloc(len + 1), *argv[10], program[] = "true";
+    struct answer a;
+
+    (void) state;
+    submit(w, 5000, &a);
+    assert_int_equal(a.code, RPC_OK);
+    free(a.data);
+    submit_thousand(w);
+    assert_int_equal(list_all(w, 300, &jobs, &largest), 4);
+    assert_int_equal(jobs, 1001);
+    assert_int_equal(largest, 300);
+    assert_int_equal(list_all(w, 143, &jobs, &largest), 7); /* 1,001 of them */
+    assert_int_equal(largest, 143);
+    assert_non_null(line);
+    memset(line, 'x', len);
+    line[len] = '\0';
+    noop_request(&req, &spec, &noop);
+    for (size_t i = 0; i < ARRAY_LEN(argv); i++)
+        argv[i] = i == 0 ? program : line;
+    command.argv = argv;
+    command.n_argv = ARRAY_LEN(argv);
+    spec.payload_case = CHRONOS__V1__JOB_SPEC__PAYLOAD_COMMAND;
+    spec.command = &command;
+    for (int i = 0; i < 5; i++) {
+        call(w, "/chronos.v1.JobService/SubmitJob", &req.base, 5000, &a);
+        assert_int_equal(a.code, RPC_OK);
+        free(a.data);
+    }
+    free(line);
+    assert_in_range(list_all(w, 1000, &jobs, &largest), 3, 4);
+    assert_int_equal(jobs, 1006);
     world_free(w);
 }
 
@@ -262,6 +345,7 @@ static void test_bad_bytes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_submit_get_list_cancel),
+        cmocka_unit_test(test_pages),
         cmocka_unit_test(test_no_leader),
         cmocka_unit_test(test_clients_that_leave),
         cmocka_unit_test(test_watch),

@@ -1,5 +1,4 @@
-/* What a leader does by itself while its log takes nothing more: it is tried again until it is
- * done. */
+/* What a leader decides while its log takes nothing more is done once there is room. */
 #include "node_world.h"
 
 #include <setjmp.h>
@@ -39,8 +38,8 @@ static void one_disk_job(struct node_world_node *n) {
     job->done(job);
 }
 
-/* Goal: a worker whose lease ends while the log is full is lost once there is room, although the
- * first try was given up. Method: one entry that the disk does not take fills the log. */
+/* Goal: a worker whose lease ends while the log is full is lost once there is room, however late
+ * that is. Method: one entry that the disk does not take fills the log. */
 static void test_lease_ends_without_room(void **state) {
     struct node_world w;
     struct answer a;
@@ -55,7 +54,7 @@ static void test_lease_ends_without_room(void **state) {
     node_world_run(&w, COMMIT_TIMEOUT_MS + 200);
     k = fsm_worker_find(replica_fsm(w.nodes[0].replica), "w");
     assert_false(k->lost);
-    assert_int_equal(a.count, 1); /* its time is over, and so is that of the worker's loss */
+    assert_int_equal(a.count, 1); /* its time is over */
     w.nodes[0].hold_disk = false;
     node_world_run(&w, COMMIT_TIMEOUT_MS);
     assert_true(k->lost);

@@ -51,12 +51,4 @@ MUTANTS = [
     ("sched-newest-first", "src/sched/sched.c",
      "        if (u64map_get(&s->jobs, j->seq))\n            continue;", "        if (u64map_get(&s->jobs, j->seq) || (j->ready_next && p->items_count == 0))\n            continue;",
      {"by": ["test_sched"]}),
-    # Its first try must be given up because the log is full, and the worker come back to a leader that stays.
-    ("lease-losing-never-ends", "src/node/leases.c",
-     "            l->losing = false; /* still silent? then it is proposed again */\n", "",
-     {"by": ["test_node_backlog"]}),
-    # What fills the log in the turn in which the job is applied must not wake the scheduler by itself.
-    ("scheduler-not-woken", "src/node/scheduler.c",
-     "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = true;", "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = res->status == REPLICA_OK;",
-     {"by": ["test_node_backlog"]}),
 ]
