@@ -93,8 +93,9 @@ MUTANTS = [
     ("node-low-disk-refuses-what-frees-it", "src/node/proposals.c",
      "    if (!(flags & REPLICA_INTERNAL) && disk_space_refuses(r, bytes_slice(command))) {",
      "    if (r->disk_space.low) {"),
+    # An answer to a call of the life before must come in the first moments of the next.
     ("node-calls-numbered-anew-in-each-life", "src/node/replica.c", "    r->next_peer_call = r->incarnation >> 8;", "    r->next_peer_call = 0;",
-     {"else": ["test_node_peers"]}),
+     {"by": ["test_node_peers"]}),
     ("node-replay-forgets-the-term-before", "src/node/replica.c", "    p->applied_bytes -= e->data ? e->data->len : 0;\n    p->prev_index = e->index;\n    p->prev_term = e->term;", "    p->applied_bytes -= e->data ? e->data->len : 0;\n    p->prev_index = e->index;",
      {"else": ["test_node_snapshots"]}),
     ("node-replay-keeps-all-bytes", "src/node/replica.c", "    while (rc == 0 && p->applied_bytes > p->r->o.raft.applied_bytes_kept)", "    while (rc == 0 && p->applied_bytes > p->r->o.raft.applied_bytes_kept * 1000)",
