@@ -2,9 +2,11 @@
 
 MUTANTS = [
     ("fsm-assign-running", "src/fsm/apply_assign_job.c",
-     "if (!j || j->state != S_PENDING) {", "if (!j || (j->state != S_PENDING && j->attempt > 1)) {"),
+     "if (!j || j->state != S_PENDING) {", "if (!j || (j->state != S_PENDING && j->attempt > 1)) {",
+     {"else": ["test_fsm"]}),
     ("fsm-assign-no-slot", "src/fsm/apply_assign_job.c",
-     " || w->running >= w->slots) {", ") {"),
+     " || w->running >= w->slots) {", ") {",
+     {"else": ["test_fsm"]}),
     ("fsm-stale-token-accepted", "src/fsm/apply_update_job_status.c",
      "if (j->state != S_RUNNING || j->fencing_token != s->fencing_token) {", "if (j->state != S_RUNNING) {"),
     ("fsm-late-result-accepted", "src/fsm/apply_update_job_status.c",

@@ -47,8 +47,6 @@ MUTANTS = [
      "    if (e->missed == CHRONOS__V1__MISSED_POLICY__MISSED_POLICY_SKIP) {", "    if (e->missed == CHRONOS__V1__MISSED_POLICY__MISSED_POLICY_SKIP && due_ms < 0) {"),
     ("ticker-no-rate", "src/sched/ticker_decide.c",
      "    if (d->fired_count >= TICKER_RATE_MAX) {", "    if (d->fired_count >= 2 * TICKER_RATE_MAX) {"),
-    ("ticker-lost-plan-not-made-anew", "src/sched/ticker_plan.c",
-     "    if (e->watermark_s != x->watermark_s) {\n        entry_rewind(t, e);", "    if (e->watermark_s != x->watermark_s) {"),
     ("ticker-new-leader-trusts-old-plans", "src/sched/ticker.c",
      "            e->plan = 0;\n            entry_rewind(t, e);\n            entry_arm(t, e);\n        }\n    plans_forget(t);",
      "            (void) e;\n        }\n    plans_forget(t);"),

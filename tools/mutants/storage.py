@@ -39,7 +39,8 @@ MUTANTS = [
      "src/storage/meta.c", "1 - m->copy.slot", "m->copy.slot",
      {"by": ["test_meta"]}),
     ("meta-open-believes-the-cache", "src/storage/meta.c", "    r = bring_up(m, &m->main, reterr);\n    if (r >= 0)\n        r = m->copy.generation > 0 ? bring_up(m, &m->copy, reterr) : create_copy(m, reterr);",
-     "    if (m->copy.generation == 0)\n        r = create_copy(m, reterr);"),
+     "    if (m->copy.generation == 0)\n        r = create_copy(m, reterr);",
+     {"else": ["test_meta"]}),
     # Likewise in the first moment of a node's first life.
     ("meta-new-file-name-not-synced", "src/storage/meta.c", "        r = disk->ops->sync_dir(disk->ctx);\n", "        r = 0;\n",
      "src/storage/meta.c", "    r = m->disk.ops->sync_dir(m->disk.ctx);\n", "    r = 0;\n",

@@ -42,8 +42,6 @@ MUTANTS = [
      {"by": ["test_node_sessions"]}),
     ("session-token-of-another-attempt", "src/node/session_assign.c",
      "    ref->attempt = j->attempt;\n    ref->fencing_token = j->fencing_token;\n    a->attempt", "    ref->attempt = j->attempt;\n    ref->fencing_token = j->fencing_token - (j->attempt > 1);\n    a->attempt"),
-    ("scheduler-plan-never-done", "src/node/scheduler.c",
-     "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = true;", "    r->scheduler.plans_in_flight -= res->status == REPLICA_OK;\n    r->scheduler.dirty = true;"),
     ("sched-plan-keeps-its-jobs", "src/sched/sched.c",
      "        s->plans_count--;\n        release_items(s, p);", "        s->plans_count--;\n        if (p->items_count < 3)\n            release_items(s, p);"),
     # Who is first in line is a plan of the leader, which no entry of the log records.
