@@ -112,7 +112,8 @@ threads() {
     local names=(disk_queue kv_rocks_stage peer_net peer_net_bulk rpc)
     cmake --preset tsan >/dev/null &&
         cmake --build --preset tsan --target "${names[@]/#/test_}" &&
-        ctest --test-dir build/tsan --output-on-failure --timeout 300 \
+        TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp" \
+            ctest --test-dir build/tsan --output-on-failure --timeout 300 \
             -R "^unit\.($(IFS='|'; echo "${names[*]}"))\$"
 }
 run tsan.os threads

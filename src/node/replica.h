@@ -52,8 +52,8 @@ struct replica_options {
     uint64_t disk_reserve_bytes;   /* 256 MiB: with less free, writes of clients are refused (W5) */
     uint64_t scrub_interval_ns;    /* 24 h: a whole round of verifying (W14); 0 = off */
     uint64_t drain_timeout_ns;     /* 30 s: of a drain that names none */
-    /* Told of each step of raft, before its effects are executed; for the simulator's checkers. NULL
-     * (the default): nobody looks. */
+    /* Told of each step of raft, before its effects are executed; for the simulator's checkers.
+     * NULL (the default): nobody looks. */
     void (*on_step)(void *ctx, const struct raft *raft, const struct raft_event *ev,
                     const struct raft_effects *eff);
     void *on_step_ctx;
