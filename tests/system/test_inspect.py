@@ -67,7 +67,8 @@ def test_show(c):
     c.equal("state: exit code", code, 0)
     c.check("state: all of it is durable after an orderly stop",
             state["jobs"] == 120 and state["idempotency_keys"] == 120 and state["whole"] and
-            state["applied_index"] == wal["last_index"], state)
+            status.applied_index <= state["applied_index"] <= wal["last_index"], state)
+    # (The next leader's first entry may have come in on the way out, not yet committed.)
     c.equal("state: members", [m["id"] for m in state["members"]], [1, 2, 3])
     for what in ("meta", "wal", "state"):
         code, out, err = cli("inspect", what, node.data_dir)
