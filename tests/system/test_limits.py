@@ -57,6 +57,15 @@ def hold(port, count):
     return out
 
 
+def nobody_connected(port):
+    """Whether the node holds no connection there, not even one whose other side is closed."""
+    mine = f":{port:04X}"
+    return not any(
+        line.split()[1].endswith(mine) and line.split()[3] in ("01", "08")  # ESTABLISHED, CLOSE_WAIT
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in pathlib.Path(table).read_text(encoding="ascii").splitlines()[1:])
+
+
 def closed_with(s):
     """What the other side says before it closes; None while it does not."""
     said = b""
@@ -124,12 +133,14 @@ def test_connections(c):
     w = Cluster(1, workers=False, flags=("--limits.connections", "40"))
     node = w.nodes[0]
     node.forget_client()
+    c.require("the node has no connection left of before",
+              checks.wait_for(lambda: nobody_connected(node.port), 10))
     idle = hold(node.port, 60)
     c.check("more than 40 are closed", checks.wait_for(
         lambda: sum(closed_with(s) is not None for s in idle) >= 20, 5),
         sum(closed_with(s) is not None for s in idle))
     left = [s for s in idle if closed_with(s) is None]
-    c.check("39 or 40 stay", 38 <= len(left) <= 40, len(left))
+    c.equal("40 stay", len(left), 40)
     c.check("the log says why", "too many client connections" in node.log() and
             "limits.connections=40" in node.log(), node.log()[-500:])
     client = rpc.Client(node.address)

@@ -11,7 +11,10 @@ chronos_unit_test(fsm_store_faults DEPS fsm storage SOURCES unit/fsm_script.c un
   unit/schedule_fixture.c)
 chronos_unit_test(fsm_model DEPS fsm storage SOURCES unit/fsm_fixture.c unit/fsm_model.c
   unit/schedule_fixture.c unit/schedule_model.c)
-chronos_unit_test(fsm_schedules DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c)
+chronos_unit_test(fsm_schedules DEPS fsm storage
+  SOURCES unit/fsm_fixture.c unit/schedule_fixture.c unit/schedule_steps.c)
+chronos_unit_test(fsm_ticks DEPS fsm storage
+  SOURCES unit/fsm_fixture.c unit/schedule_fixture.c unit/schedule_steps.c)
 chronos_unit_test(fsm_handover DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c)
 chronos_unit_test(fsm_cluster DEPS fsm storage SOURCES unit/fsm_fixture.c)
 chronos_unit_test(fsm_memory DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c

@@ -1,4 +1,5 @@
-chronos_unit_test(ticker DEPS sched base)
+chronos_unit_test(ticker DEPS sched base SOURCES unit/ticker_world.c)
+chronos_unit_test(ticker_walks DEPS sched base SOURCES unit/ticker_world.c)
 chronos_unit_test(handover DEPS sched base)
 chronos_unit_test(tzdir DEPS os base)
 chronos_unit_test(clock_watch DEPS os base)

@@ -1,5 +1,6 @@
 """Chronos' gRPC API through Python's generic channels; messages compiled from proto/ by protoc."""
 import importlib
+import os
 import pathlib
 import shutil
 import subprocess
@@ -32,6 +33,10 @@ COMPLETED = job_pb.JOB_STATE_COMPLETED
 FAILED = job_pb.JOB_STATE_FAILED
 CANCELLED = job_pb.JOB_STATE_CANCELLED
 TERMINAL = (COMPLETED, FAILED, CANCELLED)
+
+# A channel on which no call waits is looked after this often; 5 s by default, which a client that
+# comes back after a refusal would wait for.
+os.environ.setdefault("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200")
 
 # Reconnect at once; never share a connection with another client object; never a proxy.
 _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200),

@@ -1,0 +1,62 @@
+/* A ticker, the state machine's part of its work, and what was recorded. */
+#pragma once
+
+#include "sched/ticker.h"
+#include "base/rand.h"
+
+#include <stddef.h>
+
+#define T0 1790000000LL /* a second in 2026 */
+#define RAN(reason) ((reason) < CHRONOS__V1__TICK_REASON__TICK_REASON_WINDOW)
+
+struct outcome {
+    int64_t first_s, last_s;
+    uint64_t count;
+    Chronos__V1__TickReason reason;
+    int64_t at_ms;
+};
+
+struct schedule {
+    Chronos__V1__ScheduleSpec spec;
+    char *cron[4], *exclude[2];
+    char name[32];
+    uint64_t seq, generation;
+    struct ticker_state state;
+    struct outcome *outcomes;
+    size_t count, cap;
+};
+
+struct world {
+    struct zones *zones;
+    struct ticker *t;
+    struct arena arena;
+    struct schedule *schedules;
+    size_t n;
+    int64_t now_ms;
+    const char *berlin_rule; /* what the zone file holds; NULL = none */
+    uint64_t stamp;
+    uint64_t causes[TICKER_CAUSES];
+    int64_t lateness_max_ms[TICKER_CAUSES];
+};
+
+int world_zone_bytes(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
+                     struct errtext *reterr);
+uint64_t world_zone_stamp(void *ctx, const char *name);
+const char *world_zone_version(void *ctx);
+void world_init(struct world *w, size_t n);
+void world_done(struct world *w);
+void world_put(struct world *w, size_t i);
+void world_define(struct world *w, size_t i, const char *cron);
+void world_record(struct world *w, struct schedule *s, const Chronos__Internal__V1__DecidedTick *x);
+/* What the state machine does with an item. */
+void world_apply(struct world *w, const Chronos__Internal__V1__ScheduleTicks *item);
+void world_on_cause(void *arg, enum ticker_cause cause, int64_t due_ms);
+/* One plan, applied at once unless @lose. Returns the number of its items. */
+size_t world_plan_once(struct world *w, bool lose);
+/* All that is due; returns the number of plans. */
+size_t world_run(struct world *w);
+/* Let time pass as a node does: plans happen when they are due. */
+void world_run_until(struct world *w, int64_t end_ms);
+void world_lead(struct world *w);
+uint64_t world_ran(const struct schedule *s);
+uint64_t world_not_run(const struct schedule *s, Chronos__V1__TickReason reason);
