@@ -58,8 +58,8 @@ int config_split_address(const char *address, char *ret_host, uint16_t *ret_port
     } else if (memchr(host, ':', len)) {
         len = 0; /* an IPv6 address without brackets: where it ends is a guess */
     }
-    if (!colon || !is_host(host, len) ||
-        units_parse_uint(colon + 1, &port, &ignored) != 0 || port == 0 || port > UINT16_MAX) {
+    if (!colon || !is_host(host, len) || units_parse_uint(colon + 1, &port, &ignored) != 0 ||
+        port == 0 || port > UINT16_MAX) {
         errtext_set(reterr,
                     "\"%.128s\" is not HOST:PORT; write it like 127.0.0.1:7400 or [::1]:7400 "
                     "with a port from 1 to 65535",

@@ -32,7 +32,7 @@ int apply_assign_job(struct fsm *f, struct apply *a, const void *item, struct sl
         res->code = FSM_WORKER_DRAINING;
         return 0;
     }
-    r = jobs_load(f, a, j->seq, &rec, &e);
+    r = jobs_load(f, a, j, &rec, &e);
     if (r < 0)
         return r;
     ASSERT(a->index > rec.fencing_token);

@@ -123,7 +123,7 @@ int apply_update_job_status(struct fsm *f, struct apply *a, const void *item, st
         res->code = FSM_STALE;
         return 0;
     }
-    r = jobs_load(f, a, j->seq, &rec, &e);
+    r = jobs_load(f, a, j, &rec, &e);
     if (r < 0)
         return r;
     event = take_outcome(s, &rec);

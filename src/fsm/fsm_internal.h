@@ -150,8 +150,9 @@ int store_encode_meta(const struct fsm *f, struct buf *b) _must_check_;
 /* A job in no list yet, state UNSPECIFIED. NULL: -ENOMEM. */
 struct fsm_job *jobs_new(struct fsm *f, uint64_t seq) _must_check_;
 void jobs_free_all(struct fsm *f);
-/* Decode the record of a job that has not ended. */
-int jobs_load(struct fsm *f, struct apply *a, uint64_t seq, struct record_job *ret,
+/* Decode the record of @j, which has not ended. 0, ERR_CORRUPT (missing, malformed, or of another
+ * state than @j has), errors of the store. */
+int jobs_load(struct fsm *f, struct apply *a, const struct fsm_job *j, struct record_job *ret,
               struct overlay_entry **ret_entry) _must_check_;
 /* The one setter of a job's state: asserts the edge, keeps lists and counters, writes @rec (whose
  * other fields the caller has set) and emits the event. @j is dead when the new state is terminal.

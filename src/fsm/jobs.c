@@ -254,25 +254,23 @@ static int corrupt(struct apply *a, uint64_t seq, const char *what) {
     return ERR_CORRUPT;
 }
 
-int jobs_load(struct fsm *f, struct apply *a, uint64_t seq, struct record_job *ret,
+int jobs_load(struct fsm *f, struct apply *a, const struct fsm_job *j, struct record_job *ret,
               struct overlay_entry **ret_entry) {
-    const struct fsm_job *j = u64map_get(&f->jobs, seq);
     uint8_t key[RECORD_JOB_KEY_BYTES];
     size_t at = 0;
     int r;
 
-    ASSERT(seq > 0);
-    ASSERT(j);
-    r = store_open(f, record_job_key(seq, key), ret_entry);
+    ASSERT(j && j->seq > 0);
+    r = store_open(f, record_job_key(j->seq, key), ret_entry);
     if (r < 0)
         return r;
     if (!(*ret_entry)->exists)
-        return corrupt(a, seq, "missing from the store");
+        return corrupt(a, j->seq, "missing from the store");
     if (record_decode(&record_shape_job, overlay_value(*ret_entry), ret, &at) < 0)
-        return corrupt(a, seq, "malformed");
+        return corrupt(a, j->seq, "malformed");
     if ((Chronos__V1__JobState) ret->state != j->state ||
         ret->cancel_requested != j->cancel_requested)
-        return corrupt(a, seq, "of another state than it was written with");
+        return corrupt(a, j->seq, "of another state than it was written with");
     return 0;
 }
 
@@ -328,7 +326,7 @@ int jobs_cancel(struct fsm *f, struct apply *a, struct fsm_job *j, bool kill) {
     ASSERT(j);
     if (j->cancel_requested && (j->kill || !kill))
         return 0; /* asked before: no second event */
-    r = jobs_load(f, a, j->seq, &rec, &e);
+    r = jobs_load(f, a, j, &rec, &e);
     if (r < 0)
         return r;
     ASSERT((Chronos__V1__JobState) rec.state == j->state);
@@ -346,7 +344,7 @@ int jobs_lose(struct fsm *f, struct apply *a, struct fsm_job *j) {
 
     ASSERT(j->state == S_RUNNING);
     ASSERT(j->worker);
-    r = jobs_load(f, a, j->seq, &rec, &e);
+    r = jobs_load(f, a, j, &rec, &e);
     if (r < 0)
         return r;
     rec.lost_attempts++;

@@ -190,7 +190,7 @@ enum sim_stat {
     SIM_STAT_WATCHES,           /* of slow watchers that move */
     SIM_STAT_WATCHES_COMPACTED, /* they were told that the node does not remember */
     SIM_STAT_HISTORIES_JUDGED,
-    SIM_STAT_HISTORIES_SEARCHED, /* parts of them, for unknown outcomes */
+    SIM_STAT_HISTORIES_SEARCHED,    /* parts of them, for unknown outcomes */
     SIM_STAT_STEP_BECOME_CANDIDATE, /* steps of model/protocol.pml, in this order: conformance.h */
     SIM_STAT_STEP_UPDATE_TERM,
     SIM_STAT_STEP_GRANT_VOTE,

@@ -39,7 +39,9 @@ int meta_open(const struct disk *disk, struct meta **ret, struct meta_state *ret
 /* Create durably (write beside, sync, rename, sync directory) on an empty directory. -EEXIST. */
 int meta_create(const struct disk *disk, const struct meta_state *state, struct meta **ret,
                 struct errtext *reterr) _must_check_;
-/* Write the other slot and fdatasync. term never decreases (asserted). Negative: stop. */
+/* Write the other slot of the file and fdatasync, then the same of its copy; only after both may be
+ * sent what needs them. term never decreases, a vote never changes within a term (asserted).
+ * Negative: stop; every later save fails with the same error. */
 int meta_save(struct meta *m, uint64_t term, uint64_t vote, uint64_t synced_index,
               struct errtext *reterr) _must_check_;
 /* From the next save on @log is written with the rest: a place that is durable now. */
