@@ -109,7 +109,7 @@ fi
 # What has threads, under the thread sanitizer: only what it needs is built.
 phase "tsan"
 threads() {
-    local names=(disk_queue kv_rocks_stage peer_net peer_net_bulk rpc)
+    local names=(disk_queue kv_rocks_stage peer_net peer_net_bulk rpc rpc_chaos)
     cmake --preset tsan >/dev/null &&
         cmake --build --preset tsan --target "${names[@]/#/test_}" &&
         TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp" \
