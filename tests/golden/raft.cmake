@@ -1,5 +1,5 @@
 add_executable(test_raft_golden golden/test_raft_golden.c unit/raft_world.c
-  unit/raft_world_checks.c unit/raft_world_trace.c)
+  unit/raft_world_checks.c unit/raft_world_disk.c unit/raft_world_trace.c)
 target_include_directories(test_raft_golden PRIVATE ${CMAKE_SOURCE_DIR}/tests/unit)
 target_link_libraries(test_raft_golden PRIVATE chronos_warnings chronos_options PkgConfig::CMOCKA
   chronos_raft chronos_base)

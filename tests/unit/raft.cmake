@@ -1,4 +1,5 @@
-set(raft_world unit/raft_world.c unit/raft_world_checks.c unit/raft_world_trace.c)
+set(raft_world unit/raft_world.c unit/raft_world_checks.c unit/raft_world_disk.c
+  unit/raft_world_trace.c)
 chronos_unit_test(raft DEPS raft base SOURCES ${raft_world} unit/raft_solo.c)
 chronos_unit_test(raft_rules DEPS raft base SOURCES ${raft_world} unit/raft_solo.c)
 chronos_unit_test(raft_snapshot DEPS raft base)

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-static void *grow(void *p, size_t *cap, size_t count, size_t size) {
+void *world_grow(void *p, size_t *cap, size_t count, size_t size) {
     if (count < *cap)
         return p;
     *cap = *cap ? *cap * 2 : 16;
@@ -18,7 +18,7 @@ static void *grow(void *p, size_t *cap, size_t count, size_t size) {
     return p;
 }
 
-static struct raft_entry *entries_copy(const struct raft_entry *e, size_t n) {
+struct raft_entry *world_entries_copy(const struct raft_entry *e, size_t n) {
     struct raft_entry *copy;
 
     if (n == 0)
@@ -33,7 +33,7 @@ static struct raft_entry *entries_copy(const struct raft_entry *e, size_t n) {
     return copy;
 }
 
-static void entries_free(struct raft_entry *e, size_t n) {
+void world_entries_free(struct raft_entry *e, size_t n) {
     for (size_t i = 0; i < n; i++)
         (void) bytes_unref(e[i].data);
     free(e);
@@ -51,14 +51,14 @@ void world_init(struct world *w, uint64_t seed) {
 }
 
 static void batch_free(struct world_batch *b) {
-    entries_free(b->entries, b->count);
+    world_entries_free(b->entries, b->count);
 }
 
 static void node_lose_volatile(struct world_node *n) {
     for (size_t i = 0; i < n->batches_count; i++)
         batch_free(&n->batches[i]);
     for (size_t i = 0; i < n->waiting_count; i++)
-        entries_free(n->waiting[i].m.entries, n->waiting[i].m.entries_count);
+        world_entries_free(n->waiting[i].m.entries, n->waiting[i].m.entries_count);
     n->batches_count = 0;
     n->waiting_count = 0;
     n->loads_count = 0;
@@ -74,7 +74,7 @@ void world_done(struct world *w) {
         struct world_node *n = &w->nodes[id];
 
         node_lose_volatile(n);
-        entries_free(n->log, n->log_count);
+        world_entries_free(n->log, n->log_count);
         free(n->batches);
         free(n->waiting);
     }
@@ -86,87 +86,13 @@ void world_done(struct world *w) {
     free(w->committed);
 }
 
-/* ---- the disk ------------------------------------------------------------------------------- */
-
-uint64_t world_disk_last(const struct world_node *n) {
-    return n->base_index + n->log_count;
-}
-
-static uint64_t disk_term(const struct world_node *n, uint64_t index) {
-    return index == n->base_index ? n->base_term : n->log[index - n->base_index - 1].term;
-}
-
-/* The configuration in force at @index. */
-static void disk_config(struct world *w, const struct world_node *n, uint64_t index,
-                        struct raft_config *ret, uint64_t *ret_index) {
-    *ret = n->config;
-    *ret_index = n->config_index;
-    for (uint64_t i = n->base_index + 1; i <= index; i++) {
-        const struct raft_entry *e = &n->log[i - n->base_index - 1];
-
-        if (e->type != RAFT_ENTRY_CONFIG)
-            continue;
-        CHECK(w, raft_config_decode(bytes_slice(e->data), ret, NULL) == 0);
-        *ret_index = i;
-    }
-}
-
-static void disk_install(struct world *w, struct world_node *n, const struct world_transfer *t) {
-    CHECK(w, t->index > n->store_applied);
-    CHECK(w, t->index <= w->committed_count);
-    CHECK(w, w->committed[t->index - 1].term == t->index_term);
-    while (n->log_count > 0)
-        (void) bytes_unref(n->log[--n->log_count].data);
-    n->base_index = t->index;
-    n->base_term = t->index_term;
-    n->config = t->config;
-    n->config_index = t->config_index;
-    n->store_applied = t->index;
-    w->snapshots_installed++;
-}
-
-static void disk_write(struct world *w, struct world_node *n, struct world_batch *b) {
-    if (b->install.index > 0)
-        disk_install(w, n, &b->install);
-    CHECK(w, b->hard_state.term >= n->hard_state.term); /* R7, M7 */
-    CHECK(w, b->hard_state.term > n->hard_state.term || n->hard_state.vote == 0 ||
-                 b->hard_state.vote == n->hard_state.vote); /* R8 */
-    n->hard_state = b->hard_state;
-    if (b->truncate_from > 0) {
-        CHECK(w, b->truncate_from > n->store_applied); /* R14 */
-        while (world_disk_last(n) >= b->truncate_from)
-            (void) bytes_unref(n->log[--n->log_count].data);
-        w->truncations++;
-    }
-    for (size_t i = 0; i < b->count; i++) {
-        CHECK(w, b->entries[i].index == world_disk_last(n) + 1);
-        n->log = grow(n->log, &n->log_cap, n->log_count, sizeof(*n->log));
-        n->log[n->log_count++] = b->entries[i];
-    }
-    free(b->entries);
-    b->entries = NULL;
-    b->count = 0;
-}
-
-void world_set_log(struct world *w, uint64_t id, const uint64_t *terms, size_t count) {
-    struct world_node *n = &w->nodes[id];
-
-    for (size_t i = 0; i < count; i++) {
-        struct raft_entry e = {.index = i + 1, .term = terms[i], .type = RAFT_ENTRY_NOOP};
-
-        n->log = grow(n->log, &n->log_cap, n->log_count, sizeof(*n->log));
-        n->log[n->log_count++] = e;
-        n->hard_state.term = MAX(n->hard_state.term, terms[i]);
-    }
-}
-
 /* ---- effects -------------------------------------------------------------------------------- */
 
 static void net_push(struct world *w, const struct raft_message *m) {
     struct world_message copy = {.m = *m};
 
-    copy.m.entries = entries_copy(m->entries, m->entries_count);
-    w->net = grow(w->net, &w->net_cap, w->net_count, sizeof(*w->net));
+    copy.m.entries = world_entries_copy(m->entries, m->entries_count);
+    w->net = world_grow(w->net, &w->net_cap, w->net_count, sizeof(*w->net));
     w->net[w->net_count++] = copy;
 }
 
@@ -179,7 +105,7 @@ static void effects_persist(struct world *w, struct world_node *n, const struct 
                              .hard_state_changed = e->hard_state_changed,
                              .hard_state = e->hard_state,
                              .truncate_from = e->truncate_from,
-                             .entries = entries_copy(e->append, e->append_count),
+                             .entries = world_entries_copy(e->append, e->append_count),
                              .count = e->append_count};
     if (e->install_index > 0) {
         CHECK(w, n->staged && n->staged->index == e->install_index);
@@ -188,7 +114,7 @@ static void effects_persist(struct world *w, struct world_node *n, const struct 
     }
     /* R14; commit_seen is still that of before this step. */
     CHECK(w, e->truncate_from == 0 || e->truncate_from > n->commit_seen);
-    n->batches = grow(n->batches, &n->batches_cap, n->batches_count, sizeof(*n->batches));
+    n->batches = world_grow(n->batches, &n->batches_cap, n->batches_count, sizeof(*n->batches));
     n->batches[n->batches_count++] = b;
     world_trace(w, "%" PRIu64 "    persist #%" PRIu64, n->id, e->persist_seq);
     if (e->hard_state_changed)
@@ -220,8 +146,9 @@ static void effects_send(struct world *w, struct world_node *n, const struct raf
         if (m->after_seq > n->durable_seq) {
             struct world_message copy = {.m = *m};
 
-            copy.m.entries = entries_copy(m->entries, m->entries_count);
-            n->waiting = grow(n->waiting, &n->waiting_cap, n->waiting_count, sizeof(*n->waiting));
+            copy.m.entries = world_entries_copy(m->entries, m->entries_count);
+            n->waiting =
+                world_grow(n->waiting, &n->waiting_cap, n->waiting_count, sizeof(*n->waiting));
             n->waiting[n->waiting_count++] = copy;
             continue;
         }
@@ -342,28 +269,6 @@ void world_add_node(struct world *w) {
     world_restart(w, w->count, 0, 0);
 }
 
-void world_compact(struct world *w, uint64_t id, uint64_t index) {
-    struct world_node *n = &w->nodes[id];
-    struct raft_event ev = {.type = RAFT_EV_COMPACTED};
-    size_t gone;
-
-    if (index <= n->base_index)
-        return;
-    CHECK(w, index <= raft_applied(n->raft) && index <= n->store_applied);
-    ev.compacted.index = index;
-    ev.compacted.term = disk_term(n, index);
-    disk_config(w, n, index, &n->config, &n->config_index);
-    gone = (size_t) (index - n->base_index);
-    for (size_t i = 0; i < gone; i++)
-        (void) bytes_unref(n->log[i].data);
-    n->log_count -= gone;
-    memmove(n->log, n->log + gone, n->log_count * sizeof(*n->log));
-    n->base_index = index;
-    n->base_term = ev.compacted.term;
-    world_trace(w, "%" PRIu64 " compacted up to %" PRIu64 "\n", id, index);
-    world_step(w, id, &ev);
-}
-
 void world_snapshot_failed(struct world *w, uint64_t leader, uint64_t peer) {
     struct raft_event ev = {.type = RAFT_EV_SNAPSHOT_FAILED, .snapshot_failed = peer};
 
@@ -389,8 +294,8 @@ void world_serve_snapshot(struct world *w, uint64_t id, bool ok) {
                                 .term = want.term,
                                 .session = want.session,
                                 .index = n->applied,
-                                .index_term = disk_term(n, n->applied)};
-    disk_config(w, n, n->applied, &t.config, &t.config_index);
+                                .index_term = world_disk_term(n, n->applied)};
+    world_disk_config(w, n, n->applied, &t.config, &t.config_index);
     w->transfers[w->transfers_count++] = t;
     world_trace(w, "%" PRIu64 " streams a snapshot %" PRIu64 ":%" PRIu64 " to %" PRIu64 "\n", id,
                 t.index, t.index_term, t.to);
@@ -470,7 +375,7 @@ void world_persist(struct world *w, uint64_t id, size_t k) {
     if (k == 0)
         return;
     for (size_t i = 0; i < k; i++) {
-        disk_write(w, n, &n->batches[i]);
+        world_disk_write(w, n, &n->batches[i]);
         n->durable_seq = n->batches[i].seq;
         if (n->batches[i].install.index > 0) {
             world_trace(w, "%" PRIu64 " is at %" PRIu64 " now\n", id, n->batches[i].install.index);
@@ -487,50 +392,15 @@ void world_persist(struct world *w, uint64_t id, size_t k) {
         }
         world_check_sent(w, n, &n->waiting[i].m);
         net_push(w, &n->waiting[i].m);
-        entries_free(n->waiting[i].m.entries, n->waiting[i].m.entries_count);
+        world_entries_free(n->waiting[i].m.entries, n->waiting[i].m.entries_count);
     }
     n->waiting_count = keep;
     ev.persisted_seq = n->durable_seq;
     world_step(w, id, &ev);
 }
 
-void world_serve_load(struct world *w, uint64_t id, bool ok) {
-    struct world_node *n = &w->nodes[id];
-    struct raft_event ev = {.type = RAFT_EV_LOADED};
-    struct raft_load l;
-    struct raft_entry *copy;
-    size_t count = 0;
-    size_t bytes = 0;
-
-    CHECK(w, n->loads_count > 0);
-    l = n->loads[0];
-    n->loads_count--;
-    memmove(n->loads, n->loads + 1, n->loads_count * sizeof(*n->loads));
-    ok = ok && l.first_index > n->base_index; /* may be gone since */
-    while (ok && l.first_index - 1 + count < world_disk_last(n)) {
-        const struct raft_entry *e = &n->log[l.first_index - n->base_index - 1 + count];
-
-        bytes += e->data ? e->data->len : 0;
-        if (count > 0 && bytes > l.max_bytes)
-            break;
-        count++;
-    }
-    ev.loaded.peer = l.peer;
-    if (count > 0 && l.first_index - 1 > n->base_index) /* raft knows that of the base itself */
-        ev.loaded.prev_term = disk_term(n, l.first_index - 1);
-    copy = count > 0 ? entries_copy(n->log + l.first_index - n->base_index - 1, count) : NULL;
-    ev.loaded.entries = copy;
-    ev.loaded.count = count;
-    w->loads_served += count > 0 ? 1 : 0;
-    world_trace(w, "%" PRIu64 " loaded for %" PRIu64, id, l.peer);
-    world_trace_entries(w, copy, count);
-    world_trace(w, "\n");
-    world_step(w, id, &ev);
-    entries_free(copy, count);
-}
-
 void world_drop(struct world *w, size_t i) {
-    entries_free(w->net[i].m.entries, w->net[i].m.entries_count);
+    world_entries_free(w->net[i].m.entries, w->net[i].m.entries_count);
     w->net_count--;
     memmove(w->net + i, w->net + i + 1, (w->net_count - i) * sizeof(*w->net));
 }
@@ -557,7 +427,7 @@ void world_deliver(struct world *w, size_t i) {
     memmove(w->net + i, w->net + i + 1, (w->net_count - i) * sizeof(*w->net));
     if (w->nodes[m.m.to].raft && !w->cut[m.m.from][m.m.to])
         world_inject(w, &m.m);
-    entries_free(m.m.entries, m.m.entries_count);
+    world_entries_free(m.m.entries, m.m.entries_count);
 }
 
 enum raft_propose_result world_propose(struct world *w, uint64_t id, const char *text) {
@@ -599,7 +469,7 @@ void world_crash(struct world *w, uint64_t id, size_t written) {
     struct world_node *n = &w->nodes[id];
 
     for (size_t i = 0; i < MIN(written, n->batches_count); i++)
-        disk_write(w, n, &n->batches[i]);
+        world_disk_write(w, n, &n->batches[i]);
     world_trace(w, "%" PRIu64 " crashes\n", id);
     node_lose_volatile(n);
 }
@@ -618,10 +488,10 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
     CHECK(w, !n->raft);
     CHECK(w, applied <= n->store_applied && memory_from <= applied);
     CHECK(w, memory_from >= n->base_index);
-    s.prev_term = disk_term(n, memory_from);
+    s.prev_term = world_disk_term(n, memory_from);
     s.tail = n->log + (memory_from - n->base_index);
     s.tail_count = (size_t) (world_disk_last(n) - memory_from);
-    disk_config(w, n, memory_from, &config, &s.config_index);
+    world_disk_config(w, n, memory_from, &config, &s.config_index);
     s.config = config.count > 0 ? &config : NULL;
     o.id = id;
     o.seed = id * 1000003 + ++n->lives;
@@ -636,39 +506,6 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
                 "%" PRIu64 " starts term=%" PRIu64 " vote=%" PRIu64 " last=%" PRIu64
                 " applied=%" PRIu64 "\n",
                 id, n->hard_state.term, n->hard_state.vote, world_disk_last(n), applied);
-}
-
-void world_erase(struct world *w, uint64_t id) {
-    struct world_node *n = &w->nodes[id];
-
-    if (n->raft)
-        world_crash(w, id, 0);
-    while (n->log_count > 0)
-        (void) bytes_unref(n->log[--n->log_count].data);
-    n->hard_state = (struct raft_hard_state){0};
-    n->base_index = 0;
-    n->base_term = 0;
-    n->config = (struct raft_config){0};
-    n->config_index = 0;
-    n->store_applied = 0;
-    world_restart(w, id, 0, 0);
-}
-
-void world_forget(struct world *w, uint64_t id, uint64_t last) {
-    struct world_node *n = &w->nodes[id];
-
-    CHECK(w, !n->raft);
-    CHECK(w, last >= n->base_index);
-    while (world_disk_last(n) > last)
-        (void) bytes_unref(n->log[--n->log_count].data);
-    n->store_applied = MIN(n->store_applied, last);
-    for (uint64_t i = 1; i <= w->count; i++) {
-        struct raft_peer_status s;
-
-        if (w->nodes[i].raft && raft_peer_status(w->nodes[i].raft, id, &s) == 0)
-            w->nodes[i].forgotten[id] = s.session;
-    }
-    world_trace(w, "%" PRIu64 " has lost what is above %" PRIu64 "\n", id, last);
 }
 
 void world_stabilize(struct world *w) {
