@@ -2,6 +2,7 @@ chronos_unit_test(job_state DEPS fsm)
 chronos_unit_test(job_id DEPS fsm)
 chronos_unit_test(idem DEPS fsm)
 chronos_unit_test(fsm DEPS fsm storage SOURCES unit/fsm_fixture.c)
+chronos_unit_test(fsm_workers DEPS fsm storage SOURCES unit/fsm_fixture.c)
 chronos_unit_test(command DEPS fsm storage SOURCES unit/fsm_fixture.c unit/schedule_fixture.c)
 chronos_unit_test(sched DEPS sched fsm storage SOURCES unit/fsm_fixture.c)
 chronos_unit_test(fsm_oom DEPS sched fsm storage SOURCES unit/fsm_script.c unit/fsm_fixture.c

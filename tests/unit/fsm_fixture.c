@@ -346,6 +346,16 @@ enum fsm_code fixture_submit(struct fixture *x, uint32_t max_attempts) {
     return fixture_do(x, cmd_submit("a spec", "", "", max_attempts, x->now_ms));
 }
 
+enum fsm_code fixture_register(struct fixture *x, const char *id, uint64_t incarnation,
+                               uint32_t slots) {
+    return fixture_do(x, cmd_register(id, incarnation, slots, 1, NULL, 0, x->now_ms));
+}
+
+enum fsm_code fixture_assign(struct fixture *x, uint64_t seq, const char *worker,
+                             uint64_t incarnation) {
+    return fixture_do(x, cmd_assign(seq, worker, incarnation, x->now_ms));
+}
+
 enum fsm_code fixture_update(struct fixture *x, uint64_t seq, uint64_t token,
                              Chronos__V1__AttemptOutcome outcome) {
     Chronos__V1__FailureReason reason =
@@ -354,4 +364,11 @@ enum fsm_code fixture_update(struct fixture *x, uint64_t seq, uint64_t token,
             : CHRONOS__V1__FAILURE_REASON__FAILURE_REASON_UNSPECIFIED;
 
     return fixture_do(x, cmd_update(seq, token, outcome, reason, x->now_ms));
+}
+
+void fixture_world(struct fixture *x, uint32_t slots, unsigned jobs, uint32_t max_attempts) {
+    fixture_init(x, NULL);
+    assert_int_equal(fixture_register(x, "w1", 7, slots), FSM_OK);
+    for (unsigned i = 0; i < jobs; i++)
+        assert_int_equal(fixture_submit(x, max_attempts), FSM_OK);
 }

@@ -62,5 +62,12 @@ struct kv *fixture_copy_store(struct kv *from, uint64_t installed_index, uint64_
 /* Apply and free; the result must be 0. Returns the code of the only item. */
 enum fsm_code fixture_do(struct fixture *x, struct bytes *command);
 enum fsm_code fixture_submit(struct fixture *x, uint32_t max_attempts);
+/* Worker @id of node 1, holding nothing. */
+enum fsm_code fixture_register(struct fixture *x, const char *id, uint64_t incarnation,
+                               uint32_t slots);
+enum fsm_code fixture_assign(struct fixture *x, uint64_t seq, const char *worker,
+                             uint64_t incarnation);
 enum fsm_code fixture_update(struct fixture *x, uint64_t seq, uint64_t token,
                              Chronos__V1__AttemptOutcome outcome);
+/* fixture_init() with worker w1 (incarnation 7, @slots) and the pending jobs 1..@jobs. */
+void fixture_world(struct fixture *x, uint32_t slots, unsigned jobs, uint32_t max_attempts);

@@ -1,3 +1,5 @@
+/* The state machine's jobs: their lives, idempotency keys, reads, and what its store holds of them.
+ * Method: commands applied one by one; answers, events, counters and records compared. */
 #include "fsm_fixture.h"
 
 #include <setjmp.h>
@@ -70,42 +72,24 @@ static void test_life(void **state) {
     fixture_done(&x);
 }
 
-static enum fsm_code do_register(struct fixture *x, const char *id, uint64_t incarnation,
-                                 uint32_t slots) {
-    return fixture_do(x, cmd_register(id, incarnation, slots, 1, NULL, 0, x->now_ms));
-}
-
-static enum fsm_code do_assign(struct fixture *x, uint64_t seq, const char *id,
-                               uint64_t incarnation) {
-    return fixture_do(x, cmd_assign(seq, id, incarnation, x->now_ms));
-}
-
-/* A fixture with worker w1 (incarnation 7, @slots) and @jobs pending jobs. */
-static void world(struct fixture *x, uint32_t slots, unsigned jobs, uint32_t max_attempts) {
-    fixture_init(x, NULL);
-    assert_int_equal(do_register(x, "w1", 7, slots), FSM_OK);
-    for (unsigned i = 0; i < jobs; i++)
-        assert_int_equal(fixture_submit(x, max_attempts), FSM_OK);
-}
-
 /* Goal: an assignment is refused for each reason there is, and then nothing changes (J11, J18). */
 static void test_assign_refusals(void **state) {
     struct fixture x;
     uint8_t before[16], after[16];
 
     (void) state;
-    world(&x, 1, 3, 3);
-    assert_int_equal(do_register(&x, "gone", 1, 4), FSM_OK);
+    fixture_world(&x, 1, 3, 3);
+    assert_int_equal(fixture_register(&x, "gone", 1, 4), FSM_OK);
     assert_int_equal(fixture_do(&x, cmd_lose("gone", 1, x.now_ms)), FSM_OK);
-    assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+    assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_OK);
     fsm_digest(x.f, before);
-    assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_NOT_PENDING);
-    assert_int_equal(do_assign(&x, 2, "w1", 7), FSM_WORKER_GONE); /* full */
-    assert_int_equal(do_assign(&x, 2, "w1", 8), FSM_WORKER_GONE); /* another incarnation */
-    assert_int_equal(do_assign(&x, 2, "nobody", 7), FSM_WORKER_GONE);
-    assert_int_equal(do_assign(&x, 2, "gone", 1), FSM_WORKER_GONE);
-    assert_int_equal(do_assign(&x, 99, "w1", 7), FSM_NOT_FOUND);
-    assert_int_equal(do_assign(&x, 0, "w1", 7), FSM_NOT_FOUND);
+    assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_NOT_PENDING);
+    assert_int_equal(fixture_assign(&x, 2, "w1", 7), FSM_WORKER_GONE); /* full */
+    assert_int_equal(fixture_assign(&x, 2, "w1", 8), FSM_WORKER_GONE); /* another incarnation */
+    assert_int_equal(fixture_assign(&x, 2, "nobody", 7), FSM_WORKER_GONE);
+    assert_int_equal(fixture_assign(&x, 2, "gone", 1), FSM_WORKER_GONE);
+    assert_int_equal(fixture_assign(&x, 99, "w1", 7), FSM_NOT_FOUND);
+    assert_int_equal(fixture_assign(&x, 0, "w1", 7), FSM_NOT_FOUND);
     assert_int_equal(x.out->events_count, 0);
     fsm_digest(x.f, after);
     assert_memory_equal(before, after, 16);
@@ -121,8 +105,8 @@ static void test_stale_changes_nothing(void **state) {
     uint64_t token;
 
     (void) state;
-    world(&x, 4, 2, 3);
-    assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+    fixture_world(&x, 4, 2, 3);
+    assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_OK);
     token = fsm_applied_index(x.f);
     fsm_digest(x.f, before);
     assert_int_equal(fixture_update(&x, 1, token - 1, O(COMPLETED)), FSM_STALE);
@@ -139,8 +123,8 @@ static void test_stale_changes_nothing(void **state) {
     /* Lost and assigned again: the first attempt's report comes too late. */
     assert_int_equal(fixture_do(&x, cmd_lose("w1", 7, x.now_ms)), FSM_OK);
     assert_int_equal(fixture_update(&x, 1, token, O(COMPLETED)), FSM_STALE);
-    assert_int_equal(do_register(&x, "w1", 8, 4), FSM_OK);
-    assert_int_equal(do_assign(&x, 1, "w1", 8), FSM_OK);
+    assert_int_equal(fixture_register(&x, "w1", 8, 4), FSM_OK);
+    assert_int_equal(fixture_assign(&x, 1, "w1", 8), FSM_OK);
     assert_int_equal(fsm_job_find(x.f, 1)->attempt, 2);
     assert_true(fsm_job_find(x.f, 1)->fencing_token > token);
     assert_int_equal(fixture_update(&x, 1, token, O(COMPLETED)), FSM_STALE);
@@ -171,8 +155,8 @@ static void test_outcomes(void **state) {
         struct fixture x;
         uint64_t token;
 
-        world(&x, 1, 1, 1);
-        assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+        fixture_world(&x, 1, 1, 1);
+        assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_OK);
         token = fsm_applied_index(x.f);
         if (cases[i].cancel) {
             assert_int_equal(fixture_do(&x, cmd_cancel(1, x.now_ms)), FSM_OK);
@@ -199,16 +183,16 @@ static void test_release_and_loss(void **state) {
     struct fixture x;
 
     (void) state;
-    world(&x, 4, 3, 2);
+    fixture_world(&x, 4, 3, 2);
     for (unsigned i = 1; i <= 5; i++) { /* far beyond max_attempts */
-        assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+        assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_OK);
         assert_int_equal(fixture_update(&x, 1, fsm_applied_index(x.f), O(RELEASED)), FSM_OK);
         assert_int_equal(x.out->events[0].released_attempts, i); /* seen by whoever looks */
         assert_int_equal(fsm_job_find(x.f, 1)->attempt, i);
         assert_int_equal(fsm_ready_first(x.f)->seq, 1);
     }
-    assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
-    assert_int_equal(do_assign(&x, 3, "w1", 7), FSM_OK);
+    assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_OK);
+    assert_int_equal(fixture_assign(&x, 3, "w1", 7), FSM_OK);
     assert_int_equal(fixture_do(&x, cmd_cancel(3, x.now_ms)), FSM_OK);
     assert_int_equal(fixture_do(&x, cmd_lose("w1", 6, x.now_ms)), FSM_WORKER_GONE);
     assert_int_equal(fixture_do(&x, cmd_lose("w1", 7, x.now_ms)), FSM_OK);
@@ -219,8 +203,8 @@ static void test_release_and_loss(void **state) {
     assert_int_equal(fsm_ready_first(x.f)->ready_next->seq, 2);
     assert_int_equal(fixture_do(&x, cmd_lose("w1", 7, x.now_ms)), FSM_WORKER_GONE);
     assert_int_equal(fixture_do(&x, cmd_lose("w9", 7, x.now_ms)), FSM_NOT_FOUND);
-    assert_int_equal(do_register(&x, "w1", 8, 1), FSM_OK);
-    assert_int_equal(do_assign(&x, 1, "w1", 8), FSM_OK);
+    assert_int_equal(fixture_register(&x, "w1", 8, 1), FSM_OK);
+    assert_int_equal(fixture_assign(&x, 1, "w1", 8), FSM_OK);
     assert_int_equal(fixture_do(&x, cmd_lose("w1", 8, x.now_ms)), FSM_OK); /* the second loss */
     assert_int_equal(x.out->events[0].to, S(FAILED));
     assert_int_equal(x.out->events[0].failure_reason, R(WORKER_LOST));
@@ -251,8 +235,8 @@ static void test_release_at_most_once(void **state) {
         struct fixture x;
         uint64_t token;
 
-        world(&x, 1, 1, cases[i].max_attempts);
-        assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+        fixture_world(&x, 1, 1, cases[i].max_attempts);
+        assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_OK);
         token = fsm_applied_index(x.f);
         if (cases[i].cancel)
             assert_int_equal(fixture_do(&x, cmd_cancel(1, x.now_ms)), FSM_OK);
@@ -273,120 +257,6 @@ static void test_release_at_most_once(void **state) {
         fsm_check_invariants(x.f);
         fixture_done(&x);
     }
-}
-
-/* Goal: a registration that comes late or twice changes nothing: not what was assigned since, not
- * the slots, not a loss; one without a count is taken as ever. Method: the hellos of one process
- * out of order, then those of another; after each, what runs and whose the worker is; also after a
- * reopening. */
-static void test_register_order(void **state) {
-    struct fsm_worker *w;
-    uint64_t seen, held[1][2];
-    struct fixture x;
-
-    (void) state;
-    world(&x, 4, 4, 3);
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 1, 2, 0, NULL, 0, x.now_ms)), FSM_OK);
-    assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
-    seen = fsm_applied_index(x.f);
-    w = (struct fsm_worker *) (uintptr_t) fsm_worker_find(x.f, "w1");
-    assert_int_equal(w->hello, 2);
-    /* The same again: its list misses job 1. */
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 9, 1, 2, 0, NULL, 0, x.now_ms)), FSM_OK);
-    assert_int_equal(x.out->events_count, 0);
-    assert_false(x.out->workers_changed);
-    assert_int_equal(w->slots, 4);
-    assert_int_equal(w->running, 1);
-    assert_int_equal(w->registered_index, seen - 1);
-    /* An older one, by way of another node, which had applied everything. */
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 2, 1, seen, NULL, 0, x.now_ms)),
-                     FSM_STALE);
-    assert_int_equal(w->node_id, 1);
-    assert_int_equal(w->running, 1);
-    assert_int_equal(fsm_write_back(x.f), 0);
-    fixture_reopen(&x);
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 2, 1, seen, NULL, 0, x.now_ms)),
-                     FSM_STALE);
-    /* A newer one counts, although its node was behind. */
-    held[0][0] = 1;
-    held[0][1] = fsm_job_find(x.f, 1)->fencing_token;
-    assert_int_equal(
-        fixture_do(&x, cmd_hello("w1", 7, 4, 2, 3, 1, (const uint64_t(*)[2]) held, 1, x.now_ms)),
-        FSM_OK);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->node_id, 2);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 1);
-    /* Another process, at a node that did not know of that yet; then at one that did. */
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 1, seen, NULL, 0, x.now_ms)),
-                     FSM_STALE);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 1);
-    seen = fsm_applied_index(x.f);
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 1, seen, NULL, 0, x.now_ms)), FSM_OK);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 0);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->hello, 1);
-    /* The old process's last words. */
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 7, 4, 2, 4, seen, NULL, 0, x.now_ms)),
-                     FSM_STALE);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->incarnation, 8);
-    /* A loss is not undone by the same hello, but by the next. */
-    assert_int_equal(fixture_do(&x, cmd_lose("w1", 8, x.now_ms)), FSM_OK);
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 1, seen, NULL, 0, x.now_ms)), FSM_OK);
-    assert_true(fsm_worker_find(x.f, "w1")->lost);
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 2, 0, NULL, 0, x.now_ms)), FSM_OK);
-    assert_false(fsm_worker_find(x.f, "w1")->lost);
-    /* Entries of older programs: always taken; with an index alone, unless something came later. */
-    assert_int_equal(do_assign(&x, 2, "w1", 8), FSM_OK);
-    assert_int_equal(do_register(&x, "w1", 8, 3), FSM_OK);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 0);
-    assert_int_equal(fixture_do(&x, cmd_hello("w1", 8, 4, 1, 0, seen, NULL, 0, x.now_ms)),
-                     FSM_STALE);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->slots, 3);
-    fsm_check_invariants(x.f);
-    fixture_done(&x);
-}
-
-/* Goal: a registration keeps exactly the attempts it holds; slots may shrink below what runs (C27).
- */
-static void test_register_held(void **state) {
-    struct arena arena;
-    Chronos__Internal__V1__WorkerRecord *w;
-    uint64_t held[2][2];
-    struct fixture x;
-
-    (void) state;
-    world(&x, 4, 4, 3);
-    for (uint64_t i = 1; i <= 3; i++)
-        assert_int_equal(do_assign(&x, i, "w1", 7), FSM_OK);
-    held[0][0] = 1;
-    held[0][1] = fsm_job_find(x.f, 1)->fencing_token;
-    held[1][0] = 2;
-    held[1][1] = fsm_job_find(x.f, 2)->fencing_token + 1; /* another attempt than the live one */
-    assert_int_equal(
-        fixture_do(&x, cmd_register("w1", 7, 1, 2, (const uint64_t(*)[2]) held, 2, x.now_ms)),
-        FSM_OK);
-    assert_int_equal(x.out->events_count, 2);
-    assert_int_equal(x.out->events[0].job_seq, 2);
-    assert_int_equal(x.out->events[1].job_seq, 3);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->running, 1);
-    assert_int_equal(fsm_worker_find(x.f, "w1")->node_id, 2);
-    assert_int_equal(fsm_job_find(x.f, 1)->state, S(RUNNING));
-    assert_int_equal(do_assign(&x, 2, "w1", 7), FSM_WORKER_GONE); /* one slot, one running */
-    arena_init(&arena, 1 << 20);
-    assert_int_equal(fsm_read_worker(x.f, "w1", &arena, &w), 0);
-    assert_int_equal(w->slots, 1);
-    assert_string_equal(w->version, "1.2");
-    assert_int_equal(w->n_labels, 1);
-    assert_string_equal(w->labels[0]->key, "zone");
-    assert_int_equal(fixture_do(&x, cmd_lose("w1", 7, x.now_ms)), FSM_OK);
-    assert_int_equal(fsm_read_worker(x.f, "w1", &arena, &w), 0);
-    assert_true(w->lost);
-    assert_string_equal(w->labels[0]->value, "a"); /* facts survive the loss */
-    assert_int_equal(fsm_read_worker(x.f, "nobody", &arena, &w), FSM_READ_NOT_FOUND);
-    assert_int_equal(do_register(&x, "", 1, 1), FSM_REFUSED);
-    assert_int_equal(do_register(&x, "w2", 1, 0), FSM_REFUSED);
-    assert_int_equal(do_register(&x, "w2", 1, FSM_WORKER_SLOTS_MAX + 1), FSM_REFUSED);
-    fsm_check_invariants(x.f);
-    arena_done(&arena);
-    fixture_done(&x);
 }
 
 /* Goal: idempotency keys: first id, conflict, expiry after exactly 24 h of logical time, a bound,
@@ -460,7 +330,7 @@ static void test_time_and_empty(void **state) {
     uint8_t before[16], after[16];
 
     (void) state;
-    world(&x, 1, 1, 1);
+    fixture_world(&x, 1, 1, 1);
     x.now_ms -= 500;
     assert_int_equal(fixture_submit(&x, 1), FSM_OK);
     assert_true(x.out->now_ms == 1000000);
@@ -490,7 +360,7 @@ static void test_scan(void **state) {
     uint64_t up[2] = {0}, down[2] = {0}, none[2] = {0};
 
     (void) state;
-    world(&x, 1, 5, 1);
+    fixture_world(&x, 1, 5, 1);
     arena_init(&arena, 1 << 20);
     assert_int_equal(fsm_scan_jobs(x.f, 2, true, &arena, count_one, up), 0);
     assert_int_equal(up[1], 234);
@@ -530,7 +400,7 @@ static void test_open_refuses(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct fixture x;
 
-        world(&x, 1, 2, 1);
+        fixture_world(&x, 1, 2, 1);
         assert_int_equal(fsm_write_back(x.f), 0);
         x.f = fsm_free(x.f);
         put_raw(&x, cases[i].key, cases[i].value, cases[i].len);
@@ -551,7 +421,7 @@ static void test_open_missing(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
         struct fixture x;
 
-        world(&x, 1, 2, 1);
+        fixture_world(&x, 1, 2, 1);
         assert_int_equal(fsm_write_back(x.f), 0);
         x.f = fsm_free(x.f);
         assert_int_equal(x.kv->ops->write(x.kv, &ops[i], 1), 0);
@@ -568,12 +438,12 @@ static void test_reopen_after_many(void **state) {
     uint8_t before[16], after[16];
 
     (void) state;
-    world(&x, 1, 0, 1);
+    fixture_world(&x, 1, 0, 1);
     for (uint64_t i = 1; i <= 500; i++) {
         assert_int_equal(fixture_submit(&x, 1), FSM_OK);
         if (i % 100 == 37) /* some stay pending */
             continue;
-        assert_int_equal(do_assign(&x, i, "w1", 7), FSM_OK);
+        assert_int_equal(fixture_assign(&x, i, "w1", 7), FSM_OK);
         assert_int_equal(fixture_update(&x, i, fsm_applied_index(x.f), O(COMPLETED)), FSM_OK);
         if (i % 60 == 0)
             assert_int_equal(fsm_write_back(x.f), 0);
@@ -607,9 +477,9 @@ static void test_report_limits(void **state) {
     char message[2000];
 
     (void) state;
-    world(&x, 1, 1, 1);
+    fixture_world(&x, 1, 1, 1);
     arena_init(&arena, 1 << 20);
-    assert_int_equal(do_assign(&x, 1, "w1", 7), FSM_OK);
+    assert_int_equal(fixture_assign(&x, 1, "w1", 7), FSM_OK);
     u.job_seq = 1;
     u.fencing_token = fsm_applied_index(x.f);
     u.outcome = O(COMPLETED);
@@ -635,32 +505,6 @@ static void test_report_limits(void **state) {
     fixture_done(&x);
 }
 
-/* Goal: worker names cannot pile up: at the limit the longest lost one is forgotten, and when all
- * are live a new one is refused.
- * Method: as many registrations as the limit allows, in descending order of names. */
-static void test_workers_bounded(void **state) {
-    struct fixture x;
-    char id[16];
-
-    (void) state;
-    fixture_init(&x, NULL);
-    for (int i = 0; i < FSM_WORKERS_MAX; i++) {
-        (void) snprintf(id, sizeof(id), "w%d", FSM_WORKERS_MAX - i);
-        assert_int_equal(do_register(&x, id, 1, 1), FSM_OK);
-    }
-    assert_int_equal(do_register(&x, "new", 1, 1), FSM_REFUSED);
-    assert_int_equal(fixture_do(&x, cmd_lose("w77", 1, x.now_ms)), FSM_OK);
-    assert_int_equal(fixture_do(&x, cmd_lose("w99", 1, x.now_ms)), FSM_OK);
-    assert_int_equal(do_register(&x, "new", 1, 1), FSM_OK);
-    assert_null(fsm_worker_find(x.f, "w99")); /* registered before w77 */
-    assert_non_null(fsm_worker_find(x.f, "w77"));
-    fsm_check_invariants(x.f);
-    assert_int_equal(fsm_write_back(x.f), 0);
-    fixture_reopen(&x);
-    fsm_check_invariants(x.f);
-    fixture_done(&x);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),
@@ -669,8 +513,6 @@ int main(void) {
         cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_release_and_loss),
         cmocka_unit_test(test_release_at_most_once),
-        cmocka_unit_test(test_register_held),
-        cmocka_unit_test(test_register_order),
         cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_idempotency_stale_queue),
         cmocka_unit_test(test_time_and_empty),
@@ -679,7 +521,6 @@ int main(void) {
         cmocka_unit_test(test_open_missing),
         cmocka_unit_test(test_reopen_after_many),
         cmocka_unit_test(test_report_limits),
-        cmocka_unit_test(test_workers_bounded),
     };
 
     return cmocka_run_group_tests_name("fsm", tests, NULL, NULL);

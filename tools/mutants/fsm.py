@@ -60,9 +60,9 @@ MUTANTS = [
     ("fsm-deleted-record-comes-back", "src/fsm/store.c", "    e->exists = false;\n    e->dirty = true;", "    e->exists = false;\n    e->dirty = e->dirty;"),
     ("fsm-record-not-written-back", "src/fsm/store.c", "        if (!e->dirty)\n            continue;", "        if (!e->dirty || (n == 2 && e->list_next && !e->list_next->list_next))\n            continue;"),
     ("fsm-late-hello-of-another-process", "src/fsm/apply_register_worker.c", "    return s->applied_index != 0 && s->applied_index < w->registered_index ? HELLO_LATE : HELLO_NEW;", "    return HELLO_NEW;",
-     {"else": ["test_fsm", "test_fsm_cluster"]}),
+     {"else": ["test_fsm_workers", "test_fsm_cluster"]}),
     ("fsm-older-hello-taken", "src/fsm/apply_register_worker.c", "        if (s->hello > w->hello)", "        if (s->hello != w->hello)",
-     {"else": ["test_fsm", "test_fsm_cluster"]}),
+     {"else": ["test_fsm_workers", "test_fsm_cluster"]}),
     ("fsm-hello-forgotten-at-open", "src/fsm/fsm_open.c", "    w->hello = rec.hello;\n", "",
-     {"else": ["test_fsm", "test_fsm_cluster"]}),
+     {"else": ["test_fsm_workers", "test_fsm_cluster"]}),
 ]
