@@ -158,9 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct slice in = slice_of(data, size);
     struct end ends[STREAMS] = {{0}};
 
-    node_world_init(&w, 1);
-    node_world_open(&w);
-    (void) node_world_lead(&w);
+    (void) node_world_begin(&w, 1);
     for (size_t i = 0; i < STREAMS; i++)
         reopen(&w, &ends[i]);
     for (int i = 0; i < ACTS_MAX && in.len > 0; i++)

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "storage/kv_mem.h"
 
 #define ROUNDS_MAX 100000
@@ -497,27 +497,13 @@ static void on_submitted(void *arg, const struct replica_proposed *res) {
 }
 
 void cluster_submit(struct cluster *c, unsigned slot, struct cluster_load *l) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
-    Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
-    Chronos__Internal__V1__SubmitJobItem *items[] = {&item};
-    uint8_t spec[] = {0x1a, 0};
-    char queue[] = "default", key[32];
-    struct bytes *command = NULL;
+    static const uint8_t spec[] = {0x1a, 0};
+    char key[32];
 
     l->cluster = c;
     (void) snprintf(key, sizeof(key), "k%u", l->sent++);
-    item.spec.data = spec;
-    item.spec.len = sizeof(spec);
-    item.idempotency_key = key;
-    item.max_attempts = 3;
-    item.queue = queue;
-    body.items = items;
-    body.n_items = 1;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB;
-    cmd.submit_job = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
-    assert_int_equal(replica_propose(c->nodes[slot].replica, command, REPLICA_RETRY_SAFE,
-                                     in_ms(c, 5000), on_submitted, l),
+    assert_int_equal(replica_propose(c->nodes[slot].replica,
+                                     log_submit(slice_of(spec, sizeof(spec)), key),
+                                     REPLICA_RETRY_SAFE, in_ms(c, 5000), on_submitted, l),
                      0);
 }

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "node/replica_internal.h"
 
 #define BATCH 64U
@@ -29,30 +29,13 @@ void node_world_step(struct node_world *w) {
 }
 
 static void submit_one(struct node_world *w, unsigned slot, size_t bytes, struct answer *a) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
-    Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
-    Chronos__Internal__V1__SubmitJobItem *items[] = {&item};
-    char none[] = "", queue[] = "default";
-    struct bytes *command = NULL;
     uint8_t *spec = malloc(bytes);
 
     assert_non_null(spec);
     memset(spec, 'x', bytes); /* no one looks into it */
-    item.spec.data = spec;
-    item.spec.len = bytes;
-    item.idempotency_key = none;
-    item.max_attempts = 3;
-    item.queue = queue;
-    body.items = items;
-    body.n_items = 1;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB;
-    cmd.submit_job = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
-    free(spec);
-    *a = (struct answer){.world = w, .code = -1};
     assert_int_equal(
-        replica_propose(w->nodes[slot].replica, command, 0, MONO_NEVER, answer_proposed, a), 0);
+        node_world_propose(w, slot, log_submit(slice_of(spec, bytes), ""), 0, MONO_NEVER, a), 0);
+    free(spec);
 }
 
 void submit_jobs(struct node_world *w, unsigned slot, unsigned n, size_t bytes) {
@@ -71,11 +54,6 @@ void submit_jobs(struct node_world *w, unsigned slot, unsigned n, size_t bytes) 
         }
         n -= now;
     }
-}
-
-static void cut_off(struct node_world *w, unsigned slot, bool cut) {
-    for (unsigned i = 0; i < w->count; i++)
-        w->cut[i][slot] = w->cut[slot][i] = i != slot && cut;
 }
 
 static void compact(struct lag *l, unsigned n, size_t bytes) {
@@ -103,7 +81,7 @@ static void lag_open(struct lag *l, struct node_world *w) {
 void lag_begin_leader(struct lag *l, struct node_world *w) {
     lag_open(l, w);
     l->follower = l->leader;
-    cut_off(w, l->follower, true);
+    node_world_cut_off(w, l->follower, true);
 }
 
 /* The others choose a leader first. */
@@ -124,7 +102,7 @@ void lag_compact(struct lag *l, unsigned n) {
 
 void lag_begin_bytes(struct lag *l, struct node_world *w, unsigned n, size_t bytes) {
     lag_open(l, w);
-    cut_off(w, l->follower, true);
+    node_world_cut_off(w, l->follower, true);
     compact(l, n, bytes);
 }
 
@@ -152,7 +130,7 @@ void lag_begin_new(struct lag *l, struct node_world *w, unsigned n) {
     }
     node_world_open(w);
     *l = (struct lag){.w = w, .leader = node_world_lead(w), .follower = 2};
-    cut_off(w, l->follower, true);
+    node_world_cut_off(w, l->follower, true);
     compact(l, n, JOB_BYTES);
     c.client_address = "";
     c.stay_learner = true;
@@ -203,12 +181,12 @@ void lag_begin_with(struct lag *l, struct node_world *w, unsigned n, struct answ
     assert_true(fsm_applied_index(w->nodes[l->leader].replica->fsm) >= index + 2);
     if (told)
         lag_accepted(l, index + 1);
-    cut_off(w, l->follower, true);
+    node_world_cut_off(w, l->follower, true);
     compact(l, n, JOB_BYTES);
 }
 
 void lag_heal(struct lag *l) {
-    cut_off(l->w, l->follower, false);
+    node_world_cut_off(l->w, l->follower, false);
 }
 
 static bool all_equal(const struct lag *l) {

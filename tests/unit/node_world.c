@@ -11,7 +11,7 @@
 #include <errno.h>
 
 #include "base/rand.h"
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "storage/kv_mem.h"
 
 #define ROUNDS_MAX 10000
@@ -422,6 +422,17 @@ unsigned node_world_lead(struct node_world *w) {
     return 0;
 }
 
+unsigned node_world_begin(struct node_world *w, unsigned count) {
+    node_world_init(w, count);
+    node_world_open(w);
+    return node_world_lead(w);
+}
+
+void node_world_cut_off(struct node_world *w, unsigned slot, bool cut) {
+    for (unsigned i = 0; i < w->count; i++)
+        w->cut[i][slot] = w->cut[slot][i] = i != slot && cut;
+}
+
 void node_world_close(struct node_world *w) {
     for (; w->head != w->tail; w->head++)
         (void) bytes_unref(w->queue[w->head % NODE_WORLD_MESSAGES].payload);
@@ -467,29 +478,18 @@ struct mono node_world_in_ms(const struct node_world *w, uint64_t ms) {
     return (struct mono){.ns = w->now_ns + ms * NS_PER_MS};
 }
 
-int node_world_submit(struct node_world *w, unsigned slot, const char *key, unsigned flags,
-                      struct mono deadline, struct answer *a) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
-    Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
-    Chronos__Internal__V1__SubmitJobItem *items[] = {&item};
-    uint8_t spec[] = {0x1a, 0};
-    char queue[] = "default", text[64];
-    struct bytes *command = NULL;
-
-    (void) snprintf(text, sizeof(text), "%s", key);
-    item.spec.data = spec;
-    item.spec.len = sizeof(spec);
-    item.idempotency_key = text;
-    item.max_attempts = 3;
-    item.queue = queue;
-    body.items = items;
-    body.n_items = 1;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB;
-    cmd.submit_job = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
+int node_world_propose(struct node_world *w, unsigned slot, struct bytes *command, unsigned flags,
+                       struct mono deadline, struct answer *a) {
     *a = (struct answer){.world = w, .code = -1};
     return replica_propose(w->nodes[slot].replica, command, flags, deadline, answer_proposed, a);
+}
+
+int node_world_submit(struct node_world *w, unsigned slot, const char *key, unsigned flags,
+                      struct mono deadline, struct answer *a) {
+    static const uint8_t spec[] = {0x1a, 0};
+
+    return node_world_propose(w, slot, log_submit(slice_of(spec, sizeof(spec)), key), flags,
+                              deadline, a);
 }
 
 /* ---- worker streams ------------------------------------------------------------------------- */

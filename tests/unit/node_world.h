@@ -75,6 +75,10 @@ void node_world_settle(struct node_world *w);
 void node_world_run(struct node_world *w, uint64_t ms);
 /* Run until one node leads and is ready. Its slot. */
 unsigned node_world_lead(struct node_world *w);
+/* All of this with the options as they are: init, open, lead. */
+unsigned node_world_begin(struct node_world *w, unsigned count);
+/* Nothing from node @slot or to it arrives; with @cut false everything of it does again. */
+void node_world_cut_off(struct node_world *w, unsigned slot, bool cut);
 
 /* What an answer was. */
 struct answer {
@@ -89,6 +93,10 @@ struct answer {
 void answer_proposed(void *arg, const struct replica_proposed *res);
 void answer_read(void *arg, enum replica_status status, uint64_t index);
 
+/* Propose @command, whose reference is taken, at node @slot; @a is set anew. What replica_propose()
+ * returned. */
+int node_world_propose(struct node_world *w, unsigned slot, struct bytes *command, unsigned flags,
+                       struct mono deadline, struct answer *a);
 /* Propose one submit with @key ("" = none) at node @slot. What replica_propose() returned. */
 int node_world_submit(struct node_world *w, unsigned slot, const char *key, unsigned flags,
                       struct mono deadline, struct answer *a);

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "node/replica_internal.h"
 #include "node/worker_session.h"
 
@@ -207,19 +207,11 @@ static void on_drained(void *arg, const struct replica_proposed *res) {
 }
 
 static int drain(struct cluster *c, unsigned at, uint64_t node_id, const char *worker, bool on) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__Drain body = CHRONOS__INTERNAL__V1__DRAIN__INIT;
-    struct bytes *command = NULL;
     struct drained d = {0};
 
-    body.node_id = node_id;
-    body.worker_id = (char *) (uintptr_t) worker;
-    body.on = on;
-    body.timeout_ms = on ? 30000 : 0;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_DRAIN;
-    cmd.drain = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
-    assert_int_equal(replica_propose(c->nodes[at].replica, command, 0, MONO_NEVER, on_drained, &d),
+    assert_int_equal(replica_propose(c->nodes[at].replica,
+                                     log_drain(node_id, worker, on, on ? 30000 : 0), 0, MONO_NEVER,
+                                     on_drained, &d),
                      0);
     for (int i = 0; i < 100 && !d.done; i++)
         cluster_run(c, 20);

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "node/replica_internal.h"
 #include "storage/kv_mem.h"
 
@@ -23,23 +23,6 @@ static void set_space(struct node_world *w, unsigned slot, uint64_t free_mib, ui
     w->nodes[slot].disk_free = free_mib * MIB;
     w->nodes[slot].disk_total = total_mib * MIB;
     node_world_run(w, 2100); /* two looks, and the word spread */
-}
-
-static int cancel(struct node_world *w, unsigned slot, uint64_t seq, struct answer *a) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__CancelJob body = CHRONOS__INTERNAL__V1__CANCEL_JOB__INIT;
-    Chronos__Internal__V1__CancelJobItem item = CHRONOS__INTERNAL__V1__CANCEL_JOB_ITEM__INIT;
-    Chronos__Internal__V1__CancelJobItem *items[] = {&item};
-    struct bytes *command = NULL;
-
-    item.job_seq = seq;
-    body.items = items;
-    body.n_items = 1;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_CANCEL_JOB;
-    cmd.cancel_job = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
-    *a = (struct answer){.world = w, .code = -1};
-    return replica_propose(w->nodes[slot].replica, command, 0, MONO_NEVER, answer_proposed, a);
 }
 
 struct status {
@@ -78,7 +61,7 @@ static void test_disk_full(void **state) {
     seq = a.job_seq;
     set_space(&w, 0, 255, 1000);
     assert_int_equal(node_world_submit(&w, 0, "", 0, MONO_NEVER, &a), REPLICA_NO_SPACE);
-    assert_int_equal(cancel(&w, 0, seq, &a), 0);
+    assert_int_equal(node_world_propose(&w, 0, log_cancel(seq), 0, MONO_NEVER, &a), 0);
     node_world_run(&w, 10);
     assert_int_equal(a.status, REPLICA_OK);
     assert_int_equal(replica_cluster_status(r, true, MONO_NEVER, on_status, &st), 0);

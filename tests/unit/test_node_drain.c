@@ -9,25 +9,14 @@
 
 #include <cmocka.h>
 
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "node/replica_internal.h"
 
 static void drain(struct node_world *w, unsigned slot, uint64_t node_id, bool on) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__Drain body = CHRONOS__INTERNAL__V1__DRAIN__INIT;
-    struct answer a = {.world = w, .code = -1};
-    struct bytes *command = NULL;
-    char none[] = "";
+    struct answer a;
 
-    body.node_id = node_id;
-    body.worker_id = none;
-    body.on = on;
-    body.timeout_ms = 1000;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_DRAIN;
-    cmd.drain = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
     assert_int_equal(
-        replica_propose(w->nodes[slot].replica, command, 0, MONO_NEVER, answer_proposed, &a), 0);
+        node_world_propose(w, slot, log_drain(node_id, "", on, 1000), 0, MONO_NEVER, &a), 0);
     for (int ms = 0; ms < 1000 && a.count == 0; ms++)
         node_world_run(w, 1);
     assert_int_equal(a.status, REPLICA_OK);
@@ -42,9 +31,7 @@ static void test_leader_hands_over(void **state) {
     uint64_t term;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    first = node_world_lead(&w);
+    first = node_world_begin(&w, 3);
     node_world_run(&w, 2000);
     drain(&w, first, first + 1, true);
     node_world_run(&w, 1000);

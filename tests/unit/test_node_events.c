@@ -101,9 +101,7 @@ static void test_listeners(void **state) {
     struct answer a, b;
 
     (void) state;
-    node_world_init(&w, 1);
-    node_world_open(&w);
-    (void) node_world_lead(&w);
+    (void) node_world_begin(&w, 1);
     replica_listen(w.nodes[0].replica, &l);
     assert_int_equal(node_world_submit(&w, 0, "", 0, MONO_NEVER, &a), 0);
     assert_int_equal(node_world_submit(&w, 0, "", 0, MONO_NEVER, &b), 0);

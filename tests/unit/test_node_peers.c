@@ -28,9 +28,7 @@ static void test_malformed(void **state) {
     uint8_t *copy;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     other = (leader + 1) % 3;
     node_world_run(&w, 100);
     assert_int_equal(node_world_submit(&w, leader, "", 0, MONO_NEVER, &a), 0);
@@ -96,9 +94,7 @@ static void test_status_is_the_same_everywhere(void **state) {
     unsigned leader;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     node_world_run(&w, 3000);
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(replica_cluster_status(w.nodes[i].replica, false,
@@ -149,9 +145,7 @@ static void test_late_answers(void **state) {
     uint64_t earlier = 0;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     other = (leader + 1) % 3;
     node_world_run(&w, 3000);
     for (unsigned i = 0; i < 2; i++) {

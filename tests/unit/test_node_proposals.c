@@ -5,11 +5,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "node/replica_internal.h"
 
 /* Goal: a committed submit is answered once, with its index and job; the same key gives the same
@@ -19,9 +18,7 @@ static void test_submit_answered(void **state) {
     struct answer a, b;
 
     (void) state;
-    node_world_init(&w, 1);
-    node_world_open(&w);
-    (void) node_world_lead(&w);
+    (void) node_world_begin(&w, 1);
     assert_int_equal(node_world_submit(&w, 0, "k", REPLICA_RETRY_SAFE, MONO_NEVER, &a), 0);
     assert_int_equal(a.count, 0); /* never from within the call */
     node_world_settle(&w);
@@ -71,9 +68,7 @@ static void test_unknown_at_own_deadline(void **state) {
     struct answer a;
 
     (void) state;
-    node_world_init(&w, 1);
-    node_world_open(&w);
-    (void) node_world_lead(&w);
+    (void) node_world_begin(&w, 1);
     w.nodes[0].hold_disk = true;
     assert_int_equal(node_world_submit(&w, 0, "", 0, node_world_in_ms(&w, 100), &a), 0);
     node_world_run(&w, 99);
@@ -96,9 +91,7 @@ static void test_forwarded(void **state) {
     unsigned leader;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     node_world_run(&w, 100);
     assert_int_equal(node_world_submit(&w, (leader + 1) % 3, "", 0, MONO_NEVER, &a), 0);
     node_world_run(&w, 100);
@@ -116,13 +109,10 @@ static void test_leader_lost(void **state) {
     unsigned leader, follower;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     follower = (leader + 1) % 3;
     node_world_run(&w, 100);
-    for (unsigned i = 0; i < 3; i++)
-        w.cut[leader][i] = w.cut[i][leader] = true;
+    node_world_cut_off(&w, leader, true);
     assert_int_equal(node_world_submit(&w, follower, "", 0, MONO_NEVER, &once), 0);
     assert_int_equal(node_world_submit(&w, follower, "key", REPLICA_RETRY_SAFE, MONO_NEVER, &again),
                      0);
@@ -137,22 +127,6 @@ static void test_leader_lost(void **state) {
     node_world_close(&w);
 }
 
-static struct bytes *cancel_of(uint64_t seq) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__CancelJob body = CHRONOS__INTERNAL__V1__CANCEL_JOB__INIT;
-    Chronos__Internal__V1__CancelJobItem item = CHRONOS__INTERNAL__V1__CANCEL_JOB_ITEM__INIT;
-    Chronos__Internal__V1__CancelJobItem *items[] = {&item};
-    struct bytes *command = NULL;
-
-    item.job_seq = seq;
-    body.items = items;
-    body.n_items = 1;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_CANCEL_JOB;
-    cmd.cancel_job = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
-    return command;
-}
-
 /* Goal: a "no" that another try may still turn into a "yes" is no answer. Method: there is no such
  * job; asked of a healthy cluster, and of one whose leader was lost with the first try. */
 static void test_no_of_one_try(void **state) {
@@ -162,17 +136,13 @@ static void test_no_of_one_try(void **state) {
 
     (void) state;
     for (int lost = 0; lost <= 1; lost++) {
-        node_world_init(&w, 3);
-        node_world_open(&w);
-        leader = node_world_lead(&w);
+        leader = node_world_begin(&w, 3);
         follower = (leader + 1) % 3;
         node_world_run(&w, 100);
-        for (unsigned i = 0; i < 3 && lost; i++)
-            w.cut[leader][i] = w.cut[i][leader] = true;
-        a = (struct answer){.world = &w, .code = -1};
-        assert_int_equal(replica_propose(w.nodes[follower].replica, cancel_of(77),
-                                         REPLICA_RETRY_SAFE, MONO_NEVER, answer_proposed, &a),
-                         0);
+        node_world_cut_off(&w, leader, lost);
+        assert_int_equal(
+            node_world_propose(&w, follower, log_cancel(77), REPLICA_RETRY_SAFE, MONO_NEVER, &a),
+            0);
         node_world_run(&w, 2000);
         assert_int_equal(a.count, 1);
         assert_int_equal(a.status, lost ? REPLICA_UNKNOWN : REPLICA_OK);
@@ -189,16 +159,13 @@ static void test_lost_entry_proposed_again(void **state) {
     unsigned leader;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     node_world_run(&w, 100);
-    for (unsigned i = 0; i < 3; i++)
-        w.cut[leader][i] = w.cut[i][leader] = true;
+    node_world_cut_off(&w, leader, true);
     assert_int_equal(node_world_submit(&w, leader, "", 0, MONO_NEVER, &a), 0);
     node_world_run(&w, 2000);
     assert_int_equal(a.count, 0);
-    memset(w.cut, 0, sizeof(w.cut));
+    node_world_cut_off(&w, leader, false);
     node_world_run(&w, 1000);
     assert_int_equal(a.count, 1);
     assert_int_equal(a.status, REPLICA_OK);
@@ -216,12 +183,9 @@ static void test_decision_of_a_deposed_leader(void **state) {
     unsigned leader;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     node_world_run(&w, 100);
-    for (unsigned i = 0; i < 3; i++)
-        w.cut[leader][i] = w.cut[i][leader] = true;
+    node_world_cut_off(&w, leader, true);
     assert_int_equal(node_world_submit(&w, leader, "", flags, MONO_NEVER, &a), 0);
     node_world_run(&w, 1);
     w.nodes[leader].replica->proposals.raft_full = true;
@@ -229,7 +193,7 @@ static void test_decision_of_a_deposed_leader(void **state) {
     node_world_run(&w, 1);
     assert_int_equal(w.nodes[leader].replica->proposals.internal.count, 1);
     node_world_run(&w, 2000);
-    memset(w.cut, 0, sizeof(w.cut));
+    node_world_cut_off(&w, leader, false);
     node_world_run(&w, 1000);
     assert_int_equal(a.count, 1);
     assert_int_equal(a.status, REPLICA_NO_LEADER);
@@ -246,9 +210,7 @@ static void test_decision_waits(void **state) {
     struct answer decided, asked;
 
     (void) state;
-    node_world_init(&w, 1);
-    node_world_open(&w);
-    (void) node_world_lead(&w);
+    (void) node_world_begin(&w, 1);
     w.nodes[0].hold_disk = true;
     assert_int_equal(
         node_world_submit(&w, 0, "", REPLICA_INTERNAL | REPLICA_OWN_TERM, MONO_NEVER, &decided), 0);

@@ -18,9 +18,7 @@ static void test_batched(void **state) {
     uint64_t before;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    unsigned leader = node_world_lead(&w);
+    unsigned leader = node_world_begin(&w, 3);
     node_world_run(&w, 100);
     before = w.nodes[leader].replica->reads.next_context;
     for (int i = 0; i < 1000; i++) {
@@ -44,9 +42,7 @@ static void test_follower_sees_the_newest(void **state) {
     unsigned leader, follower;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     follower = (leader + 1) % 3;
     node_world_run(&w, 100);
     w.cut[leader][follower] = true;
@@ -74,13 +70,10 @@ static void test_leader_gone(void **state) {
     unsigned leader, follower;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     follower = (leader + 1) % 3;
     node_world_run(&w, 100);
-    for (unsigned i = 0; i < 3; i++)
-        w.cut[leader][i] = w.cut[i][leader] = true;
+    node_world_cut_off(&w, leader, true);
     assert_int_equal(
         replica_read(w.nodes[leader].replica, node_world_in_ms(&w, 3000), answer_read, &old), 0);
     assert_int_equal(replica_read(w.nodes[follower].replica, MONO_NEVER, answer_read, &moved), 0);

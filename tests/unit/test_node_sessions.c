@@ -11,16 +11,10 @@
 
 #include "node/replica_internal.h"
 
-#include "fsm/command.h"
+#include "log_commands.h"
 #include "fsm/job_id.h"
 
 #define MSG(kind) CHRONOS__V1__NODE_MESSAGE__BODY_##kind
-
-static void begin(struct node_world *w) {
-    node_world_init(w, 1);
-    node_world_open(w);
-    (void) node_world_lead(w);
-}
 
 /* Goal: a hello with a wrong field ends the stream with INVALID_ARGUMENT and registers nothing; so
  * do malformed bytes, and a second hello. Method: one stream for each. */
@@ -42,7 +36,7 @@ static void test_hello_is_checked(void **state) {
     struct stream s;
 
     (void) state;
-    begin(&w);
+    (void) node_world_begin(&w, 1);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         stream_open(&s, w.nodes[0].replica);
         stream_hello(&s, bad[i].id, bad[i].incarnation, bad[i].slots);
@@ -73,7 +67,7 @@ static void test_streams_of_one_id(void **state) {
     struct stream a, b, other;
 
     (void) state;
-    begin(&w);
+    (void) node_world_begin(&w, 1);
     stream_open(&a, w.nodes[0].replica);
     stream_hello(&a, "w", 1, 2);
     node_world_settle(&w);
@@ -95,25 +89,29 @@ static void test_streams_of_one_id(void **state) {
     node_world_close(&w);
 }
 
+/* Three nodes; the hello of a worker at a follower, with a count or 0, is forwarded and never
+ * arrives: the leader dies, and one of the two others leads. The follower's slot. */
+static unsigned lose_hello(struct node_world *w, struct stream *s, uint64_t hello) {
+    unsigned leader = node_world_begin(w, 3), at = (leader + 1) % 3;
+
+    stream_open(s, w->nodes[at].replica);
+    stream_hello_counted(s, "w", 1, 2, hello);
+    replica_turn(w->nodes[at].replica);
+    node_world_crash(w, leader, SIM_DISK_KEEP_ALL, 1000);
+    (void) node_world_lead(w);
+    return at;
+}
+
 /* Goal: a registration without a count of hellos whose leader is lost is not proposed again with
  * its old list of what the worker holds; the stream ends, so that the worker says hello anew.
- * Method: hello at a follower, and the leader dies before anything moved; the two others elect one
- * of them. */
+ * Method: hello at a follower, and the leader dies before anything moved. */
 static void test_hello_is_not_repeated(void **state) {
     struct node_world w;
     struct stream s;
-    unsigned leader, at;
+    unsigned at;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
-    at = (leader + 1) % 3;
-    stream_open(&s, w.nodes[at].replica);
-    stream_hello(&s, "w", 1, 2);
-    replica_turn(w.nodes[at].replica); /* it is forwarded, and never arrives */
-    node_world_crash(&w, leader, SIM_DISK_KEEP_ALL, 1000);
-    (void) node_world_lead(&w);
+    at = lose_hello(&w, &s, 0);
     node_world_run(&w, 6000);
     assert_int_equal(s.end_code, 14);
     assert_null(stream_last(&s, MSG(WELCOME)));
@@ -127,18 +125,9 @@ static void test_hello_is_not_repeated(void **state) {
 static void test_counted_hello_is_repeated(void **state) {
     struct node_world w;
     struct stream s;
-    unsigned leader, at;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
-    at = (leader + 1) % 3;
-    stream_open(&s, w.nodes[at].replica);
-    stream_hello_counted(&s, "w", 1, 2, 1);
-    replica_turn(w.nodes[at].replica); /* it is forwarded, and never arrives */
-    node_world_crash(&w, leader, SIM_DISK_KEEP_ALL, 1000);
-    (void) node_world_lead(&w);
+    (void) lose_hello(&w, &s, 1);
     node_world_settle(&w);
     assert_int_equal(s.end_code, 0);
     assert_non_null(stream_last(&s, MSG(WELCOME)));
@@ -160,9 +149,7 @@ static void test_late_hello(void **state) {
     struct fsm *f;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    leader = node_world_lead(&w);
+    leader = node_world_begin(&w, 3);
     at = (leader + 1) % 3;
     other = (leader + 2) % 3;
     f = replica_fsm(w.nodes[other].replica);
@@ -246,7 +233,7 @@ static void test_reports(void **state) {
     struct fsm *f;
 
     (void) state;
-    begin(&w);
+    (void) node_world_begin(&w, 1);
     f = replica_fsm(w.nodes[0].replica);
     stream_open(&s, w.nodes[0].replica);
     stream_hello(&s, "w", 1, 600);
@@ -284,7 +271,7 @@ static void test_lease(void **state) {
     struct stream s, back;
 
     (void) state;
-    begin(&w);
+    (void) node_world_begin(&w, 1);
     stream_open(&s, w.nodes[0].replica);
     stream_hello(&s, "w", 1, 1);
     node_world_settle(&w);
@@ -328,7 +315,7 @@ static void test_worker_that_stops(void **state) {
     struct answer a;
 
     (void) state;
-    begin(&w);
+    (void) node_world_begin(&w, 1);
     stream_open(&stopping, w.nodes[0].replica);
     stream_hello(&stopping, "v", 1, 2);
     node_world_settle(&w);
@@ -369,7 +356,7 @@ static void test_log_request(void **state) {
     unsigned calls = 0;
 
     (void) state;
-    begin(&w);
+    (void) node_world_begin(&w, 1);
     stream_open(&s, w.nodes[0].replica);
     stream_hello(&s, "w", 1, 1);
     node_world_settle(&w);
@@ -402,9 +389,7 @@ static void test_log_request_follows_assignment(void **state) {
     size_t assigned = SIZE_MAX, asked = SIZE_MAX;
 
     (void) state;
-    node_world_init(&w, 3);
-    node_world_open(&w);
-    lead = node_world_lead(&w);
+    lead = node_world_begin(&w, 3);
     other = (lead + 1) % 3;
     stream_open(&s, w.nodes[other].replica);
     stream_hello(&s, "w", 1, 1);
@@ -441,13 +426,7 @@ static void test_log_request_follows_assignment(void **state) {
 
 /* Propose a job whose specification takes @bytes: one field that nobody knows. */
 static void submit_large(struct node_world *w, size_t bytes, struct answer *a) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__SubmitJob body = CHRONOS__INTERNAL__V1__SUBMIT_JOB__INIT;
-    Chronos__Internal__V1__SubmitJobItem item = CHRONOS__INTERNAL__V1__SUBMIT_JOB_ITEM__INIT;
-    Chronos__Internal__V1__SubmitJobItem *items[] = {&item};
     uint8_t *spec = calloc(1, bytes);
-    char queue[] = "default";
-    struct bytes *command = NULL;
     size_t body_bytes = bytes - 5;
 
     assert_non_null(spec);
@@ -457,38 +436,16 @@ static void submit_large(struct node_world *w, size_t bytes, struct answer *a) {
     spec[2] = (uint8_t) (0x80 | (body_bytes & 0x7f));
     spec[3] = (uint8_t) (0x80 | (body_bytes >> 7 & 0x7f));
     spec[4] = (uint8_t) (body_bytes >> 14);
-    item.spec.data = spec;
-    item.spec.len = bytes;
-    item.max_attempts = 3;
-    item.queue = queue;
-    body.items = items;
-    body.n_items = 1;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_SUBMIT_JOB;
-    cmd.submit_job = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
-    *a = (struct answer){.world = w, .code = -1};
     assert_int_equal(
-        replica_propose(w->nodes[0].replica, command, 0, MONO_NEVER, answer_proposed, a), 0);
+        node_world_propose(w, 0, log_submit(slice_of(spec, bytes), ""), 0, MONO_NEVER, a), 0);
     node_world_settle(w);
     free(spec);
 }
 
 static void cancel_job(struct node_world *w, uint64_t seq) {
-    Chronos__Internal__V1__LogCommand cmd = CHRONOS__INTERNAL__V1__LOG_COMMAND__INIT;
-    Chronos__Internal__V1__CancelJob body = CHRONOS__INTERNAL__V1__CANCEL_JOB__INIT;
-    Chronos__Internal__V1__CancelJobItem item = CHRONOS__INTERNAL__V1__CANCEL_JOB_ITEM__INIT;
-    Chronos__Internal__V1__CancelJobItem *items[] = {&item};
-    struct bytes *command = NULL;
-    struct answer a = {.world = w, .code = -1};
+    struct answer a;
 
-    item.job_seq = seq;
-    body.items = items;
-    body.n_items = 1;
-    cmd.body_case = CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_CANCEL_JOB;
-    cmd.cancel_job = &body;
-    assert_int_equal(command_encode(&cmd, &command), 0);
-    assert_int_equal(
-        replica_propose(w->nodes[0].replica, command, 0, MONO_NEVER, answer_proposed, &a), 0);
+    assert_int_equal(node_world_propose(w, 0, log_cancel(seq), 0, MONO_NEVER, &a), 0);
     node_world_settle(w);
     assert_int_equal(a.count, 1);
 }
@@ -517,7 +474,7 @@ static void test_large_assignments(void **state) {
     struct stream s;
 
     (void) state;
-    begin(&w);
+    (void) node_world_begin(&w, 1);
     for (size_t i = 0; i < jobs; i++)
         submit_large(&w, 100 * 1024, &answers[i]);
     stream_open(&s, w.nodes[0].replica);

@@ -1,7 +1,6 @@
 #include "node_snapshot_fixture.h"
 
 #include "base/rand.h"
-#include "fsm/command.h"
 #include "node/replica_internal.h"
 
 #include "chronos/v1/cluster_service.pb-c.h"
@@ -16,6 +15,8 @@
 #include <time.h>
 
 #include <cmocka.h>
+
+#include "log_commands.h"
 
 #define WALL0 1700000000000LL /* of node_world at 0 ns */
 
@@ -46,23 +47,14 @@ static unsigned leader(void) {
     return 0;
 }
 
-static void cut_off(unsigned slot, bool on) {
-    for (unsigned i = 0; i < w.count; i++)
-        if (i != slot)
-            w.cut[i][slot] = w.cut[slot][i] = on;
-}
-
 /* ---- commands ---------------------------------------------------------------------------------
  */
 
 static void propose(unsigned slot, const Chronos__Internal__V1__LogCommand *cmd) {
-    struct answer a = {.code = -1, .world = &w};
-    struct bytes *command = NULL;
+    struct answer a;
 
-    assert_int_equal(command_encode(cmd, &command), 0);
-    assert_int_equal(replica_propose(w.nodes[slot].replica, command, 0, node_world_in_ms(&w, 20000),
-                                     answer_proposed, &a),
-                     0);
+    assert_int_equal(
+        node_world_propose(&w, slot, log_command(cmd), 0, node_world_in_ms(&w, 20000), &a), 0);
     for (int i = 0; i < 2000 && a.count == 0; i++)
         node_world_run(&w, 10);
     assert_int_equal(a.count, 1);
@@ -234,10 +226,10 @@ static void test_leader_changes(void **state) {
         node_world_run(&w, rng_below(&rng, 4000));
         for (unsigned i = 0; i < 3; i++)
             if (i == slot || round % 4 == 3) /* now and then nobody can lead */
-                cut_off(i, true);
+                node_world_cut_off(&w, i, true);
         node_world_run(&w, round % 4 == 3 ? 3500 : 1000 + rng_below(&rng, 2000));
         for (unsigned i = 0; i < 3; i++)
-            cut_off(i, false);
+            node_world_cut_off(&w, i, false);
     }
     (void) leader();
     node_world_run(&w, 8000);
