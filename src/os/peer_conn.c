@@ -18,8 +18,9 @@
 #define IN_BYTES_MIN ((size_t) 64 * 1024)
 /* An input buffer that grew past this for one large message shrinks again when it is empty. */
 #define IN_BYTES_KEPT ((size_t) 1024 * 1024)
-/* Unacknowledged for this long: the other machine is gone (peer liveness window, design.md 4). */
-#define TCP_DEAD_MS 3000U
+/* Unacknowledged for this long: the other machine is gone. The kernel looks when it sends again, up
+ * to 0.3 s later; in all a silent peer is known within the liveness window of 3 s. */
+#define TCP_DEAD_MS 2500U
 /* What one bulk connection may read in one turn of the loop, and so also in one call. */
 #define BULK_TURN_BYTES ((size_t) 256 * 1024)
 

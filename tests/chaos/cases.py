@@ -87,6 +87,16 @@ def partition_5(w):
     rounds(w, *[lambda k=k: n.partition(w, k, hold(w)) for k in kinds])
 
 
+@case("detection", "a reset is seen within two heartbeats, silence within 3 s", seconds=5,
+      full_seconds=120, rounds=2)
+def detection(w):
+    net = w.cluster.network
+    # The processors of a selection are shared with other tests.
+    reset_s, silence_s = (0.1, 3.0) if w.seconds > 30 else (0.5, 4.0)
+    rounds(w, lambda: n.detect(w, "reset", net.reset, reset_s),
+           lambda: n.detect(w, "silence", net.cut, silence_s))
+
+
 @case("loss", "1, 5, 10 and 30% of the packets between nodes are lost", full_seconds=480, rounds=1)
 def loss(w):
     long = w.seconds > 30

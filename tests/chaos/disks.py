@@ -1,5 +1,4 @@
 """File systems below the nodes' data directories, and what can happen to them (lib/mounts.py)."""
-import fcntl
 import os
 import pathlib
 import subprocess
@@ -7,23 +6,12 @@ import sys
 
 import mounts
 from checks import Abort, wait_for
-from namespaces import command
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 from test_slow_disk import build_shim  # noqa: E402  pylint: disable=wrong-import-position
 
-FICLONE = 0x40049409
-
-
 def fill(node, leave_bytes):
-    """A stranger's file, growing until so much is left."""
-    with open(f"{node.data_dir}/stranger", "ab", buffering=0) as f:
-        try:
-            while mounts.free_bytes(node.data_dir) > leave_bytes:
-                f.write(bytes(min(65536, max(4096, mounts.free_bytes(node.data_dir) -
-                                             leave_bytes))))
-        except OSError:
-            pass  # to the last byte
+    mounts.fill(node.data_dir, leave_bytes)
 
 
 def slow(cluster):
@@ -48,10 +36,8 @@ class Lying:
         self.below = f"{node.cluster.directory}/below"
         mounts.tmpfs(self.below, 40)
         self.image = self.below + "/image"
-        with open(self.image, "wb") as f:
-            f.truncate(512 << 20)
-        command("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
-                "-J", "size=4", self.image)
+        mounts.formatted(self.image, 512, "mkfs.ext4", "-F", "-J", "size=4",
+                         "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1")
         mounts.loop(self.image, node.data_dir, "loop,errors=continue")
 
     def repair(self):
@@ -74,16 +60,12 @@ class Cuttable:
     def __init__(self, cluster):
         self.cluster = cluster
         image = cluster.directory + "/xfs.image"
-        with open(image, "wb") as f:
-            f.truncate(4 << 30)
-        command("mkfs.xfs", "-q", "-m", "reflink=1", image)
+        mounts.formatted(image, 4096, "mkfs.xfs", "-m", "reflink=1")
         self.xfs = cluster.directory + "/xfs"
         mounts.loop(image, self.xfs)
         self.cuts = 0
         for n in cluster.nodes:
-            with open(self._image(n), "wb") as f:
-                f.truncate(128 << 20)
-            command("mkfs.ext4", "-q", "-F", "-J", "size=4", self._image(n))
+            mounts.formatted(self._image(n), 128, "mkfs.ext4", "-F", "-J", "size=4")
             mounts.loop(self._image(n), n.data_dir)
 
     def _image(self, node, cut=None):
@@ -92,9 +74,7 @@ class Cuttable:
     def clone_all(self):
         self.cuts += 1
         for n in self.cluster.nodes:
-            with open(self._image(n, self.cuts - 1), "rb") as source, \
-                    open(self._image(n), "wb") as copy:
-                fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
+            mounts.clone(self._image(n, self.cuts - 1), self._image(n))
 
     def swap(self, _world):
         """The nodes' directories are those of the last clones."""

@@ -7,7 +7,7 @@ import network
 import nodes
 import processes
 from checks import wait_for
-from world import PROGRESS_S
+from world import HEAL_S, PROGRESS_S
 
 
 def now():
@@ -51,6 +51,27 @@ def reset(w, hold):
     cut, go_on, silent = network.partition(w.rng.choice(("one", "leader")), w.cluster.size, w.rng,
                                            w.leader().id)
     apart(w, "resets", lambda: net.reset(cut), go_on, silent, hold)
+
+
+def detect(w, name, apply, limit):
+    """What only the link between the leader and one node tells: the leader drops it in time, and
+    takes it up again. apply: to a list of (a, b)."""
+    leader = w.leader()
+    other = w.rng.choice([n for n in w.cluster.live() if n is not leader])
+
+    def told(what, since):
+        return f'peer link {what} node={other.id} ' in leader.log()[since:]
+    since = len(leader.log())
+    w.fault(name)
+    apply([(leader.id, other.id), (other.id, leader.id)])
+    begun = now()
+    seen = wait_for(lambda: told("down", since), limit + 5, 0.005)
+    w.limit(f"{name} seen", (now() - begun) / 1e9 if seen else None, limit)
+    w.progress([leader.id], begun)
+    since = len(leader.log())
+    w.cluster.network.heal()
+    w.healed()
+    w.check(wait_for(lambda: told("up", since), HEAL_S), f"{name}: the link is not taken up again")
 
 
 def lose(w, percent, hold):

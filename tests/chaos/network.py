@@ -71,9 +71,9 @@ class Network:
                             for s in speakers(a, b)])
 
     def reset(self, pairs):
-        """What a says to b is answered with a reset, for each (a, b)."""
+        """What a says to b is answered with a reset, for each (a, b). The resets themselves pass."""
         for b in self.numbers:
-            self._rules(b, [f"-s {s} -p tcp -j REJECT --reject-with tcp-reset"
+            self._rules(b, [f"-s {s} -p tcp ! --tcp-flags RST RST -j REJECT --reject-with tcp-reset"
                             for a, to in pairs if to == b for s in speakers(a, b)])
 
     def lose(self, percent):
