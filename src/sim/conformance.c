@@ -54,7 +54,7 @@ static bool explain_term(struct taking *t, const struct raft *r) {
 static bool explain_leader_appends(struct taking *t, const struct raft_effects *eff, size_t from) {
     for (size_t i = from; i < eff->append_count; i++) {
         const struct raft_entry *e = &eff->append[i];
-        const struct model_config *now = &t->m->configs[t->m->configs_count - 1];
+        const struct model_config *now = model_in_force(t->m);
         struct model_config to;
         struct raft_config c;
         bool ok;
@@ -167,11 +167,10 @@ static bool same(struct taking *t, const struct raft *r) {
     else if (e && e->term != m->log[e->index].term)
         sim_fail(t->w, "conformance: node %llu: entry %llu is of term %llu, it was of %llu",
                  ULL(t->id), ULL(e->index), ULL(e->term), ULL(m->log[e->index].term));
-    else if (raft_config_latest_index(r) != m->configs[m->configs_count - 1].index)
+    else if (raft_config_latest_index(r) != model_in_force(m)->index)
         sim_fail(t->w,
                  "conformance: node %llu goes by the configuration at %llu, its newest is at %llu",
-                 ULL(t->id), ULL(raft_config_latest_index(r)),
-                 ULL(m->configs[m->configs_count - 1].index));
+                 ULL(t->id), ULL(raft_config_latest_index(r)), ULL(model_in_force(m)->index));
     return !t->w->failed;
 }
 

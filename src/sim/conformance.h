@@ -125,6 +125,7 @@ struct taking {
     const struct raft_event *ev;
 };
 
+/* Fails the run with the reason. Returns false. */
 bool refuse(struct taking *t, enum conformance_step step, const char *fmt, ...) _printf_(3, 4);
 bool take_become_candidate(struct taking *t);
 bool take_update_term(struct taking *t, uint64_t term);
@@ -145,13 +146,33 @@ bool take_install_snapshot(struct taking *t, bool reset, uint64_t seq);
 bool take_persist(struct taking *t, uint64_t seq);
 bool take_restart(struct taking *t, const struct raft *r, bool damaged);
 
+/* ---- conformance_model.c ---------------------------------------------------------------------
+ *
+ * Those that return bool: false when memory is out or a bound of the model is exceeded, which
+ * w->no_memory says, or when the run has failed. */
+
+/* Room in the node's log, and in what is on its disk, for the entries up to @last. */
 bool model_reserve(struct taking *t, uint64_t last);
+/* Room for the committed ones up to @last. */
+bool model_reserve_done(struct taking *t, uint64_t last);
+/* Entry @e goes to the end of its log and, in batch @seq, to its disk. Borrowed for the call. */
 bool model_append(struct taking *t, const struct raft_entry *e, uint64_t seq);
-bool model_push_config(struct taking *t, struct model_config c);
+/* Of the entry at @index; 0 when it has none, or it is not known. */
+uint64_t model_term_at(const struct model_node *m, uint64_t index);
+/* Behind all that is on its way to the disk. */
 bool model_op_push(struct taking *t, struct model_op op);
 struct model_config model_config_of(const struct raft_config *c, uint64_t index);
+/* @c becomes the newest one, which is in force whether committed or not (section 6). */
+bool model_push_config(struct taking *t, struct model_config c);
+/* Borrowed until the next one is pushed; there is always one of a node that was started. */
+const struct model_config *model_in_force(const struct model_node *m);
+/* Of the committed configurations only the newest one is kept. */
+void model_settle_configs(struct model_node *m);
+/* What @m has for @key, see struct conformance; 0 when nothing was said. */
 uint64_t model_said(const struct u64map *m, uint64_t key);
+/* In place of what was said before. */
 bool model_say(struct taking *t, struct u64map *m, uint64_t key, uint64_t value);
+/* @id < 32. */
 static inline uint64_t model_key(uint64_t term, uint64_t id) {
     return term << 5 | id;
 }

@@ -5,11 +5,8 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define ULL(x) ((unsigned long long) (x))
-#define LOG_MAX (1UL << 22)
 
 /* Which step of model/steps.def is which here; compared by tests/tools/check_model.py. */
 static const char *const step_names[] = {
@@ -51,161 +48,6 @@ bool refuse(struct taking *t, enum conformance_step step, const char *fmt, ...) 
     return false;
 }
 
-/* ---- the model's state ----------------------------------------------------------------------- */
-
-bool model_reserve(struct taking *t, uint64_t last) {
-    struct model_node *m = t->m;
-    struct model_entry *log;
-    uint64_t *d_log;
-    size_t cap = MAX((size_t) last + 64, m->log_cap * 2);
-
-    if (last < m->log_cap)
-        return true;
-    if (cap > LOG_MAX) {
-        t->w->no_memory = true;
-        return false;
-    }
-    log = realloc(m->log, cap * sizeof(*log));
-    if (log)
-        m->log = log;
-    d_log = realloc(m->d_log, cap * sizeof(*d_log));
-    if (d_log)
-        m->d_log = d_log;
-    if (!log || !d_log) {
-        t->w->no_memory = true;
-        return false;
-    }
-    memset(log + m->log_cap, 0, (cap - m->log_cap) * sizeof(*log));
-    memset(d_log + m->log_cap, 0, (cap - m->log_cap) * sizeof(*d_log));
-    m->log_cap = cap;
-    return true;
-}
-
-static bool done_reserve(struct taking *t, uint64_t last) {
-    struct conformance *c = t->c;
-    size_t cap = MAX((size_t) last + 64, c->done_cap * 2);
-    uint64_t *done;
-
-    if (last < c->done_cap)
-        return true;
-    done = cap > LOG_MAX ? NULL : realloc(c->done, cap * sizeof(*done));
-    if (!done) {
-        t->w->no_memory = true;
-        return false;
-    }
-    memset(done + c->done_cap, 0, (cap - c->done_cap) * sizeof(*done));
-    c->done = done;
-    c->done_cap = cap;
-    return true;
-}
-
-bool model_op_push(struct taking *t, struct model_op op) {
-    struct model_node *m = t->m;
-
-    if (m->ops_head > 0 && m->ops_head == m->ops_count)
-        m->ops_head = m->ops_count = 0;
-    if (m->ops_count == m->ops_cap) {
-        size_t cap = m->ops_cap ? m->ops_cap * 2 : 64;
-        struct model_op *ops = realloc(m->ops, cap * sizeof(*ops));
-
-        if (!ops) {
-            t->w->no_memory = true;
-            return false;
-        }
-        m->ops = ops;
-        m->ops_cap = cap;
-    }
-    m->ops[m->ops_count++] = op;
-    return true;
-}
-
-/* Values are kept plus 1: 0 is not in the map. */
-uint64_t model_said(const struct u64map *m, uint64_t key) {
-    uint64_t boxed = (uint64_t) (uintptr_t) u64map_get(m, key);
-
-    return boxed == 0 ? 0 : boxed - 1;
-}
-
-bool model_say(struct taking *t, struct u64map *m, uint64_t key, uint64_t value) {
-    if (u64map_put(m, key, (void *) (uintptr_t) (value + 1)) == 0)
-        return true;
-    t->w->no_memory = true;
-    return false;
-}
-
-struct model_config model_config_of(const struct raft_config *c, uint64_t index) {
-    struct model_config m = {.index = index};
-
-    for (size_t i = 0; i < c->count; i++) {
-        if (c->members[i].flags & RAFT_MEMBER_VOTER)
-            m.voters |= 1ULL << c->members[i].id;
-        if (c->members[i].flags & RAFT_MEMBER_VOTER_OLD)
-            m.old |= 1ULL << c->members[i].id;
-    }
-    return m;
-}
-
-bool model_push_config(struct taking *t, struct model_config c) {
-    struct model_node *m = t->m;
-
-    if (m->configs_count == m->configs_cap) {
-        size_t cap = m->configs_cap ? m->configs_cap * 2 : 8;
-        struct model_config *configs = realloc(m->configs, cap * sizeof(*configs));
-
-        if (!configs) {
-            t->w->no_memory = true;
-            return false;
-        }
-        m->configs = configs;
-        m->configs_cap = cap;
-    }
-    m->configs[m->configs_count++] = c;
-    return true;
-}
-
-static const struct model_config *in_force(const struct model_node *m) {
-    return &m->configs[m->configs_count - 1];
-}
-
-/* Only the newest committed one is kept. */
-static void settle_configs(struct model_node *m) {
-    size_t drop = 0;
-
-    while (drop + 1 < m->configs_count && m->configs[drop + 1].index <= m->commit)
-        drop++;
-    if (drop == 0)
-        return;
-    m->configs_count -= drop;
-    memmove(m->configs, m->configs + drop, m->configs_count * sizeof(*m->configs));
-}
-
-static bool config_of_entry(struct taking *t, const struct raft_entry *e,
-                            struct model_config *ret) {
-    struct raft_config c;
-
-    if (raft_config_decode(bytes_slice(e->data), &c, NULL) < 0) {
-        sim_fail(t->w, "conformance: node %llu: the configuration at %llu does not decode",
-                 ULL(t->id), ULL(e->index));
-        return false;
-    }
-    *ret = model_config_of(&c, e->index);
-    return true;
-}
-
-bool model_append(struct taking *t, const struct raft_entry *e, uint64_t seq) {
-    struct model_node *m = t->m;
-    struct model_config c;
-
-    if (!model_reserve(t, m->last + 1))
-        return false;
-    m->last++;
-    m->log[m->last] = (struct model_entry){.term = e->term, .seq = seq};
-    if (e->type == RAFT_ENTRY_CONFIG && (!config_of_entry(t, e, &c) || !model_push_config(t, c)))
-        return false;
-    return model_op_push(
-        t, (struct model_op){.kind = OP_APPEND, .seq = seq, .index = m->last, .term = e->term});
-}
-
 /* ---- majorities ------------------------------------------------------------------------------ */
 
 static bool majority(uint64_t bits, uint64_t of) {
@@ -215,10 +57,6 @@ static bool majority(uint64_t bits, uint64_t of) {
 /* Section 6: "separate majorities from both the old and new configurations". */
 static bool quorum(const struct model_config *c, uint64_t bits) {
     return majority(bits, c->voters) && (c->old == 0 || majority(bits, c->old));
-}
-
-static uint64_t term_at(const struct model_node *m, uint64_t index) {
-    return index == 0 || index > m->last ? 0 : m->log[index].term;
 }
 
 /* The later term, then the longer log: as one number. */
@@ -274,10 +112,10 @@ bool take_grant_vote(struct taking *t, uint64_t candidate) {
     if (m->vote != 0 || m->role == RAFT_LEADER)
         return refuse(t, STEP_GRANT_VOTE, "it has voted for %llu in term %llu", ULL(m->vote),
                       ULL(m->term));
-    if (asked < position(term_at(m, m->last), m->last))
+    if (asked < position(model_term_at(m, m->last), m->last))
         return refuse(t, STEP_GRANT_VOTE, "node %llu ends at %llu of term %llu, it at %llu of %llu",
                       ULL(candidate), ULL(asked & UINT32_MAX), ULL(asked >> 32), ULL(m->last),
-                      ULL(term_at(m, m->last)));
+                      ULL(model_term_at(m, m->last)));
     m->vote = candidate;
     return taken(t, STEP_GRANT_VOTE);
 }
@@ -292,9 +130,9 @@ bool take_become_leader(struct taking *t, const struct raft_entry *noop, uint64_
     if (leader != 0 && leader != t->id)
         return refuse(t, STEP_BECOME_LEADER, "node %llu leads term %llu", ULL(leader),
                       ULL(m->term));
-    if (!(ballots >> t->id & 1) && in_force(m)->voters >> t->id & 1)
+    if (!(ballots >> t->id & 1) && model_in_force(m)->voters >> t->id & 1)
         return refuse(t, STEP_BECOME_LEADER, "its own vote is not on its disk");
-    if (!quorum(in_force(m), ballots))
+    if (!quorum(model_in_force(m), ballots))
         return refuse(t, STEP_BECOME_LEADER, "only nodes %llx voted for it in term %llu",
                       ULL(ballots), ULL(m->term));
     if (!noop || noop->type != RAFT_ENTRY_NOOP || noop->index != m->last + 1)
@@ -323,12 +161,13 @@ bool take_client_append(struct taking *t, const struct raft_entry *e, uint64_t s
 
 /* One change at a time, after an entry of the own term is committed. */
 static bool change_is_open(struct taking *t) {
-    return in_force(t->m)->index > t->m->commit || term_at(t->m, t->m->commit) != t->m->term;
+    return model_in_force(t->m)->index > t->m->commit ||
+           model_term_at(t->m, t->m->commit) != t->m->term;
 }
 
 bool take_enter_joint(struct taking *t, const struct raft_entry *e, const struct model_config *to,
                       uint64_t seq) {
-    const struct model_config *now = in_force(t->m);
+    const struct model_config *now = model_in_force(t->m);
 
     if (t->m->role != RAFT_LEADER || e->term != t->m->term)
         return refuse(t, STEP_ENTER_JOINT, "it does not lead term %llu", ULL(e->term));
@@ -344,7 +183,7 @@ bool take_enter_joint(struct taking *t, const struct raft_entry *e, const struct
 
 bool take_leave_joint(struct taking *t, const struct raft_entry *e, const struct model_config *to,
                       uint64_t seq) {
-    const struct model_config *now = in_force(t->m);
+    const struct model_config *now = model_in_force(t->m);
 
     if (t->m->role != RAFT_LEADER || e->term != t->m->term)
         return refuse(t, STEP_LEAVE_JOINT, "it does not lead term %llu", ULL(e->term));
@@ -380,15 +219,15 @@ bool take_append_entries(struct taking *t, const struct raft_message *msg, uint6
         model_said(&t->c->leads, m->term) != msg->from)
         return refuse(t, STEP_APPEND_ENTRIES, "node %llu does not lead term %llu", ULL(msg->from),
                       ULL(m->term));
-    if (prev > m->commit && (prev > m->last || term_at(m, prev) != msg->log_term))
+    if (prev > m->commit && (prev > m->last || model_term_at(m, prev) != msg->log_term))
         return refuse(t, STEP_APPEND_ENTRIES,
                       "after entry %llu of term %llu, its own is of term %llu (last %llu)",
-                      ULL(prev), ULL(msg->log_term), ULL(term_at(m, prev)), ULL(m->last));
+                      ULL(prev), ULL(msg->log_term), ULL(model_term_at(m, prev)), ULL(m->last));
     for (size_t i = 0; i < msg->entries_count; i++) {
         const struct raft_entry *e = &msg->entries[i];
 
-        if (e->index <= m->last && e->index > m->compacted && term_at(m, e->index) != 0 &&
-            term_at(m, e->index) != e->term && !take_truncate_conflict(t, e->index, seq))
+        if (e->index <= m->last && e->index > m->compacted && model_term_at(m, e->index) != 0 &&
+            model_term_at(m, e->index) != e->term && !take_truncate_conflict(t, e->index, seq))
             return false;
         if (e->index == m->last + 1 && !model_append(t, e, seq))
             return false;
@@ -428,7 +267,7 @@ bool take_learn_commit(struct taking *t, uint64_t to) {
     if (!commit_agrees(t, STEP_LEARN_COMMIT, m->commit + 1, to))
         return false;
     m->commit = to;
-    settle_configs(m);
+    model_settle_configs(m);
     return taken(t, STEP_LEARN_COMMIT);
 }
 
@@ -436,25 +275,25 @@ bool take_advance_commit(struct taking *t, uint64_t to) {
     struct model_node *m = t->m;
     uint64_t have = 0;
 
-    if (m->role != RAFT_LEADER || to > m->last || term_at(m, to) != m->term)
+    if (m->role != RAFT_LEADER || to > m->last || model_term_at(m, to) != m->term)
         return refuse(t, STEP_ADVANCE_COMMIT, "entry %llu of term %llu, it leads term %llu",
-                      ULL(to), ULL(term_at(m, to)), ULL(m->term));
+                      ULL(to), ULL(model_term_at(m, to)), ULL(m->term));
     for (uint64_t id = 1; id < ARRAY_LEN(t->c->nodes); id++) {
         bool has = id == t->id ? m->log[to].seq <= m->durable_seq
                                : model_said(&t->c->acked, model_key(m->term, id)) >= to;
 
         have |= has ? 1ULL << id : 0;
     }
-    if (!quorum(in_force(m), have))
+    if (!quorum(model_in_force(m), have))
         return refuse(t, STEP_ADVANCE_COMMIT, "entry %llu, only nodes %llx have it", ULL(to),
                       ULL(have));
-    if (!done_reserve(t, to) || !commit_agrees(t, STEP_ADVANCE_COMMIT, m->commit + 1, to))
+    if (!model_reserve_done(t, to) || !commit_agrees(t, STEP_ADVANCE_COMMIT, m->commit + 1, to))
         return false;
     for (uint64_t i = m->commit + 1; i <= to; i++)
         t->c->done[i] = m->log[i].term;
     t->c->done_last = MAX(t->c->done_last, to);
     m->commit = to;
-    settle_configs(m);
+    model_settle_configs(m);
     return model_say(t, &t->c->told_commit, m->term, to) && taken(t, STEP_ADVANCE_COMMIT);
 }
 
@@ -492,7 +331,7 @@ bool take_install_snapshot(struct taking *t, bool reset, uint64_t seq) {
     if (index <= m->commit || index > model_said(&t->c->told_commit, m->term))
         return refuse(t, STEP_INSTALL_SNAPSHOT, "at %llu: committed here %llu, there %llu",
                       ULL(index), ULL(m->commit), ULL(model_said(&t->c->told_commit, m->term)));
-    retains = index <= m->last && term_at(m, index) == term;
+    retains = index <= m->last && model_term_at(m, index) == term;
     if (retains == reset)
         return refuse(t, STEP_INSTALL_SNAPSHOT, "at %llu: its log %s that entry", ULL(index),
                       retains ? "has" : "lacks");
@@ -509,7 +348,7 @@ bool take_install_snapshot(struct taking *t, bool reset, uint64_t seq) {
                 t, (struct model_op){.kind = OP_INSTALL, .seq = seq, .index = index, .term = term}))
             return false;
     }
-    settle_configs(m);
+    model_settle_configs(m);
     return taken(t, STEP_INSTALL_SNAPSHOT);
 }
 
