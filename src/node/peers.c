@@ -349,7 +349,7 @@ void replica_on_peer_message(struct replica *r, uint64_t from, struct slice payl
     for (size_t i = 0; i < m->n_raft; i++)
         on_raft(r, from, m->raft[i]);
     for (size_t i = 0; i < m->n_proposals; i++)
-        proposals_on_forward(r, from, m->proposals[i]);
+        forwards_on_proposal(r, from, m->proposals[i]);
     for (size_t i = 0; i < m->n_results; i++)
         proposals_on_forward_result(r, m->results[i]);
     for (size_t i = 0; i < m->n_worker_beats; i++)

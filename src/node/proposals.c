@@ -4,7 +4,7 @@
  * carries its origin is applied, wherever and under whichever leader it was appended. It is put
  * back into the channel only when it is certain that the first try can never commit, or when
  * committing it twice does no harm (REPLICA_RETRY_SAFE). What a leader decided is not put back at
- * all (REPLICA_OWN_TERM). Thread: the loop. */
+ * all (REPLICA_OWN_TERM). Those of other nodes are in forwards.c. Thread: the loop. */
 #include "node/replica_internal.h"
 
 #include "base/codec.h"
@@ -13,8 +13,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PROPOSE_BATCH 128
 
 static struct proposal_list *queue_of(struct replica *r, const struct proposal *p) {
     if (p->state != PROPOSAL_QUEUED)
@@ -79,36 +77,6 @@ static void proposal_answer(struct replica *r, struct proposal *p,
     free(p);
 }
 
-static void seen_clear(struct proposals *ps) {
-    free(ps->seen_ring);
-    u64map_done(&ps->seen);
-    ps->seen_ring = NULL;
-    ps->seen_next = 0;
-}
-
-/* Node ids are small, so the top byte of an origin is free for the attempt. */
-static uint64_t seen_key(uint64_t origin, uint32_t attempt) {
-    return origin ^ (uint64_t) attempt << 56;
-}
-
-static int seen_add(struct proposals *ps, uint64_t key) {
-    int rc;
-
-    if (!ps->seen_ring) {
-        ps->seen_ring = calloc(FORWARD_SEEN_MAX, sizeof(*ps->seen_ring));
-        if (!ps->seen_ring)
-            return -ENOMEM;
-    }
-    rc = u64map_put(&ps->seen, key, ps);
-    if (rc < 0)
-        return rc;
-    if (ps->seen_ring[ps->seen_next] != 0)
-        (void) u64map_del(&ps->seen, ps->seen_ring[ps->seen_next]);
-    ps->seen_ring[ps->seen_next] = key;
-    ps->seen_next = (ps->seen_next + 1) % FORWARD_SEEN_MAX;
-    return 0;
-}
-
 int proposals_init(struct replica *r) {
     uint64_t random = r->env.random.next(r->env.random.ctx);
 
@@ -126,10 +94,6 @@ void proposals_free(struct replica *r) {
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         while (lists[i]->head)
             proposal_answer(r, lists[i]->head, &stopping);
-    for (size_t i = 0; i < ps->inbox_count; i++)
-        bytes_unref(ps->inbox[i].data);
-    free(ps->inbox);
-    seen_clear(ps);
     u64map_done(&ps->by_origin);
     timer_heap_done(&ps->deadlines);
 }
@@ -244,10 +208,9 @@ static void drop_overtaken(struct replica *r, struct proposal_list *queue) {
         proposal_answer(r, queue->head, &never);
 }
 
-/* Offer up to a batch of entries to raft. True when they were appended. */
-static bool append_entries(struct replica *r, const struct raft_entry *entries, size_t n,
-                           enum raft_propose_result *ret_result, uint64_t *ret_index,
-                           uint64_t *ret_term) {
+bool proposals_append(struct replica *r, const struct raft_entry *entries, size_t n,
+                      enum raft_propose_result *ret_result, uint64_t *ret_index,
+                      uint64_t *ret_term) {
     struct raft_event ev = {.type = RAFT_EV_PROPOSE};
     const struct raft_effects *eff = NULL;
 
@@ -277,7 +240,7 @@ static void drain_as_leader(struct replica *r, struct proposal_list *queue) {
             command_stamp(p->data, wall);
             entries[n++] = (struct raft_entry){.type = RAFT_ENTRY_COMMAND, .data = p->data};
         }
-        while (n > 0 && !append_entries(r, entries, n, &result, &index, &term)) {
+        while (n > 0 && !proposals_append(r, entries, n, &result, &index, &term)) {
             if (result != RAFT_PROPOSE_FULL)
                 return;
             n /= 2; /* a smaller batch may still fit */
@@ -319,87 +282,12 @@ static void drain_to_leader(struct replica *r, struct proposal_list *queue, uint
     }
 }
 
-static void answer_forward(struct replica *r, const struct forwarded_in *f,
-                           Chronos__Internal__V1__ForwardOutcome outcome, uint64_t index,
-                           uint64_t term) {
-    Chronos__Internal__V1__ForwardResult m = CHRONOS__INTERNAL__V1__FORWARD_RESULT__INIT;
-
-    m.id = f->id;
-    m.attempt = f->attempt;
-    m.outcome = outcome;
-    m.index = index;
-    m.term = term;
-    peers_queue_field(r, f->from, 4, &m.base);
-}
-
-/* Submits of other nodes' clients, when there is no room for them here. */
-static void refuse_inbox(struct replica *r) {
-    struct proposals *ps = &r->proposals;
-    size_t kept = 0;
-
-    for (size_t i = 0; i < ps->inbox_count; i++) {
-        struct forwarded_in *f = &ps->inbox[i];
-        struct slice data = bytes_slice(f->data);
-
-        if (!disk_space_refuses(
-                r, slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES))) {
-            ps->inbox[kept++] = *f;
-            continue;
-        }
-        answer_forward(r, f, CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_NO_SPACE, 0,
-                       0);
-        bytes_unref(f->data);
-    }
-    ps->inbox_count = kept;
-}
-
-/* Followers' proposals of this turn. Refused ones are answered at once: their own node keeps them.
- */
-static void drain_inbox(struct replica *r) {
-    struct proposals *ps = &r->proposals;
-    struct wall wall = r->env.clock.wall(r->env.clock.ctx);
-
-    if (r->disk_space.low)
-        refuse_inbox(r);
-    for (size_t i = 0; i < ps->inbox_count && !r->failed;) {
-        struct raft_entry entries[PROPOSE_BATCH];
-        enum raft_propose_result result = RAFT_PROPOSE_NOT_LEADER;
-        uint64_t index = 0, term = 0;
-        size_t n = MIN(ps->inbox_count - i, (size_t) PROPOSE_BATCH);
-
-        for (size_t k = 0; k < n; k++) {
-            command_stamp(ps->inbox[i + k].data, wall);
-            entries[k] =
-                (struct raft_entry){.type = RAFT_ENTRY_COMMAND, .data = ps->inbox[i + k].data};
-        }
-        while (n > 1 && !append_entries(r, entries, n, &result, &index, &term) &&
-               result == RAFT_PROPOSE_FULL)
-            n /= 2;
-        if (n == 1 && index == 0)
-            (void) append_entries(r, entries, n, &result, &index, &term);
-        for (size_t k = 0; k < n; k++) {
-            Chronos__Internal__V1__ForwardOutcome outcome =
-                result == RAFT_PROPOSE_ACCEPTED
-                    ? CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_ACCEPTED
-                : result == RAFT_PROPOSE_FULL
-                    ? CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_FULL
-                    : CHRONOS__INTERNAL__V1__FORWARD_OUTCOME__FORWARD_OUTCOME_NOT_LEADER;
-
-            answer_forward(r, &ps->inbox[i + k], outcome, index + k, term);
-        }
-        i += n;
-    }
-    for (size_t i = 0; i < ps->inbox_count; i++)
-        bytes_unref(ps->inbox[i].data);
-    ps->inbox_count = 0;
-}
-
 void proposals_drain(struct replica *r) {
     struct proposals *ps = &r->proposals;
     uint64_t leader = raft_leader(r->raft);
 
-    if (ps->inbox_count > 0)
-        drain_inbox(r);
+    if (r->forwards.inbox_count > 0)
+        forwards_drain(r);
     if (!ps->internal.head && !ps->client.head)
         return;
     if (raft_role(r->raft) == RAFT_LEADER) {
@@ -522,48 +410,6 @@ void proposals_leader_changed(struct replica *r) {
         }
         p = next;
     }
-    r->wants_turn = true;
-}
-
-void proposals_on_forward(struct replica *r, uint64_t from,
-                          const Chronos__Internal__V1__ForwardProposal *m) {
-    struct proposals *ps = &r->proposals;
-    struct slice data = slice_of(m->command.data, m->command.len);
-    uint64_t key = seen_key(m->id, m->attempt);
-    struct forwarded_in *f;
-    struct errtext why;
-
-    if (data.len <= ENTRY_HEADER_BYTES || data.len > ENTRY_HEADER_BYTES + COMMAND_BYTES_MAX ||
-        data.data[0] != ENTRY_HEADER_VERSION || get_le64(data.data + 8) != m->id) {
-        r->bad_messages++;
-        return;
-    }
-    if (u64map_get(&ps->seen, key))
-        return;
-    if (command_check(slice_of(data.data + ENTRY_HEADER_BYTES, data.len - ENTRY_HEADER_BYTES),
-                      &why) < 0) {
-        log_warn(r->env.log, "forwarded command refused", "from=%llu reason=\"%s\"",
-                 (unsigned long long) from, why.s);
-        r->bad_messages++;
-        return;
-    }
-    if (ps->inbox_count == ps->inbox_cap) {
-        size_t cap = ps->inbox_cap ? ps->inbox_cap * 2 : 64;
-        struct forwarded_in *grown = realloc(ps->inbox, cap * sizeof(*grown));
-
-        if (!grown)
-            return; /* the sender's deadline covers a lost forward */
-        ps->inbox = grown;
-        ps->inbox_cap = cap;
-    }
-    f = &ps->inbox[ps->inbox_count];
-    *f = (struct forwarded_in){.from = from, .id = m->id, .attempt = m->attempt};
-    f->data = bytes_copy(data.data, data.len);
-    if (!f->data || seen_add(ps, key) < 0) {
-        (void) bytes_unref(f->data);
-        return;
-    }
-    ps->inbox_count++;
     r->wants_turn = true;
 }
 

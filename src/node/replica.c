@@ -442,6 +442,7 @@ struct replica *replica_free(struct replica *r) {
     change_ops_free(r);
     reads_free(r);
     proposals_free(r);
+    forwards_free(r);
     ASSERT(!r->sessions); /* api closes its streams first */
     leases_free(r);
     events_free(r);
@@ -508,7 +509,7 @@ void replica_turn(struct replica *r) {
         logs_serve_ready(r);
         if (r->failed)
             return;
-        if (!r->proposals.internal.head && r->proposals.inbox_count == 0)
+        if (!r->proposals.internal.head && r->forwards.inbox_count == 0)
             break;
     }
     transfers_turn(r);

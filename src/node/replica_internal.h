@@ -27,6 +27,7 @@
 #define ARENA_BYTES_MAX (64UL * 1024 * 1024)
 #define APPLY_ENTRIES_PER_TURN 4096
 #define FORWARD_SEEN_MAX 16384
+#define PROPOSE_BATCH 128
 #define FORWARDED_MAX 4096 /* proposals a follower may have handed to a leader unanswered */
 
 /* ---- proposals (proposals.c) -------------------------------------------------------------------
@@ -61,13 +62,6 @@ struct proposal_list {
     size_t count;
 };
 
-struct forwarded_in { /* a follower's proposal, waiting for this turn's drain */
-    uint64_t from;
-    uint64_t id;
-    uint32_t attempt;
-    struct bytes *data;
-};
-
 struct proposals {
     struct proposal_list client;   /* the channel */
     struct proposal_list internal; /* goes first */
@@ -76,9 +70,21 @@ struct proposals {
     struct timer_heap deadlines;
     uint64_t next_origin;
     size_t forwarded; /* in state FORWARDED */
-    struct forwarded_in *inbox;
+    bool raft_full;   /* do not try again before something commits */
+};
+
+/* ---- proposals of other nodes (forwards.c) --------------------------------------------------- */
+
+struct forwarded_in {
+    uint64_t from;
+    uint64_t id;
+    uint32_t attempt;
+    struct bytes *data; /* owned; header + command */
+};
+
+struct forwards {
+    struct forwarded_in *inbox; /* owned; waiting for this turn's drain */
     size_t inbox_count, inbox_cap;
-    bool raft_full; /* do not try again before something commits */
     /* Sendings (origin and attempt) handled here, newest FORWARD_SEEN_MAX: a repeated one is not
      * appended again, nor refused after it had been appended. */
     struct u64map seen;
@@ -274,6 +280,7 @@ struct replica {
     struct disk_space disk_space;
     struct scrub scrub;
     struct proposals proposals;
+    struct forwards forwards;
     struct reads reads;
     struct events events;
     struct leases leases;
@@ -322,6 +329,12 @@ int proposals_init(struct replica *r) _must_check_;
 void proposals_free(struct replica *r);
 void proposals_drain(struct replica *r);
 void proposals_expire(struct replica *r);
+/* Offer @n entries, at most PROPOSE_BATCH, to raft, which takes all or none and refers to their
+ * data. True when they were appended, at *ret_index and behind it, in *ret_term; else *ret_result
+ * says why not. */
+bool proposals_append(struct replica *r, const struct raft_entry *entries, size_t n,
+                      enum raft_propose_result *ret_result, uint64_t *ret_index,
+                      uint64_t *ret_term);
 /* An applied COMMAND entry with this origin: answers the proposal when it is ours. */
 void proposals_applied(struct replica *r, uint64_t origin, uint64_t index,
                        const struct fsm_output *out);
@@ -331,10 +344,17 @@ void proposals_leader_changed(struct replica *r);
 /* A snapshot replaced the entries up to @index, the last one of @term: what was in them is unknown.
  */
 void proposals_skipped(struct replica *r, uint64_t index, uint64_t term);
-void proposals_on_forward(struct replica *r, uint64_t from,
-                          const Chronos__Internal__V1__ForwardProposal *m);
 void proposals_on_forward_result(struct replica *r,
                                  const Chronos__Internal__V1__ForwardResult *res);
+
+/* forwards.c */
+/* A proposal of @from, borrowed for the call: kept for the drain; dropped when it was here before,
+ * is malformed or does not fit into memory. */
+void forwards_on_proposal(struct replica *r, uint64_t from,
+                          const Chronos__Internal__V1__ForwardProposal *m);
+/* What came this turn goes into the log. Refused ones are answered: their own node keeps them. */
+void forwards_drain(struct replica *r);
+void forwards_free(struct replica *r);
 
 /* reads.c */
 void reads_drain(struct replica *r);
