@@ -1,6 +1,6 @@
 /* A scenario whose nth allocation fails, for n = 1, 2, ... until it passes untouched (ADR 0011).
- * For tests linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup; one file of a
- * test program includes this. */
+ * For tests linked with LINK_OPTIONS ${nth_memory} (tests/CMakeLists.txt); one file of a test
+ * program includes this. */
 #pragma once
 
 #include "base/defs.h"

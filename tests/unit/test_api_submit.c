@@ -15,9 +15,9 @@
 
 #include "api/submit_encode.h"
 #include "api/validate_job.h"
-#include "api_memory.h"
 #include "base/rand.h"
 #include "fsm/command.h"
+#include "nth_memory.h"
 
 #define ROUNDS 500
 #define ITEMS_MAX 7
@@ -142,9 +142,9 @@ static void test_out_of_memory(void **state) {
     (void) state;
     arena_init(&arena, 1024 * 1024);
     item = random_item(&arena, &rng);
-    memory_fail_at = 1;
+    nth_memory_begin(1);
     r = submit_encode(&item, 1, &out);
-    memory_fail_at = 0;
+    nth_memory_end();
     assert_int_equal(r, -ENOMEM);
     assert_null(out);
     arena_done(&arena);

@@ -8,39 +8,10 @@
 #include <cmocka.h>
 
 #include "base/rand.h"
+#include "nth_memory.h"
 #include "storage/kv_mem.h"
 
 #define KEYS 300U
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t a, size_t b);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t a, size_t b);
-void *__wrap_realloc(void *p, size_t n);
-
-/* Allocations until one fails; 0 = never. The wrapped functions have no context to carry it. */
-static uint64_t memory_countdown;
-static bool memory_failed;
-
-static bool memory_out(void) {
-    if (memory_countdown == 0 || --memory_countdown > 0)
-        return false;
-    memory_failed = true;
-    return true;
-}
-
-void *__wrap_malloc(size_t n) {
-    return memory_out() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t a, size_t b) {
-    return memory_out() ? NULL : __real_calloc(a, b);
-}
-
-void *__wrap_realloc(void *p, size_t n) {
-    return memory_out() ? NULL : __real_realloc(p, n);
-}
 
 /* value[i] = 0: the key is absent. */
 struct model {
@@ -186,21 +157,20 @@ static void test_out_of_memory(void **state) {
     uint64_t failures = 0;
 
     (void) state;
-    for (uint64_t n = 1; n < 3000; n++) {
+    for (long n = 1; n < 3000; n++) {
         struct rng g = rng_seed(9);
         struct model m = {0};
         struct kv *kv = NULL;
         uint64_t stamp = 0;
         int r;
 
-        memory_failed = false;
-        memory_countdown = n;
+        nth_memory_begin(n);
         r = kv_mem_new(0, &kv);
         for (int i = 0; r == 0 && i < 40; i++)
             r = write_batch(kv, &m, &g, &stamp);
-        memory_countdown = 0;
-        assert_int_equal(r, memory_failed ? -ENOMEM : 0);
-        failures += memory_failed ? 1 : 0;
+        nth_memory_end();
+        assert_int_equal(r, nth_memory_failed ? -ENOMEM : 0);
+        failures += nth_memory_failed ? 1 : 0;
         if (kv) {
             check_iter(kv, &m, 150);
             kv_mem_crash(kv, 0);
@@ -208,7 +178,7 @@ static void test_out_of_memory(void **state) {
             check_iter(kv, &m, 150);
             kv->ops->close(kv);
         }
-        if (!memory_failed)
+        if (!nth_memory_failed)
             break;
     }
     assert_true(failures > 300);
@@ -377,7 +347,7 @@ static void test_out_of_memory_beside_a_view(void **state) {
     uint64_t failures = 0;
 
     (void) state;
-    for (uint64_t n = 1; n < 3000; n++) {
+    for (long n = 1; n < 3000; n++) {
         struct rng g = rng_seed(4);
         struct model m = {0}, seen;
         struct kv *kv = NULL;
@@ -389,8 +359,7 @@ static void test_out_of_memory_beside_a_view(void **state) {
         for (int i = 0; i < 20; i++)
             assert_int_equal(write_batch(kv, &m, &g, &stamp), 0);
         seen = m;
-        memory_failed = false;
-        memory_countdown = n;
+        nth_memory_begin(n);
         r = kv->ops->iter_open(kv, &it);
         for (int i = 0; r == 0 && i < 5; i++)
             r = write_batch(kv, &m, &g, &stamp);
@@ -401,16 +370,16 @@ static void test_out_of_memory_beside_a_view(void **state) {
 
             r = kv->ops->stage_write(kv, &op, 1);
         }
-        memory_countdown = 0;
-        assert_int_equal(r, memory_failed ? -ENOMEM : 0);
-        failures += memory_failed ? 1 : 0;
+        nth_memory_end();
+        assert_int_equal(r, nth_memory_failed ? -ENOMEM : 0);
+        failures += nth_memory_failed ? 1 : 0;
         check_iter(kv, &m, 20);
         if (it) {
             check_view(it, &seen);
             it->ops->close(it);
         }
         kv->ops->close(kv);
-        if (!memory_failed)
+        if (!nth_memory_failed)
             break;
     }
     assert_true(failures > 100);

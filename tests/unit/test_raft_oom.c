@@ -11,37 +11,8 @@
 
 #include <cmocka.h>
 
+#include "nth_memory.h"
 #include "raft/raft.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static long countdown; /* fails when it reaches 0; negative: never */
-static bool failed;
-
-static bool fail_now(void) {
-    if (countdown > 0 && --countdown == 0) {
-        failed = true;
-        return true;
-    }
-    return false;
-}
-
-void *__wrap_malloc(size_t n) {
-    return fail_now() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size) {
-    return fail_now() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n) {
-    return fail_now() ? NULL : __real_realloc(p, n);
-}
 
 static int step(struct raft *r, struct raft_event ev, const struct raft_effects **fx) {
     return raft_step(r, (struct mono){2 * NS_PER_S}, &ev, fx);
@@ -150,7 +121,7 @@ static int run_install(struct raft *r, struct raft_entry *entries, const struct 
     return rc;
 }
 
-static int scenario(void) {
+static int scenario(void *arg) {
     struct raft_options o;
     struct raft_config c = {.count = 3};
     struct raft_start start = {.config = &c};
@@ -160,6 +131,7 @@ static int scenario(void) {
     struct raft *r = NULL;
     int rc;
 
+    (void) arg;
     raft_options_default(&o, 1, 1);
     o.applied_entries_kept = 10;
     for (size_t i = 0; i < 3; i++)
@@ -181,20 +153,8 @@ static int scenario(void) {
 }
 
 static void test_every_allocation_fails_once(void **state) {
-    long n = 0;
-
     (void) state;
-    do {
-        int rc;
-
-        countdown = ++n;
-        failed = false;
-        rc = scenario();
-        countdown = -1;
-        assert_int_equal(rc, failed ? -ENOMEM : 0);
-    } while (failed);
-    assert_true(n > 30);
-    print_message("%ld allocations\n", n - 1);
+    assert_true(nth_memory_loop(scenario, NULL) > 30);
 }
 
 int main(void) {

@@ -11,41 +11,12 @@
 #include "base/codec.h"
 #include "base/crc32c.h"
 #include "base/rand.h"
+#include "nth_memory.h"
 #include "storage/kv_mem.h"
 #include "storage/snapshot_format.h"
 
 #define HOME 0x02
 #define STREAM_BYTES_MAX (64U * 1024 * 1024)
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t a, size_t b);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t a, size_t b);
-void *__wrap_realloc(void *p, size_t n);
-
-/* Allocations until one fails; 0 = never. The wrapped functions have no context to carry it. */
-static uint64_t memory_countdown;
-static bool memory_failed;
-
-static bool memory_out(void) {
-    if (memory_countdown == 0 || --memory_countdown > 0)
-        return false;
-    memory_failed = true;
-    return true;
-}
-
-void *__wrap_malloc(size_t n) {
-    return memory_out() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t a, size_t b) {
-    return memory_out() ? NULL : __real_calloc(a, b);
-}
-
-void *__wrap_realloc(void *p, size_t n) {
-    return memory_out() ? NULL : __real_realloc(p, n);
-}
 
 /* ---- making and reading streams ---- */
 
@@ -592,22 +563,21 @@ static void test_out_of_memory(void **state) {
     uint64_t failures = 0;
 
     (void) state;
-    for (uint64_t n = 1; n < 3000; n++) {
+    for (long n = 1; n < 3000; n++) {
         struct errtext e;
         struct buf b;
         int r;
 
         buf_init(&b, STREAM_BYTES_MAX);
-        memory_failed = false;
-        memory_countdown = n;
+        nth_memory_begin(n);
         r = write_stream(kv, &b);
         if (r == 0)
             r = read_stream(all_of(&b), NULL, &e);
-        memory_countdown = 0;
-        assert_int_equal(r, memory_failed ? -ENOMEM : 0);
-        failures += memory_failed;
+        nth_memory_end();
+        assert_int_equal(r, nth_memory_failed ? -ENOMEM : 0);
+        failures += nth_memory_failed;
         buf_done(&b);
-        if (!memory_failed)
+        if (!nth_memory_failed)
             break;
     }
     assert_true(failures > 10);

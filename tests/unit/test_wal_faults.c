@@ -2,37 +2,7 @@
  */
 #include "wal_world.h"
 
-/* ---- memory ---- */
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t a, size_t b);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t a, size_t b);
-void *__wrap_realloc(void *p, size_t n);
-
-/* Allocations until one fails; 0 = never. The wrapped functions have no context to carry it. */
-static uint64_t memory_countdown;
-static bool memory_failed;
-
-static bool memory_out(void) {
-    if (memory_countdown == 0 || --memory_countdown > 0)
-        return false;
-    memory_failed = true;
-    return true;
-}
-
-void *__wrap_malloc(size_t n) {
-    return memory_out() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t a, size_t b) {
-    return memory_out() ? NULL : __real_calloc(a, b);
-}
-
-void *__wrap_realloc(void *p, size_t n) {
-    return memory_out() ? NULL : __real_realloc(p, n);
-}
+#include "nth_memory.h"
 
 /* ---- the scenario ---- */
 
@@ -292,7 +262,7 @@ static void test_out_of_memory(void **state) {
     uint64_t runs = 0;
 
     (void) state;
-    for (uint64_t n = 1; n < 100000; n++) {
+    for (long n = 1; n < 100000; n++) {
         static struct world w;
         struct wal_record rec = {.term = 1, .type = 3, .data = slice_of("12345678", 8)};
         int r;
@@ -303,8 +273,7 @@ static void test_out_of_memory(void **state) {
         assert_int_equal(world_append(&w, 1, 100, 400), 0);
         assert_int_equal(world_sync(&w), 0);
         w.wal = wal_close(w.wal);
-        memory_failed = false;
-        memory_countdown = n;
+        nth_memory_begin(n);
         r = world_open(&w);
         for (int i = 0; r == 0 && i < 2000; i++) {
             rec.index = wal_last_index(w.wal) + 1;
@@ -322,8 +291,8 @@ static void test_out_of_memory(void **state) {
                 r = wal_read(w.wal, 190, 20, world_compare, &w, &w.err);
             }
         }
-        memory_countdown = 0;
-        assert_int_equal(r, memory_failed ? -ENOMEM : 0);
+        nth_memory_end();
+        assert_int_equal(r, nth_memory_failed ? -ENOMEM : 0);
         w.wal = wal_close(w.wal);
         assert_int_equal(sim_disk_open_handles(w.disk), 0);
         sim_disk_kill(w.disk);
@@ -336,7 +305,7 @@ static void test_out_of_memory(void **state) {
         assert_false(w.bad_content);
         world_done(&w);
         runs++;
-        if (!memory_failed)
+        if (!nth_memory_failed)
             break;
     }
     print_message("%lu allocations failed\n", (unsigned long) runs - 1);
