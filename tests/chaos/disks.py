@@ -10,6 +10,7 @@ from checks import Abort, wait_for
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 from test_slow_disk import build_shim  # noqa: E402  pylint: disable=wrong-import-position
 
+
 def fill(node, leave_bytes):
     mounts.fill(node.data_dir, leave_bytes)
 

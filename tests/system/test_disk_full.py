@@ -103,17 +103,6 @@ class World:
             t.join()
 
 
-def fill(node, leave_bytes):
-    """A stranger's file on the node's disk, growing."""
-    with open(f"{node.data_dir}/stranger", "ab", buffering=0) as f:
-        try:
-            while mounts.free_bytes(node.data_dir) > leave_bytes:
-                f.write(bytes(min(65536, max(4096, mounts.free_bytes(node.data_dir) -
-                                             leave_bytes))))
-        except OSError:
-            pass  # to the last byte
-
-
 def patient(call, seconds=10):
     """The answer of a call that may meet an election or a restart."""
     last = None
@@ -145,7 +134,7 @@ def check_refusal(c, w, case, victims, leave_bytes):
     def refused():
         for n in victims:  # a node short of room gives back log: the stranger takes that, too
             if not w.refused[n.id]:
-                fill(n, leave_bytes)
+                mounts.fill(n.data_dir, leave_bytes)
         return all(w.refused[n.id] for n in victims)
 
     words = checks.wait_for(refused, 5)
@@ -188,7 +177,7 @@ def one_case(c, w, mode, who, leave_mib):
     for n in cluster.nodes:
         w.refused[n.id] = w.alarmed[n.id] = ""
     for n in victims:
-        fill(n, leave_mib << 20)
+        mounts.fill(n.data_dir, leave_mib << 20)
     check_refusal(c, w, case, victims, leave_mib << 20)
     check_service(c, w, case, victims[0], running, gate)
     for n in victims:
@@ -256,7 +245,7 @@ def test_no_room_for_a_snapshot(c):
     last = behind.log().count("\n")
     c.require("the log no longer reaches back", checks.wait_for(
         lambda: leader.status().log_first_index > 200, 15), leader.status().log_first_index)
-    fill(behind, 5 << 20)
+    mounts.fill(behind.data_dir, 5 << 20)
     behind.start()
     c.check("it says that the state has no room", checks.wait_for(
         lambda: "space" in "\n".join(behind.log().splitlines()[last:]), 20), behind.log()[-800:])
@@ -282,7 +271,7 @@ def test_no_room_for_the_log(c):
     try:
         leader = cluster.leader()
         full = next(n for n in cluster.nodes if n is not leader)
-        fill(full, 0)
+        mounts.fill(full.data_dir, 0)
         c.require("the full node stops", checks.wait_for(lambda: w.restarts, 30))
         c.check("and names the segment that has no room",
                 "no space for a log segment" in full.log(), full.log()[-600:])

@@ -7,12 +7,10 @@ lies on one XFS; under load all nodes are frozen for a moment and the images are
 which keeps what reached the disk and loses what was only in the page cache of the nodes' files.
 Afterwards a cluster is started on each set of clones (reliability A2).
 """
-import fcntl
 import os
 import pathlib
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -31,24 +29,17 @@ import rpc  # noqa: E402
 from cluster import Cluster, temporary_directory  # noqa: E402
 
 CUTS = 8
-FICLONE = 0x40049409
 FLAGS = ["--wal.segment_bytes", "1MiB", "--cluster.raft.snapshot_interval", "1s",
          "--cluster.raft.snapshot_threshold", "50", "--storage.reserve_bytes", "1MiB",
          "--cluster.raft.log_bytes_kept", "1MiB", "--cluster.raft.log_bytes_max", "4MiB"]
 SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
 
 
-def command(*argv):
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
-
-
 class Disks:
     def __init__(self):
         self.directory = temporary_directory()
         image = self.directory + "/xfs.image"
-        with open(image, "wb") as f:
-            f.truncate(2 << 30)
-        command("mkfs.xfs", "-q", "-m", "reflink=1", image)
+        mounts.formatted(image, 2048, "mkfs.xfs", "-m", "reflink=1")
         self.xfs = self.directory + "/xfs"
         mounts.loop(image, self.xfs)
 
@@ -56,14 +47,11 @@ class Disks:
         return f"{self.xfs}/disk{number}" + (f".cut{cut}" if cut is not None else "")
 
     def make(self, node):
-        with open(self.image(node.id), "wb") as f:
-            f.truncate(96 << 20)
-        command("mkfs.ext4", "-q", "-F", "-J", "size=4", self.image(node.id))
+        mounts.formatted(self.image(node.id), 96, "mkfs.ext4", "-F", "-J", "size=4")
         mounts.loop(self.image(node.id), node.data_dir)
 
     def clone(self, number, cut):
-        with open(self.image(number), "rb") as source, open(self.image(number, cut), "wb") as copy:
-            fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
+        mounts.clone(self.image(number), self.image(number, cut))
 
 
 class Load:
