@@ -100,4 +100,8 @@ MUTANTS = [
      {"else": ["test_node_snapshots"]}),
     ("node-replay-keeps-all-bytes", "src/node/replica.c", "    while (rc == 0 && p->applied_bytes > p->r->o.raft.applied_bytes_kept)", "    while (rc == 0 && p->applied_bytes > p->r->o.raft.applied_bytes_kept * 1000)",
      {"by": ["test_node_snapshots"]}),
+    # One node has to lose four plans in a life, each before it reaches another disk.
+    ("scheduler-plan-never-done", "src/node/scheduler.c",
+     "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = true;", "    r->scheduler.plans_in_flight -= res->status == REPLICA_OK;\n    r->scheduler.dirty = true;",
+     {"by": ["test_node_scheduler"]}),
 ]
