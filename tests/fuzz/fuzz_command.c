@@ -2,13 +2,13 @@
  * two-byte length, whose highest bit tells a configuration from a command. What command_check
  * accepts and stamps must apply; nothing may crash, and what is derived must agree with the
  * records. */
+#include "fuzz.h"
+
 #include "fsm/command.h"
 #include "fsm/fsm.h"
 #include "storage/kv_mem.h"
 
 #include "base/codec.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void apply_all(struct kv *kv, const uint8_t *data, size_t size) {
     const struct fsm_options o = {.overlay_bytes_max = 4096, .idempotency_max = 4};

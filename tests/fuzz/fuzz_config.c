@@ -1,11 +1,11 @@
 /* The configuration reader on any bytes: it refuses or accepts, and what it accepts is printed as
  * YAML that reads back to the same text. */
+#include "fuzz.h"
+
 #include "cli/config.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char *print(const struct config *c, size_t *ret_len) {
     char *text = NULL;

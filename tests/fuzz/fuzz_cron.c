@@ -1,13 +1,13 @@
 /* Fuzzes the cron language: the input is policy, instant, and the text of an expression. What
  * parses must print to a text that parses to the same times and prints the same again; its instants
  * must be strictly ascending, match by cron_matches where nothing was moved, and end (C7). */
+#include "fuzz.h"
+
 #include "sched/cron.h"
 
 #include "base/codec.h"
 
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Changes every half year for ever, by an hour; and one of a whole day. */
 static const struct tz_change changes[] = {

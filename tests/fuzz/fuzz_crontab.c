@@ -1,13 +1,13 @@
 /* The reader of crontabs on any bytes, with and without a user column: it refuses with a sentence
  * or accepts, and what it accepts is written as a crontab that is accepted again, with as many
  * schedules as were not left out. */
+#include "fuzz.h"
+
 #include "cli/crontab.h"
 
 #include <string.h>
 
 #define ARENA_BYTES ((size_t) 64 * 1024 * 1024)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static int read_tab(const char *text, size_t len, bool user_column, struct arena *arena,
                     struct schedule_list *ret) {

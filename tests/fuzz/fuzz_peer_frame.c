@@ -1,11 +1,11 @@
 /* Any bytes through the frame and handshake decoders: no read outside the input, no result that
  * contradicts itself, and what is accepted encodes back to the same bytes. */
+#include "fuzz.h"
+
 #include "base/peer_frame.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_hello(struct slice payload) {
     uint8_t again[PEER_FRAME_HELLO_BYTES_MAX];

@@ -1,12 +1,12 @@
 /* The reader of schedules in YAML on any bytes: it refuses with a sentence or accepts, and what it
  * accepts is written as YAML that reads back to definitions without a difference. */
+#include "fuzz.h"
+
 #include "cli/schedule_yaml.h"
 
 #include <string.h>
 
 #define ARENA_BYTES ((size_t) 64 * 1024 * 1024)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void write_and_read(const struct schedule_list *l, struct arena *arena) {
     struct schedule_list again = {0};

@@ -2,14 +2,14 @@
  *
  * Twice: as they are, and as the payloads of blocks whose checksums are right, because no fuzzer
  * finds those. There the first bytes choose the kind of each block and where it ends. */
+#include "fuzz.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/codec.h"
 #include "base/crc32c.h"
 #include "storage/snapshot_format.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static bool inside(struct slice in, struct slice s) {
     return s.len == 0 || (s.data >= in.data && s.data + s.len <= in.data + in.len);

@@ -1,12 +1,12 @@
 /* Fuzzes the reader of time zones: the input is a TZif file, or with an odd first byte a POSIX rule
  * within one. What is read must be a list of ascending changes with bounded offsets, and every
  * instant must have a period. */
+#include "fuzz.h"
+
 #include "sched/cron.h"
 #include "sched/zones.h"
 
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check(const struct tz *z) {
     ASSERT(z->count > 0 && z->changes[0].at == INT64_MIN);

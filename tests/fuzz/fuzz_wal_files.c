@@ -4,12 +4,10 @@
  *
  * The mutator takes a segment apart, changes fields of its header or of one record, and puts it
  * together with right checksums and a right chain; now and then it changes bytes. */
-#include "fuzz.h"
+#include "wal_seen.h"
 
 #include "base/rand.h"
 #include "sim/sim_disk.h"
-#include "storage/wal.h"
-#include "storage/wal_format.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -62,26 +60,6 @@ static int each(void *arg, const struct wal_record *rec) {
     return 0;
 }
 
-static int bad(void *arg, const char *segment, uint32_t offset, bool torn, const char *why) {
-    (void) offset;
-    (void) torn;
-    ASSERT(segment && why);
-    (*(size_t *) arg)++;
-    return 0;
-}
-
-static int see_segment(void *arg, const struct wal_inspect_segment *s) {
-    (void) arg;
-    ASSERT(s->name);
-    return 0;
-}
-
-static int see_record(void *arg, const struct wal_inspect_record *r) {
-    (void) arg;
-    ASSERT(r->kind && r->offset >= WAL_HEADER_BYTES);
-    return 0;
-}
-
 /* False: refused. */
 static bool open_one(const struct disk *disk, const struct wal_options *o, struct seen *s,
                      struct wal **w) {
@@ -130,9 +108,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct wal_identity id = {.node_id = 1};
     struct wal_segment_header h;
     struct sim_disk *d = NULL;
-    size_t bad_count = 0;
+    struct wal_seen seen = {.file_bytes = PIECE_BYTES};
     uint64_t highest;
-    const struct wal_inspect_visitor v = {see_segment, see_record, bad, &bad_count};
     struct errtext why = {""};
     int rc = sim_disk_new(&d);
 
@@ -142,8 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         id.node_id = h.node_id;
     }
     highest = make_files(d, slice_of(data, size));
-    rc = wal_inspect(sim_disk_interface(d), &v, &why);
-    ASSERT(rc == 0 || rc == ERR_CORRUPT);
+    (void) wal_seen_all(sim_disk_interface(d), &seen, &why);
     check(sim_disk_interface(d), &id, highest);
     ASSERT(sim_disk_open_handles(d) == 0);
     d = sim_disk_free(d);
