@@ -2,6 +2,8 @@
  * is accepted by the log, and validates again unchanged; any text as a page token parses only when
  * it prints back the same. A definition of a schedule that is accepted is accepted again unchanged,
  * also after it was packed and unpacked. The first byte of the input chooses. */
+#include "fuzz.h"
+
 #include "api/job_filter.h"
 #include "api/message_check.h"
 #include "api/page_token.h"
@@ -9,6 +11,7 @@
 #include "api/submit_encode.h"
 #include "api/validate_job.h"
 #include "api/validate_schedule.h"
+#include "fake_zones.h"
 #include "fsm/command.h"
 
 #include "chronos/v1/job_service.pb-c.h"
@@ -17,8 +20,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void fuzz_submit(struct arena *arena, struct slice in) {
     Chronos__V1__SubmitJobRequest *req;
@@ -78,31 +79,10 @@ static void fuzz_token(struct slice in) {
     free(text);
 }
 
-static int zone_load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                     struct errtext *reterr) {
-    (void) ctx;
-    *ret_stamp = 1;
-    if (strcmp(name, "Europe/Berlin") != 0) {
-        errtext_set(reterr, "there is no such file");
-        return -ENOENT;
-    }
-    *ret = zones_synthetic("CET-1CEST,M3.5.0,M10.5.0/3");
-    return *ret ? 0 : -ENOMEM;
-}
-
-static uint64_t zone_stamp(void *ctx, const char *name) {
-    (void) ctx;
-    (void) name;
-    return 1;
-}
-
-static const char *zone_version(void *ctx) {
-    (void) ctx;
-    return "";
-}
+static struct fake_zone fake[] = {{.name = "Europe/Berlin", .rule = FAKE_BERLIN}, {0}};
 
 static void fuzz_schedule(struct arena *arena, struct slice in) {
-    const struct env_zones env = {.load = zone_load, .stamp = zone_stamp, .version = zone_version};
+    const struct env_zones env = fake_zones(fake);
     struct validate_schedule o = {
         .now_s = 1767225600, .with_job = true, .with_name = true, .must_tick = true};
     Chronos__V1__CreateScheduleRequest *req;

@@ -31,30 +31,6 @@ static struct wall fake_wall(void *ctx) {
                                n->wall_off_ms};
 }
 
-static uint64_t fake_zone_stamp(void *ctx, const char *name) {
-    const struct node_world_node *n = ctx;
-
-    return n->zone_rule && strcmp(name, "Europe/Berlin") == 0 ? n->zone_replaced + 1 : 0;
-}
-
-static int fake_zone_load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                          struct errtext *reterr) {
-    const struct node_world_node *n = ctx;
-
-    *ret_stamp = fake_zone_stamp(ctx, name);
-    if (*ret_stamp == 0) {
-        errtext_set(reterr, "no such file");
-        return -ENOENT;
-    }
-    *ret = zones_synthetic(n->zone_rule);
-    return *ret ? 0 : -ENOMEM;
-}
-
-static const char *fake_zone_version(void *ctx) {
-    (void) ctx;
-    return "2026z";
-}
-
 static uint64_t fake_random(void *ctx) {
     struct node_world_node *n = ctx;
 
@@ -159,7 +135,7 @@ static int open_replica(struct node_world *w, struct node_world_node *n, bool jo
         .disk_queue = {.submit = fake_submit, .ctx = n},
         .bulk_queue = {.submit = fake_submit_bulk, .ctx = n},
         .peers = {.send = fake_send, .send_bulk = fake_send_bulk, .ctx = n},
-        .zones = {fake_zone_load, fake_zone_stamp, fake_zone_version, n},
+        .zones = fake_zones(n->zones),
         .log = &n->log,
     };
 
@@ -219,6 +195,7 @@ void node_world_open(struct node_world *w) {
 
         n->world = w;
         n->id = i + 1;
+        n->zones[0].name = "Europe/Berlin";
         n->random = i + 1;
         assert_int_equal(sim_disk_new(&n->disk), 0);
         assert_int_equal(kv_mem_new(0, &n->kv), 0);

@@ -2,6 +2,7 @@
  * network, for the tests of node/. Nothing moves but by the calls below. */
 #pragma once
 
+#include "fake_zones.h"
 #include "node/replica.h"
 #include "node/worker_session.h"
 #include "sim/sim_disk.h"
@@ -33,9 +34,8 @@ struct node_world_node {
     uint64_t disk_free, disk_total; /* total 0: as the simulated disk says */
     struct disk_ops disk_ops;
     uint64_t random;
-    int64_t wall_off_ms;    /* its wall clock is that much ahead */
-    const char *zone_rule;  /* what the file of Europe/Berlin holds; NULL = there is none */
-    uint64_t zone_replaced; /* how often that file was replaced */
+    int64_t wall_off_ms;       /* its wall clock is that much ahead */
+    struct fake_zone zones[2]; /* Europe/Berlin, at first without a file */
 };
 
 struct node_world_message {

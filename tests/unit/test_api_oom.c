@@ -16,6 +16,7 @@
 #include "api/submit_encode.h"
 #include "api/validate_job.h"
 #include "api/validate_schedule.h"
+#include "fake_zones.h"
 #include "fsm/command.h"
 #include "nth_memory.h"
 
@@ -150,26 +151,7 @@ static void test_convert(void **state) {
 /* ---- schedules ---------------------------------------------------------------------------------
  */
 
-static int zone_load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                     struct errtext *reterr) {
-    (void) ctx;
-    (void) name;
-    (void) reterr;
-    *ret_stamp = 1;
-    *ret = zones_synthetic("CET-1CEST,M3.5.0,M10.5.0/3");
-    return *ret ? 0 : -ENOMEM;
-}
-
-static uint64_t zone_stamp(void *ctx, const char *name) {
-    (void) ctx;
-    (void) name;
-    return 1;
-}
-
-static const char *zone_version(void *ctx) {
-    (void) ctx;
-    return "";
-}
+static struct fake_zone fake[] = {{.name = "Europe/Berlin", .rule = FAKE_BERLIN}, {0}};
 
 /* Accepted, packed as a record has it, and shown again. */
 static int schedule(struct zones *zones, struct arena *arena) {
@@ -200,7 +182,7 @@ static int schedule(struct zones *zones, struct arena *arena) {
 }
 
 static int schedule_scenario(void *arg) {
-    const struct env_zones env = {.load = zone_load, .stamp = zone_stamp, .version = zone_version};
+    const struct env_zones env = fake_zones(fake);
     struct schedule_page page = {.filter_hash = 7, .name = "nightly"}, back;
     char out[SCHEDULE_PAGE_TEXT_BYTES];
     struct zones *zones = NULL;

@@ -16,36 +16,13 @@
 
 #include "api/schedule_page.h"
 #include "api/validate_schedule.h"
+#include "fake_zones.h"
 
 #define NOW_S 1767225600 /* 2026-01-01T00:00:00Z */
 #define LONG_BYTES 1000000
 
-static int load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                struct errtext *reterr) {
-    (void) ctx;
-    *ret_stamp = 1;
-    if (strcmp(name, "Etc/Damaged") == 0) {
-        *ret = bytes_copy("not a zone", 10);
-        return *ret ? 0 : -ENOMEM;
-    }
-    if (strcmp(name, "Europe/Berlin") != 0) {
-        errtext_set(reterr, "there is no such file");
-        return -ENOENT;
-    }
-    *ret = zones_synthetic("CET-1CEST,M3.5.0,M10.5.0/3");
-    return *ret ? 0 : -ENOMEM;
-}
-
-static uint64_t stamp(void *ctx, const char *name) {
-    (void) ctx;
-    (void) name;
-    return 1;
-}
-
-static const char *version(void *ctx) {
-    (void) ctx;
-    return "";
-}
+static struct fake_zone fake[] = {
+    {.name = "Europe/Berlin", .rule = FAKE_BERLIN}, {.name = "Etc/Damaged", .rule = ""}, {0}};
 
 struct world {
     struct arena arena;
@@ -64,7 +41,7 @@ static char *text(struct world *w, const char *s) {
 }
 
 static struct world *world_new(void) {
-    const struct env_zones env = {.load = load, .stamp = stamp, .version = version};
+    const struct env_zones env = fake_zones(fake);
     struct world *w = calloc(1, sizeof(*w));
 
     assert_non_null(w);

@@ -11,31 +11,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fake_zones.h"
 #include "sched/civil.h"
 #include "sched/preview.h"
 
-static int load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                struct errtext *reterr) {
-    (void) ctx;
-    if (strcmp(name, "America/New_York") != 0) {
-        errtext_set(reterr, "no such zone");
-        return -ENOENT;
-    }
-    *ret = zones_synthetic("EST5EDT,M3.2.0,M11.1.0");
-    *ret_stamp = 1;
-    return *ret ? 0 : -ENOMEM;
-}
-
-static uint64_t stamp(void *ctx, const char *name) {
-    (void) ctx;
-    (void) name;
-    return 1;
-}
-
-static const char *version(void *ctx) {
-    (void) ctx;
-    return "";
-}
+static struct fake_zone fake[] = {{.name = "America/New_York", .rule = FAKE_NEW_YORK}, {0}};
 
 static int64_t utc(int year, int month, int day, int hour, int minute) {
     return civil_days(year, (uint8_t) month, (uint8_t) day) * CIVIL_SECONDS_PER_DAY + hour * 3600 +
@@ -51,7 +31,7 @@ struct world {
 
 static void begin(struct world *w, Chronos__V1__ScheduleSpec *spec, const char *cron,
                   int64_t after_s) {
-    const struct env_zones env = {.load = load, .stamp = stamp, .version = version};
+    const struct env_zones env = fake_zones(fake);
     char *list[1] = {(char *) (uintptr_t) cron};
     char zone[] = "America/New_York", name[] = "n";
     struct errtext e = {0};

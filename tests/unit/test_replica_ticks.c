@@ -137,7 +137,7 @@ static size_t history(unsigned slot, const char *name, struct line lines[100]) {
 static void open_world(unsigned nodes) {
     node_world_init(&w, nodes);
     for (unsigned i = 0; i < nodes; i++)
-        w.nodes[i].zone_rule = "CET-1CEST,M3.5.0,M10.5.0/3";
+        w.nodes[i].zones[0].rule = FAKE_BERLIN;
     node_world_open(&w);
     (void) node_world_lead(&w);
 }
@@ -334,7 +334,7 @@ static void test_zone_missing(void **state) {
     assert_string_equal(alarm_of("berlin", &arena), "");
 
     for (unsigned i = 0; i < 3; i++)
-        w.nodes[i].zone_rule = NULL;
+        w.nodes[i].zones[0].rule = NULL;
     node_world_run(&w, 61000);
     assert_non_null(strstr(alarm_of("berlin", &arena), "time zone Europe/Berlin: no such file"));
     assert_string_equal(alarm_of("utc", &arena), "");
@@ -344,8 +344,8 @@ static void test_zone_missing(void **state) {
     assert_true(history(0, "utc", lines) >= 14);
 
     for (unsigned i = 0; i < 3; i++) {
-        w.nodes[i].zone_rule = "CET-1CEST,M3.5.0,M10.5.0/3";
-        w.nodes[i].zone_replaced++;
+        w.nodes[i].zones[0].rule = FAKE_BERLIN;
+        w.nodes[i].zones[0].replaced++;
     }
     node_world_run(&w, 61000);
     assert_string_equal(alarm_of("berlin", &arena), "");

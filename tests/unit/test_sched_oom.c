@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "fake_zones.h"
 #include "nth_memory.h"
 #include "sched/handover.h"
 #include "sched/preview.h"
@@ -21,33 +22,9 @@
 /* ---- zones of two files; the first one changes -------------------------------------------------
  */
 
-static uint64_t berlin_stamp = 1;
-
-static int zone_load(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                     struct errtext *reterr) {
-    bool berlin = strcmp(name, "Europe/Berlin") == 0;
-
-    (void) ctx;
-    if (!berlin && strcmp(name, "America/New_York") != 0) {
-        errtext_set(reterr, "there is no such file");
-        return -ENOENT;
-    }
-    *ret_stamp = berlin ? berlin_stamp : 1;
-    *ret = zones_synthetic(berlin ? "CET-1CEST,M3.5.0,M10.5.0/3" : "EST5EDT,M3.2.0,M11.1.0");
-    return *ret ? 0 : -ENOMEM;
-}
-
-static uint64_t zone_stamp(void *ctx, const char *name) {
-    (void) ctx;
-    return strcmp(name, "Europe/Berlin") == 0 ? berlin_stamp : 1;
-}
-
-static const char *zone_version(void *ctx) {
-    (void) ctx;
-    return "2026b";
-}
-
-static const struct env_zones env = {zone_load, zone_stamp, zone_version, NULL};
+static struct fake_zone fake[] = {{.name = "Europe/Berlin", .rule = FAKE_BERLIN},
+                                  {.name = "America/New_York", .rule = FAKE_NEW_YORK},
+                                  {0}};
 
 static int zones_life(struct zones *z) {
     const struct tz *tz = NULL;
@@ -59,7 +36,7 @@ static int zones_life(struct zones *z) {
     if (rc == 0 && !held->tz)
         rc = -ENOMEM; /* the entry is there, its data is not */
     if (rc == 0) {
-        berlin_stamp++;
+        fake[0].replaced++;
         rc = zones_refresh(z);
         rc = rc > 0 ? 0 : rc;
     }
@@ -69,6 +46,7 @@ static int zones_life(struct zones *z) {
 
 static int zones_scenario(void *arg) {
     struct zones *z = NULL;
+    const struct env_zones env = fake_zones(fake);
     int rc = zones_new(&env, &z);
 
     (void) arg;
@@ -85,7 +63,7 @@ static void test_zones(void **state) {
 
 static int tz_scenario(void *arg) {
     const struct tz_change first = {.at = INT64_MIN, .offset = 3600, .abbrev = "A"};
-    struct bytes *file = zones_synthetic("CET-1CEST,M3.5.0,M10.5.0/3");
+    struct bytes *file = zones_synthetic(FAKE_BERLIN);
     struct tz *parsed = NULL, *made = calloc(1, sizeof(*made));
     size_t cap = 0;
     int rc = file && made ? tz_parse(bytes_slice(file), &parsed, NULL) : -ENOMEM;
@@ -141,6 +119,7 @@ static int timetable_scenario(void *arg) {
     struct handover h;
     struct preview p;
     struct cron c;
+    const struct env_zones env = fake_zones(fake);
     int rc = zones_new(&env, &z);
 
     (void) arg;
@@ -205,7 +184,7 @@ static int ticker_life(struct zones *z, struct ticker *t, struct arena *arena) {
     ticker_reset(t, (struct wall){T0 * 1000});
     for (int i = 0; rc == 0 && i < 5; i++)
         rc = plan(t, arena, (T0 + 40 * i) * 1000);
-    berlin_stamp++;
+    fake[0].replaced++;
     if (rc == 0)
         rc = zones_refresh(z) < 0 ? -ENOMEM : 0;
     ticker_zones_changed(t);
@@ -223,6 +202,7 @@ static int ticker_scenario(void *arg) {
     struct arena *arena = arg;
     struct ticker *t = NULL;
     struct zones *z = NULL;
+    const struct env_zones env = fake_zones(fake);
     int rc = zones_new(&env, &z);
 
     if (rc == 0)

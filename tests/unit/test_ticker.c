@@ -360,7 +360,7 @@ static void test_zone_trouble(void **state) {
     hour = s->outcomes[0].first_s % 86400;
     assert_int_equal(hour, 3600); /* summer: 03:00 is 01:00 UTC */
 
-    w.berlin_rule = NULL;
+    w.fake[0].rule = NULL;
     assert_int_equal(zones_refresh(w.zones), 1);
     ticker_zones_changed(w.t);
     while (ticker_refresh(w.t) > 0)
@@ -378,8 +378,8 @@ static void test_zone_trouble(void **state) {
     assert_int_equal(s->count, 1);
     assert_int_equal(w.schedules[2].count, 3);
 
-    w.berlin_rule = "CET-1CEST,M3.5.0,M10.5.0/3";
-    w.stamp++;
+    w.fake[0].rule = FAKE_BERLIN;
+    w.fake[0].replaced++;
     assert_int_equal(zones_refresh(w.zones), 1);
     assert_int_equal(zones_refresh(w.zones), 0);
     ticker_zones_changed(w.t);

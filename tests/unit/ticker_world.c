@@ -10,35 +10,11 @@
 
 #include <cmocka.h>
 
-int world_zone_bytes(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                     struct errtext *reterr) {
-    struct world *w = ctx;
-
-    if (strcmp(name, "Europe/Berlin") != 0 || !w->berlin_rule) {
-        errtext_set(reterr, "no such file");
-        return -2;
-    }
-    *ret = zones_synthetic(w->berlin_rule);
-    *ret_stamp = w->stamp;
-    return 0;
-}
-
-uint64_t world_zone_stamp(void *ctx, const char *name) {
-    struct world *w = ctx;
-
-    return strcmp(name, "Europe/Berlin") == 0 && w->berlin_rule ? w->stamp : 0;
-}
-
-const char *world_zone_version(void *ctx) {
-    (void) ctx;
-    return "2026b";
-}
-
 void world_init(struct world *w, size_t n) {
-    struct env_zones env = {world_zone_bytes, world_zone_stamp, world_zone_version, w};
+    struct env_zones env = fake_zones(w->fake);
 
-    *w = (struct world){.n = n, .now_ms = T0 * 1000, .stamp = 1};
-    w->berlin_rule = "CET-1CEST,M3.5.0,M10.5.0/3";
+    *w = (struct world){
+        .n = n, .now_ms = T0 * 1000, .fake = {{.name = "Europe/Berlin", .rule = FAKE_BERLIN}}};
     arena_init(&w->arena, 64UL << 20);
     assert_int_equal(zones_new(&env, &w->zones), 0);
     assert_int_equal(ticker_new(w->zones, &w->t), 0);

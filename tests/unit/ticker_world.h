@@ -1,8 +1,9 @@
 /* A ticker, the state machine's part of its work, and what was recorded. */
 #pragma once
 
-#include "sched/ticker.h"
 #include "base/rand.h"
+#include "fake_zones.h"
+#include "sched/ticker.h"
 
 #include <stddef.h>
 
@@ -33,16 +34,11 @@ struct world {
     struct schedule *schedules;
     size_t n;
     int64_t now_ms;
-    const char *berlin_rule; /* what the zone file holds; NULL = none */
-    uint64_t stamp;
+    struct fake_zone fake[2]; /* Europe/Berlin */
     uint64_t causes[TICKER_CAUSES];
     int64_t lateness_max_ms[TICKER_CAUSES];
 };
 
-int world_zone_bytes(void *ctx, const char *name, struct bytes **ret, uint64_t *ret_stamp,
-                     struct errtext *reterr);
-uint64_t world_zone_stamp(void *ctx, const char *name);
-const char *world_zone_version(void *ctx);
 void world_init(struct world *w, size_t n);
 void world_done(struct world *w);
 void world_put(struct world *w, size_t i);
