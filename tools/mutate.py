@@ -3,7 +3,7 @@
 
     tools/mutate.py                        all of tools/mutants/*.py
     tools/mutate.py --only 17 --only M12 --only lease
-    tools/mutate.py --check                only: does every text still stand in the source, is M1-M50 complete
+    tools/mutate.py --check                only: do the texts still stand in the source, is none twice, is M1-M50 complete
 
 By the simulator, within --seeds seeds or --minutes minutes; or, where an entry says so, by a golden script or a unit
 test (how that is decided: tools/mutants/README.md). Prints a row for each as it ends: its number, the number of the
@@ -338,11 +338,13 @@ def chosen_of(all_mutants, only):
 
 
 def check(all_mutants, files):
-    """Fast: texts that have gone, names twice, known bugs without an entry."""
-    wrong, names = [], set()
+    """Fast: texts that have gone, names twice, bugs twice, known bugs without an entry."""
+    wrong, names, trees = [], set(), {}
     for m in all_mutants:
+        edited = {}
         for path, old, new in m.edits:
             text = files.get(path, b"").decode("utf-8", "replace")
+            edited[path] = edited.get(path, text).replace(old, new)
             if old not in text:
                 wrong.append("%d %s: %s no longer has:\n%s" % (m.number, m.name, path, old))
             if old == new:
@@ -350,6 +352,9 @@ def check(all_mutants, files):
         if m.name in names:
             wrong.append("%d %s: the name is there twice" % (m.number, m.name))
         names.add(m.name)
+        twin = trees.setdefault(tuple(sorted(edited.items())), m)
+        if twin is not m:
+            wrong.append("%d %s: is the same bug as %d %s" % (m.number, m.name, twin.number, twin.name))
     known = {m.known for m in all_mutants} | {k for k, _ in mutants.NOT_APPLICABLE}
     wrong += ["M%d has no mutant" % n for n in range(1, 51) if "M%d" % n not in known]
     return wrong
