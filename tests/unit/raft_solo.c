@@ -17,14 +17,14 @@ struct raft_config solo_voters(size_t n) {
     return c;
 }
 
-void solo_start(struct solo *s, const struct raft_config *c, struct raft_hard_state hs,
-                const uint64_t *terms, size_t count, uint64_t applied, uint64_t memory) {
+void solo_start_with(struct solo *s, const struct raft_options *o, const struct raft_config *c,
+                     struct raft_hard_state hs, const uint64_t *terms, size_t count,
+                     uint64_t applied, uint64_t memory) {
     struct raft_entry tail[64];
     struct raft_start start = {.hard_state = hs, .applied_index = applied, .config = c};
     struct errtext err;
 
-    *s = (struct solo){.now = {.ns = NS_PER_S}};
-    raft_options_default(&s->options, 1, 7);
+    *s = (struct solo){.options = *o, .now = {.ns = NS_PER_S}};
     for (size_t i = 0; i < count; i++)
         tail[i] = (struct raft_entry){.index = i + 1, .term = terms[i], .type = RAFT_ENTRY_NOOP};
     start.prev_index = memory;
@@ -35,8 +35,17 @@ void solo_start(struct solo *s, const struct raft_config *c, struct raft_hard_st
         fail_msg("raft_new: %s", err.s);
 }
 
+void solo_start(struct solo *s, const struct raft_config *c, struct raft_hard_state hs,
+                const uint64_t *terms, size_t count, uint64_t applied, uint64_t memory) {
+    struct raft_options o;
+
+    raft_options_default(&o, 1, 7);
+    solo_start_with(s, &o, c, hs, terms, count, applied, memory);
+}
+
 void solo_step(struct solo *s, struct raft_event ev) {
     assert_int_equal(raft_step(s->raft, s->now, &ev, &s->fx), 0);
+    raft_check_invariants(s->raft);
 }
 
 void solo_recv(struct solo *s, struct raft_message m) {

@@ -13,9 +13,14 @@ struct solo {
 };
 
 struct raft_config solo_voters(size_t n);
-/* Node 1 with no-op entries of @terms on disk. */
+/* Node 1 with no-op entries of @terms on disk, of which the first @memory are not in memory. */
 void solo_start(struct solo *s, const struct raft_config *c, struct raft_hard_state hs,
                 const uint64_t *terms, size_t count, uint64_t applied, uint64_t memory);
+/* With other options than the default ones. */
+void solo_start_with(struct solo *s, const struct raft_options *o, const struct raft_config *c,
+                     struct raft_hard_state hs, const uint64_t *terms, size_t count,
+                     uint64_t applied, uint64_t memory);
+/* Each step must succeed and leave the raft's invariants whole. */
 void solo_step(struct solo *s, struct raft_event ev);
 void solo_recv(struct solo *s, struct raft_message m);
 void solo_persisted(struct solo *s, uint64_t seq);

@@ -11,79 +11,24 @@
 
 #include <cmocka.h>
 
-#include "raft/raft.h"
+#include "raft_solo.h"
 
-struct node {
-    struct raft *raft;
-    const struct raft_effects *fx; /* of the last step */
-    struct mono now;
-};
-
-static struct raft_config voters(size_t n) {
-    struct raft_config c = {.count = n};
-
-    for (size_t i = 0; i < n; i++)
-        c.members[i] = (struct raft_member){.id = i + 1, .flags = RAFT_MEMBER_VOTER};
-    return c;
-}
-
-/* Node 1 of @c; its log holds no-op entries of @terms. */
-static void start(struct node *n, const struct raft_config *c, uint64_t term, const uint64_t *terms,
+/* Node 1 of @c; its log holds no-op entries of @terms, none of which stays once it is applied. */
+static void start(struct solo *n, const struct raft_config *c, uint64_t term, const uint64_t *terms,
                   size_t count, uint64_t applied) {
-    struct raft_entry tail[32];
-    struct raft_start s = {.hard_state = {.term = term},
-                           .applied_index = applied,
-                           .config = c,
-                           .tail = tail,
-                           .tail_count = count};
     struct raft_options o;
 
     raft_options_default(&o, 1, 7);
     o.applied_entries_kept = 0;
-    for (size_t i = 0; i < count; i++)
-        tail[i] = (struct raft_entry){.index = i + 1, .term = terms[i], .type = RAFT_ENTRY_NOOP};
-    *n = (struct node){.now = {.ns = NS_PER_S}};
-    assert_int_equal(raft_new(&o, &s, n->now, &n->raft, NULL), 0);
+    solo_start_with(n, &o, c, (struct raft_hard_state){.term = term}, terms, count, applied, 0);
 }
 
-static void step(struct node *n, struct raft_event ev) {
-    assert_int_equal(raft_step(n->raft, n->now, &ev, &n->fx), 0);
-    raft_check_invariants(n->raft);
+static void applied(struct solo *n, uint64_t index) {
+    solo_step(n, (struct raft_event){.type = RAFT_EV_APPLIED, .applied_index = index});
 }
 
-static void recv(struct node *n, struct raft_message m) {
-    m.to = 1;
-    step(n, (struct raft_event){.type = RAFT_EV_MESSAGE, .message = &m});
-}
-
-static void persisted(struct node *n, uint64_t seq) {
-    step(n, (struct raft_event){.type = RAFT_EV_PERSISTED, .persisted_seq = seq});
-}
-
-static void applied(struct node *n, uint64_t index) {
-    step(n, (struct raft_event){.type = RAFT_EV_APPLIED, .applied_index = index});
-}
-
-static void compacted(struct node *n, uint64_t index, uint64_t term) {
-    step(n, (struct raft_event){.type = RAFT_EV_COMPACTED, .compacted = {index, term}});
-}
-
-static void append(struct node *n, uint64_t term, uint64_t prev, uint64_t prev_term,
-                   const uint64_t *terms, size_t count, uint64_t commit) {
-    struct raft_entry e[32];
-
-    for (size_t i = 0; i < count; i++)
-        e[i] =
-            (struct raft_entry){.index = prev + 1 + i, .term = terms[i], .type = RAFT_ENTRY_NOOP};
-    recv(n, (struct raft_message){.type = RAFT_MSG_APPEND_REQ,
-                                  .from = 2,
-                                  .term = term,
-                                  .log_index = prev,
-                                  .log_term = prev_term,
-                                  .commit = commit,
-                                  .session = 9,
-                                  .entries = e,
-                                  .entries_count = count});
+static void compacted(struct solo *n, uint64_t index, uint64_t term) {
+    solo_step(n, (struct raft_event){.type = RAFT_EV_COMPACTED, .compacted = {index, term}});
 }
 
 static struct raft_event install_event(const struct raft_config *c, uint64_t term, uint64_t index,
@@ -97,59 +42,47 @@ static struct raft_event install_event(const struct raft_config *c, uint64_t ter
                                            .config = c}};
 }
 
-static const struct raft_message *sent(const struct node *n, uint64_t to,
-                                       enum raft_message_type type) {
-    for (size_t i = 0; i < n->fx->messages_count; i++) {
-        if (n->fx->messages[i].to == to && n->fx->messages[i].type == type)
-            return &n->fx->messages[i];
-    }
-    return NULL;
-}
-
-static struct raft_peer_status peer(const struct node *n, uint64_t id) {
+static struct raft_peer_status peer(const struct solo *n, uint64_t id) {
     struct raft_peer_status s = {0};
 
     assert_int_equal(raft_peer_status(n->raft, id, &s), 0);
     return s;
 }
 
-static void ack(struct node *n, uint64_t from, uint64_t match) {
-    recv(n, (struct raft_message){.type = RAFT_MSG_APPEND_RESP,
-                                  .from = from,
-                                  .term = raft_term(n->raft),
-                                  .session = peer(n, from).session,
-                                  .match = match});
+static void ack(struct solo *n, uint64_t from, uint64_t match) {
+    solo_ack(n, from, peer(n, from).session, match);
 }
 
-static void snapshot_resp(struct node *n, uint64_t from, uint64_t session, uint64_t match) {
-    recv(n, (struct raft_message){.type = RAFT_MSG_SNAPSHOT_RESP,
-                                  .from = from,
-                                  .term = raft_term(n->raft),
-                                  .session = session,
-                                  .match = match});
+static void snapshot_resp(struct solo *n, uint64_t from, uint64_t session, uint64_t match) {
+    solo_recv(n, (struct raft_message){.type = RAFT_MSG_SNAPSHOT_RESP,
+                                       .from = from,
+                                       .term = raft_term(n->raft),
+                                       .session = session,
+                                       .match = match});
 }
 
-static enum raft_propose_result propose(struct node *n, enum raft_entry_type type,
+static enum raft_propose_result propose(struct solo *n, enum raft_entry_type type,
                                         const struct raft_config *c) {
     struct bytes *data = c ? raft_config_encode(c) : bytes_copy("x", 1);
     struct raft_entry e = {.type = type, .data = data};
 
     assert_non_null(data);
-    step(n, (struct raft_event){.type = RAFT_EV_PROPOSE, .propose = {.entries = &e, .count = 1}});
+    solo_step(n,
+              (struct raft_event){.type = RAFT_EV_PROPOSE, .propose = {.entries = &e, .count = 1}});
     (void) bytes_unref(data);
     return n->fx->propose_result;
 }
 
 /* Node 1 leads term 6 over a log of five entries, all applied and gone; peer 2 has everything. */
-static void lead(struct node *n) {
-    struct raft_config c = voters(3);
+static void lead(struct solo *n) {
+    struct raft_config c = solo_voters(3);
 
     start(n, &c, 5, (uint64_t[]){1, 1, 1, 2, 5}, 5, 5);
-    step(n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
-    persisted(n, 1);
-    recv(n, (struct raft_message){.type = RAFT_MSG_VOTE_RESP, .from = 2, .term = 6});
+    solo_step(n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
+    solo_persisted(n, 1);
+    solo_recv(n, (struct raft_message){.type = RAFT_MSG_VOTE_RESP, .from = 2, .term = 6});
     assert_int_equal(raft_role(n->raft), RAFT_LEADER);
-    persisted(n, 2);
+    solo_persisted(n, 2);
     ack(n, 2, 6);
     applied(n, 6);
     compacted(n, 6, 6);
@@ -158,14 +91,14 @@ static void lead(struct node *n) {
 }
 
 /* Peer 3 has refused the place before index 6, then the oldest place there is. */
-static void into_snapshot(struct node *n) {
+static void into_snapshot(struct solo *n) {
     for (int i = 0; i < 2 && peer(n, 3).state != RAFT_SNAPSHOT; i++)
-        recv(n, (struct raft_message){.type = RAFT_MSG_APPEND_RESP,
-                                      .from = 3,
-                                      .term = 6,
-                                      .session = peer(n, 3).session,
-                                      .reject = true,
-                                      .log_index = peer(n, 3).next - 1});
+        solo_recv(n, (struct raft_message){.type = RAFT_MSG_APPEND_RESP,
+                                           .from = 3,
+                                           .term = 6,
+                                           .session = peer(n, 3).session,
+                                           .reject = true,
+                                           .log_index = peer(n, 3).next - 1});
     assert_int_equal(peer(n, 3).state, RAFT_SNAPSHOT);
     assert_int_equal(n->fx->snapshots_count, 1);
     assert_int_equal(n->fx->snapshots[0].peer, 3);
@@ -176,7 +109,7 @@ static void into_snapshot(struct node *n) {
 
 /* M29, M3: an answer counts in its session only, once, and never beyond the log. */
 static void test_answers(void **state) {
-    struct node n;
+    struct solo n;
     uint64_t session;
 
     (void) state;
@@ -189,14 +122,14 @@ static void test_answers(void **state) {
     assert_int_equal(peer(&n, 3).state, RAFT_SNAPSHOT);
     assert_int_equal(peer(&n, 3).match, 0);
     assert_int_equal(propose(&n, RAFT_ENTRY_COMMAND, NULL), RAFT_PROPOSE_ACCEPTED);
-    assert_null(sent(&n, 3, RAFT_MSG_APPEND_REQ));
+    assert_null(solo_sent(&n, 3, RAFT_MSG_APPEND_REQ));
     snapshot_resp(&n, 3, session, 6);
     assert_int_equal(peer(&n, 3).state, RAFT_REPLICATE);
     assert_int_equal(peer(&n, 3).match, 6);
-    assert_non_null(sent(&n, 3, RAFT_MSG_APPEND_REQ));
-    assert_int_equal(sent(&n, 3, RAFT_MSG_APPEND_REQ)->log_index, 6);
-    assert_int_equal(sent(&n, 3, RAFT_MSG_APPEND_REQ)->log_term, 6); /* M10: it is known */
-    assert_int_equal(sent(&n, 3, RAFT_MSG_APPEND_REQ)->entries_count, 1);
+    assert_non_null(solo_sent(&n, 3, RAFT_MSG_APPEND_REQ));
+    assert_int_equal(solo_sent(&n, 3, RAFT_MSG_APPEND_REQ)->log_index, 6);
+    assert_int_equal(solo_sent(&n, 3, RAFT_MSG_APPEND_REQ)->log_term, 6); /* M10: it is known */
+    assert_int_equal(solo_sent(&n, 3, RAFT_MSG_APPEND_REQ)->entries_count, 1);
     snapshot_resp(&n, 3, session, 5); /* late: nothing moves back */
     assert_int_equal(peer(&n, 3).match, 6);
     n.raft = raft_free(n.raft);
@@ -207,32 +140,32 @@ static void test_answers(void **state) {
 static void test_transfer_troubles(void **state) {
     struct raft_event lost = {.type = RAFT_EV_UNREACHABLE, .unreachable = 3};
     struct raft_event failed = {.type = RAFT_EV_SNAPSHOT_FAILED, .snapshot_failed = 3};
-    struct node n;
+    struct solo n;
     uint64_t session;
 
     (void) state;
     lead(&n);
-    step(&n, failed);
+    solo_step(&n, failed);
     assert_int_equal(peer(&n, 3).state, RAFT_PROBE);
     into_snapshot(&n);
     session = peer(&n, 3).session;
-    step(&n, lost);
+    solo_step(&n, lost);
     assert_int_equal(peer(&n, 3).state, RAFT_SNAPSHOT);
     assert_int_equal(peer(&n, 3).session, session);
     assert_int_equal(n.fx->snapshots_count, 0);
     for (int i = 0; i < 3; i++) {
-        step(&n, failed);
+        solo_step(&n, failed);
         assert_int_equal(peer(&n, 3).state, RAFT_PROBE);
         assert_int_equal(n.fx->messages_count, 0);
     }
     n.now.ns += 60 * NS_PER_MS;
-    recv(&n, (struct raft_message){
-                 .type = RAFT_MSG_HEARTBEAT_RESP, .from = 3, .term = 6, .session = session});
-    assert_non_null(sent(&n, 3, RAFT_MSG_APPEND_REQ));
+    solo_recv(&n, (struct raft_message){
+                      .type = RAFT_MSG_HEARTBEAT_RESP, .from = 3, .term = 6, .session = session});
+    assert_non_null(solo_sent(&n, 3, RAFT_MSG_APPEND_REQ));
     assert_int_equal(n.fx->snapshots_count, 0);
     into_snapshot(&n);
     failed.snapshot_failed = 2; /* is being replicated to */
-    step(&n, failed);
+    solo_step(&n, failed);
     assert_int_equal(peer(&n, 2).state, RAFT_REPLICATE);
     n.raft = raft_free(n.raft);
 }
@@ -240,8 +173,8 @@ static void test_transfer_troubles(void **state) {
 /* A member that left and came back begins in a new session: the old transfer's answer is nobody's.
  * A late acknowledgement that fills the hole ends the need for a transfer. */
 static void test_sessions(void **state) {
-    struct raft_config c = voters(3);
-    struct node n;
+    struct raft_config c = solo_voters(3);
+    struct solo n;
     uint64_t session;
 
     (void) state;
@@ -250,19 +183,19 @@ static void test_sessions(void **state) {
     assert_int_equal(propose(&n, RAFT_ENTRY_CONFIG, &c), RAFT_PROPOSE_ACCEPTED);
     assert_int_equal(peer(&n, 4).state, RAFT_PROBE);
     session = peer(&n, 4).session;
-    recv(&n, (struct raft_message){.type = RAFT_MSG_APPEND_RESP,
-                                   .from = 4,
-                                   .term = 6,
-                                   .session = session,
-                                   .reject = true,
-                                   .log_index = peer(&n, 4).next - 1});
+    solo_recv(&n, (struct raft_message){.type = RAFT_MSG_APPEND_RESP,
+                                        .from = 4,
+                                        .term = 6,
+                                        .session = session,
+                                        .reject = true,
+                                        .log_index = peer(&n, 4).next - 1});
     assert_int_equal(peer(&n, 4).state, RAFT_SNAPSHOT);
-    persisted(&n, n.fx->persist_seq ? n.fx->persist_seq : 3);
+    solo_persisted(&n, n.fx->persist_seq ? n.fx->persist_seq : 3);
     ack(&n, 2, 7);
     assert_int_equal(raft_commit(n.raft), 7);
     assert_int_equal(raft_config_remove_learner(&c, 4, &c, NULL), 0);
     assert_int_equal(propose(&n, RAFT_ENTRY_CONFIG, &c), RAFT_PROPOSE_ACCEPTED);
-    persisted(&n, 4);
+    solo_persisted(&n, 4);
     ack(&n, 2, 8);
     assert_int_equal(raft_config_add_learner(&c, 4, "d:1", false, 0, &c, NULL), 0);
     assert_int_equal(propose(&n, RAFT_ENTRY_CONFIG, &c), RAFT_PROPOSE_ACCEPTED);
@@ -280,15 +213,15 @@ static void test_sessions(void **state) {
 /* A learner becomes a voter only once it is known to have the configuration that made it one:
  * voters without any would elect nobody. */
 static void test_voter_needs_configuration(void **state) {
-    struct raft_config c = voters(3);
+    struct raft_config c = solo_voters(3);
     struct raft_config joint;
-    struct node n;
+    struct solo n;
 
     (void) state;
     lead(&n);
     assert_int_equal(raft_config_add_learner(&c, 4, "d:1", true, 0, &c, NULL), 0);
     assert_int_equal(propose(&n, RAFT_ENTRY_CONFIG, &c), RAFT_PROPOSE_ACCEPTED);
-    persisted(&n, 3);
+    solo_persisted(&n, 3);
     ack(&n, 2, 7);
     assert_int_equal(raft_commit(n.raft), 7);
     assert_int_equal(raft_config_enter_joint(&c, (uint64_t[]){1, 2, 3, 4}, 4, false, &joint, NULL),
@@ -306,72 +239,72 @@ static void test_voter_needs_configuration(void **state) {
 /* M48, M49, M21, M10: a local entry of a higher term is in nobody's way; batches in flight complete
  * and count for nothing; the snapshot counts, and is applied, with its own batch. */
 static void test_install(void **state) {
-    struct raft_config c = voters(3);
-    struct raft_config d = voters(2);
-    struct node n;
+    struct raft_config c = solo_voters(3);
+    struct raft_config d = solo_voters(2);
+    struct solo n;
 
     (void) state;
     start(&n, &c, 6, (uint64_t[]){1, 1, 5, 5, 5}, 5, 1);
-    append(&n, 6, 5, 5, (uint64_t[]){5, 5, 5}, 3, 0);
+    solo_append_req(&n, 6, 5, 5, (uint64_t[]){5, 5, 5}, 3, 0);
     assert_int_equal(n.fx->persist_seq, 1);
-    step(&n, install_event(&d, 7, 7, 4));
+    solo_step(&n, install_event(&d, 7, 7, 4));
     assert_int_equal(n.fx->persist_seq, 2);
     assert_int_equal(n.fx->install_index, 7);
     assert_int_equal(n.fx->install_term, 4);
     assert_int_equal(n.fx->apply_index, 1);
     assert_int_equal(n.fx->hard_state.term, 7);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 7);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->after_seq, 2);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 7);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->after_seq, 2);
     assert_int_equal(raft_commit(n.raft), 7);
     assert_int_equal(raft_last_index(n.raft), 7);
     assert_int_equal(raft_config_latest(n.raft)->count, 2);
     assert_int_equal(raft_config_committed(n.raft)->count, 2);
     applied(&n, 1); /* a late report about the old state */
 
-    append(&n, 7, 0, 0, (uint64_t[]){1, 1, 4}, 3, 3); /* old: confirmed, nothing else */
+    solo_append_req(&n, 7, 0, 0, (uint64_t[]){1, 1, 4}, 3, 3); /* old: confirmed, nothing else */
     assert_int_equal(n.fx->persist_seq, 0);
     assert_int_equal(raft_last_index(n.raft), 7);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_APPEND_RESP)->match, 3);
-    append(&n, 7, 7, 4, (uint64_t[]){7, 7}, 2, 8);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_APPEND_RESP)->match, 3);
+    solo_append_req(&n, 7, 7, 4, (uint64_t[]){7, 7}, 2, 8);
     assert_int_equal(n.fx->persist_seq, 3);
     assert_int_equal(raft_commit(n.raft), 8);
     assert_int_equal(n.fx->apply_index, 1);
-    persisted(&n, 1);
+    solo_persisted(&n, 1);
     assert_int_equal(raft_durable_index(n.raft), 1);
     assert_int_equal(n.fx->apply_index, 1);
-    persisted(&n, 2);
+    solo_persisted(&n, 2);
     assert_int_equal(raft_durable_index(n.raft), 7);
     assert_int_equal(n.fx->apply_index, 7);
     assert_int_equal(raft_applied(n.raft), 7);
-    persisted(&n, 3);
+    solo_persisted(&n, 3);
     assert_int_equal(n.fx->apply_index, 8);
-    recv(&n, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .from = 2, .term = 7});
-    assert_int_equal(sent(&n, 2, RAFT_MSG_VOTE_REQ)->log_term, 7);
+    solo_recv(&n, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .from = 2, .term = 7});
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_VOTE_REQ)->log_term, 7);
     n.raft = raft_free(n.raft);
 }
 
 /* Two in flight at once: the first one's batch carries the state to its own index only. */
 static void test_install_twice(void **state) {
-    struct raft_config c = voters(3);
-    struct node n;
+    struct raft_config c = solo_voters(3);
+    struct solo n;
 
     (void) state;
     start(&n, &c, 6, (uint64_t[]){1, 1, 5}, 3, 1);
-    step(&n, install_event(&c, 6, 7, 4));
-    append(&n, 6, 7, 4, (uint64_t[]){5, 5}, 2, 8);
-    step(&n, install_event(&c, 6, 20, 6));
+    solo_step(&n, install_event(&c, 6, 7, 4));
+    solo_append_req(&n, 6, 7, 4, (uint64_t[]){5, 5}, 2, 8);
+    solo_step(&n, install_event(&c, 6, 20, 6));
     assert_int_equal(n.fx->install_index, 20);
     assert_int_equal(n.fx->persist_seq, 3);
-    persisted(&n, 1);
+    solo_persisted(&n, 1);
     assert_int_equal(n.fx->apply_index, 7);
-    persisted(&n, 2);
+    solo_persisted(&n, 2);
     assert_int_equal(n.fx->apply_index, 7);
     assert_int_equal(raft_durable_index(n.raft), 7);
-    step(&n, install_event(&c, 6, 15, 6)); /* older than what is under way */
+    solo_step(&n, install_event(&c, 6, 15, 6)); /* older than what is under way */
     assert_int_equal(n.fx->install_index, 0);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 20);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->after_seq, 3);
-    persisted(&n, 3);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 20);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->after_seq, 3);
+    solo_persisted(&n, 3);
     assert_int_equal(n.fx->apply_index, 20);
     n.raft = raft_free(n.raft);
 }
@@ -379,37 +312,37 @@ static void test_install_twice(void **state) {
 /* Figure 13, rule 6: entries behind one that the snapshot ends with may have been acknowledged;
  * they stay, and no snapshot is needed. */
 static void test_install_held(void **state) {
-    struct raft_config c = voters(3);
-    struct node n;
+    struct raft_config c = solo_voters(3);
+    struct solo n;
 
     (void) state;
     start(&n, &c, 6, (uint64_t[]){1, 1, 5}, 3, 1);
-    append(&n, 6, 3, 5, (uint64_t[]){6, 6, 6}, 3, 0);
-    step(&n, install_event(&c, 6, 4, 6));
+    solo_append_req(&n, 6, 3, 5, (uint64_t[]){6, 6, 6}, 3, 0);
+    solo_step(&n, install_event(&c, 6, 4, 6));
     assert_int_equal(n.fx->install_index, 0);
     assert_int_equal(raft_last_index(n.raft), 6);
     assert_int_equal(raft_commit(n.raft), 4);
     assert_int_equal(n.fx->apply_index, 3);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 4);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->after_seq, 1);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 4);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->after_seq, 1);
     n.raft = raft_free(n.raft);
 }
 
 /* An older term, an older index, and nonsense install nothing. */
 static void test_install_refused(void **state) {
-    struct raft_config c = voters(3);
+    struct raft_config c = solo_voters(3);
     struct raft_config none = {0};
     struct raft_event bad[8];
-    struct node n;
+    struct solo n;
 
     (void) state;
     start(&n, &c, 6, (uint64_t[]){1, 1, 5}, 3, 2);
-    step(&n, install_event(&c, 5, 9, 4));
-    assert_true(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->reject);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->term, 6);
-    step(&n, install_event(&c, 6, 2, 1));
+    solo_step(&n, install_event(&c, 5, 9, 4));
+    assert_true(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->reject);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->term, 6);
+    solo_step(&n, install_event(&c, 6, 2, 1));
     assert_int_equal(n.fx->install_index, 0);
-    assert_int_equal(sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 2);
+    assert_int_equal(solo_sent(&n, 2, RAFT_MSG_SNAPSHOT_RESP)->match, 2);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         bad[i] = install_event(&c, 6, 9, 4);
     bad[0].install.leader = 1;
@@ -421,7 +354,7 @@ static void test_install_refused(void **state) {
     bad[6].install.term = UINT64_MAX;
     bad[7].install.leader = 3; /* the leader of this term is 2 */
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        step(&n, bad[i]);
+        solo_step(&n, bad[i]);
         assert_int_equal(n.fx->install_index, 0);
         assert_int_equal(n.fx->messages_count, 0);
         assert_int_equal(raft_last_index(n.raft), 3);
@@ -432,24 +365,24 @@ static void test_install_refused(void **state) {
 
 /* A node that waits to be added: it never runs, and learns who it is from a snapshot. */
 static void test_no_configuration(void **state) {
-    struct raft_config c = voters(3);
-    struct node n;
+    struct raft_config c = solo_voters(3);
+    struct solo n;
 
     (void) state;
     start(&n, NULL, 0, NULL, 0, 0);
     assert_true(raft_deadline(n.raft).ns == UINT64_MAX);
-    step(&n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
+    solo_step(&n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
     assert_int_equal(raft_role(n.raft), RAFT_FOLLOWER);
-    step(&n, install_event(&c, 3, 50, 2));
+    solo_step(&n, install_event(&c, 3, 50, 2));
     assert_int_equal(n.fx->install_index, 50);
-    persisted(&n, 1);
+    solo_persisted(&n, 1);
     assert_int_equal(raft_config_latest(n.raft)->count, 3);
     assert_true(raft_deadline(n.raft).ns < UINT64_MAX);
     n.raft = raft_free(n.raft);
 }
 
 static void test_start_compacted(void **state) {
-    struct raft_config c = voters(3);
+    struct raft_config c = solo_voters(3);
     struct raft_start good = {.hard_state = {.term = 2},
                               .config = &c,
                               .applied_index = 9,
@@ -481,7 +414,7 @@ static void test_start_compacted(void **state) {
 /* ---- configurations as values --------------------------------------------------------------- */
 
 static void test_config_changes(void **state) {
-    struct raft_config c = voters(3);
+    struct raft_config c = solo_voters(3);
     struct raft_config before;
     struct raft_config d;
     struct raft_config back;
@@ -553,49 +486,49 @@ static void test_config_changes(void **state) {
 /* A lone voter waits for its disk for ever; a follower with such a disk neither obeys TIMEOUT_NOW
  * nor campaigns, and does both once the disk has answered. */
 static void test_disk_stall(void **state) {
-    struct raft_config c = voters(1);
-    struct node n;
+    struct raft_config c = solo_voters(1);
+    struct solo n;
 
     (void) state;
     start(&n, &c, 1, (uint64_t[]){1}, 1, 0);
-    step(&n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
-    persisted(&n, 1);
+    solo_step(&n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
+    solo_persisted(&n, 1);
     assert_int_equal(raft_role(n.raft), RAFT_LEADER);
     n.now.ns += 10 * NS_PER_S;
-    step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
+    solo_step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
     assert_int_equal(raft_role(n.raft), RAFT_LEADER);
     assert_true(raft_deadline(n.raft).ns == UINT64_MAX);
     n.raft = raft_free(n.raft);
 
-    c = voters(3);
+    c = solo_voters(3);
     start(&n, &c, 1, (uint64_t[]){1}, 1, 0);
-    append(&n, 1, 1, 1, (uint64_t[]){1}, 1, 0);
+    solo_append_req(&n, 1, 1, 1, (uint64_t[]){1}, 1, 0);
     n.now.ns += 700 * NS_PER_MS;
-    append(&n, 1, 2, 1, NULL, 0, 0);
-    recv(&n, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .from = 2, .term = 1});
+    solo_append_req(&n, 1, 2, 1, NULL, 0, 0);
+    solo_recv(&n, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .from = 2, .term = 1});
     assert_int_equal(raft_role(n.raft), RAFT_FOLLOWER);
     n.now = raft_deadline(n.raft);
-    step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
+    solo_step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
     assert_int_equal(raft_role(n.raft), RAFT_FOLLOWER);
     assert_int_equal(raft_leader(n.raft), 0);
-    persisted(&n, 1);
+    solo_persisted(&n, 1);
     n.now = raft_deadline(n.raft);
-    step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
+    solo_step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
     assert_int_equal(raft_role(n.raft), RAFT_PRE_CANDIDATE);
     n.raft = raft_free(n.raft);
 }
 
 /* A candidate whose disk is slower than its timer has asked nobody yet: its term stays. */
 static void test_candidate_waits_for_disk(void **state) {
-    struct raft_config c = voters(3);
-    struct node n;
+    struct raft_config c = solo_voters(3);
+    struct solo n;
 
     (void) state;
     start(&n, &c, 1, (uint64_t[]){1}, 1, 0);
-    step(&n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
+    solo_step(&n, (struct raft_event){.type = RAFT_EV_CAMPAIGN});
     for (int i = 0; i < 10; i++) {
         n.now = raft_deadline(n.raft);
-        step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
+        solo_step(&n, (struct raft_event){.type = RAFT_EV_TIMEOUT});
     }
     assert_int_equal(raft_role(n.raft), RAFT_CANDIDATE);
     assert_int_equal(raft_term(n.raft), 2);
