@@ -253,7 +253,8 @@ int schedule_read_file(const char *path, size_t bytes_max, char **ret, size_t *r
         r = buf_append(&b, "", 1);
     if (r < 0) {
         buf_done(&b);
-        return cli_usage("%s: %s", path, r == ERR_LIMIT ? "the file is too large" : err_name(r));
+        return cli_usage("%s: %s", f == stdin ? "standard input" : path,
+                         r == ERR_LIMIT ? "the file is too large" : err_name(r));
     }
     *ret_len = b.len - 1;
     *ret = (char *) TAKE_PTR(b.data);

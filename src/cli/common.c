@@ -57,7 +57,7 @@ int cli_usage(const char *fmt, ...) {
 }
 
 int cli_fail_errno(int err) {
-    fprintf(stderr, "chronos: %s\n", err_name(err));
+    fprintf(stderr, "chronos: %s%s\n", err == -EIO ? "standard output: " : "", err_name(err));
     return EXIT_CODE_FAILED;
 }
 

@@ -6,11 +6,14 @@
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cmd/cmd_server.h"
+#include "os/standard_files.h"
 #include "worker/worker_main.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static int run_completion(void *values, char **rest, size_t rest_count);
 
@@ -80,7 +83,7 @@ static int dispatch(int argc, char **argv) {
     /* `completion` describes the very tree it stands in, so it cannot go through a constant. */
     if (argc == 3 && strcmp(argv[1], "completion") == 0 && strcmp(argv[2], "bash") == 0) {
         args_completion_bash(&root, stdout);
-        return fflush(stdout) == 0 ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+        return EXIT_CODE_OK;
     }
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
         argv[1] = version;
@@ -95,10 +98,32 @@ static int run_completion(void *values, char **rest, size_t rest_count) {
     return EXIT_CODE_USAGE;
 }
 
+/* Before the constructors of the libraries, some of which open descriptors of their own: only the
+ * functions of .preinit_array run earlier (System V ABI, initialization functions). */
+static void before_libraries(int argc, char **argv, char **envp) {
+    (void) argc, (void) argv, (void) envp;
+    if (standard_files_open() < 0)
+        _exit(EXIT_CODE_FAILED);
+}
+__attribute__((section(".preinit_array"),
+               used)) static void (*const preinit)(int, char **, char **) = before_libraries;
+
+/* Output that is lost is a failure: whoever redirects it to a full disk would take it for whole. Of
+ * a reader that has gone nobody wants to be told (chronos job list | head -1). */
+static int end_output(int code) {
+    int r = standard_output_end();
+
+    if (r == 0)
+        return code;
+    if (r != -EPIPE && code == EXIT_CODE_OK)
+        (void) fprintf(stderr, "chronos: standard output: %s\n", strerror(-r));
+    return code == EXIT_CODE_OK ? EXIT_CODE_FAILED : code;
+}
+
 int main(int argc, char **argv) {
     /* A closed pipe is an error of write(2), told like any other. */
     (void) signal(SIGPIPE, SIG_IGN);
     if (argc < 1)
         return EXIT_CODE_USAGE;
-    return dispatch(argc, argv);
+    return end_output(dispatch(argc, argv));
 }

@@ -223,6 +223,61 @@ def test_errors(c, dev):
                 code == 0 and "sage" in out and "xample" in out and err == "", (code, err))
 
 
+def without(descriptors, *args, address=None, out=subprocess.PIPE, data=None):
+    """(exit code, standard output, standard error) of a command that starts with these closed."""
+    def close():
+        for fd in descriptors:
+            os.close(fd)
+    done = subprocess.run([BIN, *args], input=data, stdout=out, stderr=subprocess.PIPE, timeout=30,
+                          preexec_fn=close, check=False,
+                          env={**os.environ, **({"CHRONOS_ADDRESS": address} if address else {})})
+    return done.returncode, (done.stdout or b"").decode(), done.stderr.decode()
+
+
+def test_standard_files(c, dev):
+    a = dev.addresses
+    for args in (("job", "list"), ("job", "list", "-o", "json"), ("cluster", "status"),
+                 ("job", "submit", "--", "true"), ("job", "submit", "--wait", "--", "true"),
+                 ("schedule", "preview", "--cron", "0 9 * * *"), ("version",), ("job", "--help"),
+                 ("worker", "--help"), ("bench", "--help"), ("completion", "bash")):
+        what = " ".join(args)
+        with open("/dev/full", "wb") as full:
+            code, _, err = without((), *args, address=a, out=full)
+        c.check(f"{what}: output that a full disk does not take is a failure, with words",
+                code == 1 and "standard output: " in err, (code, err))
+        code, _, err = without((1,), *args, address=a)
+        c.check(f"{what}: so is a standard output that is closed",
+                code == 1 and "standard output: " in err, (code, err))
+        code, out, _ = without((0, 2), *args, address=a)
+        c.check(f"{what}: with the other two closed it works", code == 0 and out, (code, out))
+    code, _, err = without((0,), "schedule", "apply", "-f", "-", address=a)
+    c.check("a standard input that is closed is named", code == 2 and "standard input: " in err,
+            (code, err))
+    p = subprocess.run(f"{BIN} completion bash | head -c 1", shell=True, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, check=False)
+    c.equal("a reader that has gone is nothing to speak of", (p.stdout, p.stderr), (b"#", b""))
+
+
+def test_server_without_files(c):
+    """Nothing that a node opens becomes its standard error, where its log would go."""
+    base = free_base_port(1)
+    address = f"127.0.0.1:{base}"
+    data = temporary_directory() + "/data"
+    p = processes.start([BIN, "server", "--node.id", "1", "--node.data_dir", data, "--bootstrap",
+                         "--node.listen", address, "--node.peer_listen", f"127.0.0.1:{base + 2}",
+                         "--cluster.name", "closed", "--wal.segment_bytes", "4MiB"],
+                        preexec_fn=lambda: [os.close(fd) for fd in range(3)])
+
+    def ran():
+        code, out, _ = cli("job", "submit", "--follow", "--", "echo", "here", address=address)
+        return (code, out) == (0, "here\n")
+    c.check("a node without standard files runs jobs", checks.wait_for(ran, 10, 0.1), p.poll())
+    p.send_signal(signal.SIGTERM)
+    c.equal("and stops well", p.wait(20), 0)
+    code, out, err = cli("inspect", "wal", data)
+    c.check("its files are whole", code == 0, (code, out[-300:], err))
+
+
 def test_watch_ends(c, dev):
     job_id = dev.cli("job", "submit", "--", "sleep", "1")[1].strip()
     code, out, err = dev.cli("job", "watch", job_id)
@@ -310,7 +365,7 @@ def test_end(c, dev):
 
 
 if __name__ == "__main__":
-    checks.run(*checks.bind(Dev(), test_client, test_errors, test_watch_ends,
+    checks.run(*checks.bind(Dev(), test_client, test_errors, test_standard_files, test_watch_ends,
                             test_cancel_and_watch,
                             test_leader_lost, test_end),
-               test_dev, test_dev_killed, test_dev_data, test_dev_sizes)
+               test_dev, test_dev_killed, test_dev_data, test_dev_sizes, test_server_without_files)
