@@ -35,17 +35,6 @@ static uint64_t fake_random(void *ctx) {
     return n->random += 0x9e3779b97f4a7c15ULL;
 }
 
-static void fake_submit(void *ctx, struct disk_job *job) {
-    struct cluster_node *n = ctx;
-
-    job->next = NULL;
-    if (n->jobs_tail)
-        n->jobs_tail->next = job;
-    else
-        n->jobs = job;
-    n->jobs_tail = job;
-}
-
 static void fake_send(void *ctx, uint64_t to, struct bytes *payload) {
     struct cluster_node *n = ctx;
     struct cluster *c = n->cluster;
@@ -129,8 +118,8 @@ static void start(struct cluster *c, unsigned slot, const struct raft_config *bo
     struct env env = {
         .clock = {.mono = fake_mono, .wall = fake_wall, .ctx = n},
         .random = {.next = fake_random, .ctx = n},
-        .disk_queue = {.submit = fake_submit, .ctx = n},
-        .bulk_queue = {.submit = fake_submit, .ctx = n},
+        .disk_queue = {.submit = held_jobs_submit, .ctx = &n->jobs},
+        .bulk_queue = {.submit = held_jobs_submit, .ctx = &n->jobs},
         .peers = {.send = fake_send,
                   .send_bulk = fake_send_bulk,
                   .set_peer = fake_set_peer,
@@ -192,23 +181,10 @@ void cluster_restart(struct cluster *c, unsigned slot) {
     start(c, slot, NULL);
 }
 
-static bool run_job(struct cluster_node *n) {
-    struct disk_job *job = n->jobs;
-
-    if (!job)
-        return false;
-    n->jobs = job->next;
-    if (!n->jobs)
-        n->jobs_tail = NULL;
-    job->run(job);
-    job->done(job);
-    return true;
-}
-
 void cluster_stop(struct cluster *c, unsigned slot) {
     struct cluster_node *n = &c->nodes[slot];
 
-    while (run_job(n))
+    while (held_jobs_run(&n->jobs))
         continue;
     n->replica = replica_free(n->replica);
     for (unsigned i = 0; i < CLUSTER_MAX; i++) {
@@ -247,6 +223,22 @@ void cluster_close(struct cluster *c) {
     }
     for (; c->head != c->tail; c->head++)
         (void) bytes_unref(c->queue[c->head % CLUSTER_MESSAGES].payload);
+}
+
+struct cluster *cluster_new(unsigned count) {
+    struct cluster *c = malloc(sizeof(*c));
+
+    assert_non_null(c);
+    cluster_init(c);
+    cluster_bootstrap(c, count);
+    (void) cluster_lead(c);
+    cluster_run(c, 2500);
+    return c;
+}
+
+void cluster_free(struct cluster *c) {
+    cluster_close(c);
+    free(c);
 }
 
 /* ---- the network ----------------------------------------------------------------------------- */
@@ -325,7 +317,7 @@ static bool turn(struct cluster *c, unsigned slot) {
 
     if (!n->replica)
         return false;
-    moved = !n->hold_disk && run_job(n);
+    moved = !n->hold_disk && held_jobs_run(&n->jobs);
     if (replica_wants_turn(n->replica) || replica_deadline(n->replica).ns <= c->now_ns) {
         replica_turn(n->replica);
         moved = true;

@@ -4,6 +4,7 @@
  * Nothing moves but by the calls below. A slot's node has the id slot + 1. */
 #pragma once
 
+#include "held_jobs.h"
 #include "node/replica.h"
 #include "sim/sim_disk.h"
 
@@ -19,8 +20,8 @@ struct cluster_node {
     struct sim_disk *disk;
     struct kv *kv;
     struct logger log;
-    struct disk_job *jobs, *jobs_tail; /* both queues */
-    bool hold_disk;                    /* jobs wait */
+    struct held_jobs jobs; /* both queues */
+    bool hold_disk;        /* jobs wait */
     uint64_t random;
     char address[32]; /* where it listens now */
     int64_t clock_off_ms;
@@ -59,6 +60,11 @@ void cluster_restart(struct cluster *c, unsigned slot); /* 0 or a failed start, 
 void cluster_wipe(struct cluster *c, unsigned slot);    /* stopped: its directory is empty */
 void cluster_move(struct cluster *c, unsigned slot, const char *address); /* while it is down */
 void cluster_close(struct cluster *c);
+
+/* @count bootstrapped nodes of which one leads, and whose facts have gone round: disks are bound.
+ */
+struct cluster *cluster_new(unsigned count);
+void cluster_free(struct cluster *c);
 
 void cluster_settle(struct cluster *c);
 void cluster_run(struct cluster *c, uint64_t ms);

@@ -37,28 +37,6 @@ static uint64_t fake_random(void *ctx) {
     return n->random += 0x9e3779b97f4a7c15ULL;
 }
 
-static void fake_submit(void *ctx, struct disk_job *job) {
-    struct node_world_node *n = ctx;
-
-    job->next = NULL;
-    if (n->jobs_tail)
-        n->jobs_tail->next = job;
-    else
-        n->jobs = job;
-    n->jobs_tail = job;
-}
-
-static void fake_submit_bulk(void *ctx, struct disk_job *job) {
-    struct node_world_node *n = ctx;
-
-    job->next = NULL;
-    if (n->bulk_tail)
-        n->bulk_tail->next = job;
-    else
-        n->bulk = job;
-    n->bulk_tail = job;
-}
-
 static int fake_space(void *ctx, uint64_t *ret_free, uint64_t *ret_total) {
     struct node_world_node *n = NULL;
 
@@ -132,8 +110,8 @@ static int open_replica(struct node_world *w, struct node_world_node *n, bool jo
     struct env env = {
         .clock = {.mono = fake_mono, .wall = fake_wall, .ctx = n},
         .random = {.next = fake_random, .ctx = n},
-        .disk_queue = {.submit = fake_submit, .ctx = n},
-        .bulk_queue = {.submit = fake_submit_bulk, .ctx = n},
+        .disk_queue = {.submit = held_jobs_submit, .ctx = &n->jobs},
+        .bulk_queue = {.submit = held_jobs_submit, .ctx = &n->bulk},
         .peers = {.send = fake_send, .send_bulk = fake_send_bulk, .ctx = n},
         .zones = fake_zones(n->zones),
         .log = &n->log,
@@ -207,25 +185,12 @@ void node_world_open(struct node_world *w) {
         link_up(w, i);
 }
 
-static bool run_one(struct disk_job **head, struct disk_job **tail) {
-    struct disk_job *job = *head;
-
-    if (!job)
-        return false;
-    *head = job->next;
-    if (!*head)
-        *tail = NULL;
-    job->run(job);
-    job->done(job);
-    return true;
-}
-
 static bool run_jobs(struct node_world_node *n) {
-    bool moved = !n->hold_disk && run_one(&n->jobs, &n->jobs_tail);
+    bool moved = !n->hold_disk && held_jobs_run(&n->jobs);
 
     if (n->hold_bulk || (n->bulk_counted && n->bulk_budget == 0))
         return moved;
-    if (!run_one(&n->bulk, &n->bulk_tail))
+    if (!held_jobs_run(&n->bulk))
         return moved;
     n->bulk_budget -= n->bulk_counted;
     return true;

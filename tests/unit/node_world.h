@@ -3,6 +3,7 @@
 #pragma once
 
 #include "fake_zones.h"
+#include "held_jobs.h"
 #include "node/replica.h"
 #include "node/worker_session.h"
 #include "sim/sim_disk.h"
@@ -21,8 +22,7 @@ struct node_world_node {
     struct sim_disk *disk;
     struct kv *kv;
     struct logger log;
-    struct disk_job *jobs, *jobs_tail;
-    struct disk_job *bulk, *bulk_tail;
+    struct held_jobs jobs, bulk;
     bool hold_disk;    /* jobs wait */
     bool hold_bulk;    /* those of the bulk thread */
     bool bulk_counted; /* only bulk_budget more of them run */

@@ -16,22 +16,6 @@
 
 #include "chronos/v1/cluster_service.pb-c.h"
 
-static struct cluster *world(unsigned count) {
-    struct cluster *c = malloc(sizeof(*c));
-
-    assert_non_null(c);
-    cluster_init(c);
-    cluster_bootstrap(c, count);
-    (void) cluster_lead(c);
-    cluster_run(c, 2500); /* facts have gone round: disks are bound */
-    return c;
-}
-
-static void end(struct cluster *c) {
-    cluster_close(c);
-    free(c);
-}
-
 static const struct fsm_node *record(struct cluster *c, unsigned at, uint64_t id) {
     return fsm_node_find(replica_fsm(c->nodes[at].replica), id);
 }
@@ -40,7 +24,7 @@ static const struct fsm_node *record(struct cluster *c, unsigned at, uint64_t id
  * command that puts it right, and stops (W15). Method: bootstrap 3, wipe one, bootstrap it anew, as
  * somebody would who does not know better. */
 static void test_wiped_disk(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned victim = (cluster_lead(c) + 1) % 3;
     struct raft_config bootstrap = *cluster_config(c, victim);
     uint8_t before[16];
@@ -68,12 +52,12 @@ static void test_wiped_disk(void **state) {
     assert_int_equal(c->nodes[victim].failed, ERR_FOREIGN);
     assert_non_null(strstr(c->nodes[victim].failure.s, "is known with another disk"));
     assert_non_null(strstr(c->nodes[victim].failure.s, "chronos cluster replace"));
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: before anything is agreed, the first disk of this life keeps the id. */
 static void test_first_heard(void **state) {
-    struct cluster *c = world(1);
+    struct cluster *c = cluster_new(1);
     struct replica *r = c->nodes[0].replica;
     struct replica_hello h = {.node_id = 7, .disk = {1}, .peer_address = "n7:7"};
     struct errtext why = {0};
@@ -91,12 +75,12 @@ static void test_first_heard(void **state) {
     assert_non_null(strstr(why.s, "own"));
     h.node_id = 0;
     assert_int_equal(replica_check_hello(r, &h, &final, &why), ERR_FOREIGN);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: the disk named with an addition is the only one that may come with the id. */
 static void test_disk_named(void **state) {
-    struct cluster *c = world(1);
+    struct cluster *c = cluster_new(1);
     uint8_t disk[16] = {9};
     struct replica_change change = {
         .kind = REPLICA_CHANGE_ADD, .id = 2, .peer_address = cluster_address(c, 1), .disk = disk};
@@ -109,7 +93,7 @@ static void test_disk_named(void **state) {
     cluster_join(c, 1);
     cluster_run(c, 1000);
     assert_int_equal(c->nodes[1].failed, ERR_FOREIGN);
-    end(c);
+    cluster_free(c);
 }
 
 static bool all_agree(struct cluster *c, void *arg) {
@@ -127,7 +111,7 @@ static bool all_agree(struct cluster *c, void *arg) {
 /* Goal: a node that comes back at another address makes it known by itself; so do two of three at
  * once. Method: stop, move, start; nobody's files are edited. */
 static void test_moved(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned a = (cluster_lead(c) + 1) % 3, b = (a + 1) % 3;
 
     (void) state;
@@ -142,7 +126,7 @@ static void test_moved(void **state) {
     cluster_restart(c, a);
     cluster_restart(c, b);
     assert_true(cluster_until(c, all_agree, NULL, 10000));
-    end(c);
+    cluster_free(c);
 }
 
 static struct replica_change replacement(struct cluster *c, unsigned old, unsigned slot) {
@@ -165,7 +149,7 @@ static bool found_again(struct cluster *c, void *arg) {
  * not know as a member. Method: nobody of its configuration runs any more; it must not wait for
  * them longer than a few election timeouts. */
 static void test_moved_and_all_replaced(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), away = (leader + 1) % 3, other = (leader + 2) % 3;
     struct replica_change change;
 
@@ -186,7 +170,7 @@ static void test_moved_and_all_replaced(void **state) {
     cluster_restart(c, away);
     assert_true(cluster_until(c, found_again, &away, 10000));
     cluster_await(c, 3, 0);
-    end(c);
+    cluster_free(c);
 }
 
 /* ---- drains ------------------------------------------------------------------------------------
@@ -230,7 +214,7 @@ static bool leads_elsewhere(struct cluster *c, void *arg) {
 /* Goal: a drained node does not lead while another one can: it hands over when it is drained, when
  * it is elected, and keeps leading when all are drained. */
 static void test_drain_leader(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned first = cluster_lead(c), second, third;
 
     (void) state;
@@ -254,7 +238,7 @@ static void test_drain_leader(void **state) {
     assert_int_equal(drain(c, third, first + 1, "", false), FSM_OK);
     assert_true(cluster_until(c, leads_elsewhere, &third, 3000));
     assert_int_equal(cluster_lead(c), first);
-    end(c);
+    cluster_free(c);
 }
 
 struct stream {
@@ -317,7 +301,7 @@ static void hello(struct stream *s, struct replica *r) {
  * of it is told again; lifted, it is told and works again. Both by its name and through its node.
  */
 static void test_drain_worker(void **state) {
-    struct cluster *c = world(1);
+    struct cluster *c = cluster_new(1);
     struct cluster_load load = {0};
     struct stream s;
 
@@ -353,7 +337,7 @@ static void test_drain_worker(void **state) {
     assert_true(s.timeout_ms > 20000 && s.timeout_ms < 27000);
     assert_int_equal(drain(c, 0, 0, "nobody", true), FSM_NOT_FOUND);
     s.session = worker_session_free(s.session);
-    end(c);
+    cluster_free(c);
 }
 
 /* ---- the rest ----------------------------------------------------------------------------------
@@ -391,7 +375,7 @@ static bool all_at_two(struct cluster *c, void *arg) {
  * the others go on. Method: the newest level that a program knows is an option; three nodes are
  * restarted one after the other. */
 static void test_upgrade(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned old, leader;
     struct replica_change add = {.kind = REPLICA_CHANGE_ADD, .id = 4};
 
@@ -430,7 +414,7 @@ static void test_upgrade(void **state) {
     c->options.fsm.feature_level_max = 2;
     cluster_restart(c, old);
     assert_true(cluster_until(c, all_at_two, NULL, 5000));
-    end(c);
+    cluster_free(c);
 }
 
 static void take_status(void *arg, enum replica_status status, struct slice bytes) {
@@ -452,7 +436,7 @@ static Chronos__V1__GetClusterStatusResponse *status_of(struct cluster *c, unsig
 
 /* Goal: the status says who is what, what is open, what drains, and whose clock is off. */
 static void test_status(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), other = (leader + 1) % 3;
     struct replica_change change = {
         .kind = REPLICA_CHANGE_ADD, .id = 4, .peer_address = cluster_address(c, 3)};
@@ -484,7 +468,7 @@ static void test_status(void **state) {
     assert_non_null(strstr(s->alarms[1], "clock_suspect: -1500 ms off"));
     assert_int_equal(s->nodes[other]->n_alarms, 2);
     chronos__v1__get_cluster_status_response__free_unpacked(s, NULL);
-    end(c);
+    cluster_free(c);
 }
 
 int main(void) {

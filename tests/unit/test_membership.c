@@ -12,22 +12,6 @@
 
 #include "node/replica_internal.h"
 
-static struct cluster *world(unsigned count) {
-    struct cluster *c = malloc(sizeof(*c));
-
-    assert_non_null(c);
-    cluster_init(c);
-    cluster_bootstrap(c, count);
-    (void) cluster_lead(c);
-    cluster_run(c, 2500); /* facts have gone round: disks are bound */
-    return c;
-}
-
-static void end(struct cluster *c) {
-    cluster_close(c);
-    free(c);
-}
-
 static struct replica_change add(struct cluster *c, unsigned slot) {
     return (struct replica_change){
         .kind = REPLICA_CHANGE_ADD, .id = slot + 1, .peer_address = cluster_address(c, slot)};
@@ -59,7 +43,7 @@ static void assert_ok(struct change_answer a, bool changed) {
 /* Goal: a node is added as a learner, catches up, becomes a voter by itself, and the same request
  * again does nothing. Method: 3 bootstrapped, a fourth joins; asked at a follower. */
 static void test_add(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned follower = (cluster_lead(c) + 1) % 3;
     struct cluster_load load = {0};
     struct replica_change change = add(c, 3);
@@ -89,13 +73,13 @@ static void test_add(void **state) {
         assert_string_equal(n->client_address, "client-n4:7");
         assert_int_equal(n->feature_max, FSM_FEATURE_LEVEL_MAX);
     }
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a node that nobody has added waits, for as long as it takes and without being busy; those
  * it knocked at keep it for a while and forget it when it is gone. Method: a minute, then away. */
 static void test_waiting(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     struct replica_change change = add(c, 3);
 
     (void) state;
@@ -123,12 +107,12 @@ static void test_waiting(void **state) {
     assert_int_equal(c->nodes[3].failed, 0);
     assert_ok(cluster_change(c, 0, &change), true);
     cluster_await(c, 4, 0);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a learner that shall stay one stays; promote and demote move it. */
 static void test_promote_and_demote(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     struct replica_change change = add(c, 3);
     uint64_t leader;
 
@@ -156,13 +140,13 @@ static void test_promote_and_demote(void **state) {
     cluster_await(c, 2, 2);
     assert_int_not_equal(cluster_lead(c) + 1, leader);
     assert_int_equal(c->nodes[leader - 1].failed, 0);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a removed node is told, stops with the reason, and its id is used up; a stopped one that
  * comes back after its removal is refused by the others and stops as well. */
 static void test_remove(void **state) {
-    struct cluster *c = world(5);
+    struct cluster *c = cluster_new(5);
     unsigned leader = cluster_lead(c), a = (leader + 1) % 5, b = (leader + 2) % 5;
     struct replica_change change = of(REPLICA_CHANGE_REMOVE, a + 1);
 
@@ -190,12 +174,12 @@ static void test_remove(void **state) {
     assert_non_null(strstr(c->nodes[b].failure.s, "was removed from this cluster"));
     assert_true(cluster_has(c, 3, 0));
     assert_int_equal(cluster_lead(c), leader); /* nobody was disturbed (R17) */
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: the leader can be told to remove itself; the rest goes on. */
 static void test_leader_removes_itself(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), other = (leader + 1) % 3;
     struct replica_change change = of(REPLICA_CHANGE_REMOVE, leader + 1);
     struct cluster_load load = {0};
@@ -210,12 +194,12 @@ static void test_leader_removes_itself(void **state) {
     cluster_submit(c, other, &load);
     cluster_run(c, 1000);
     assert_int_equal(load.acked, 1);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a dead node's place is taken by a new one, in one step; so is a live one's. */
 static void test_replace(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), dead = (leader + 1) % 3, live = (leader + 2) % 3;
     struct replica_change change = {.kind = REPLICA_CHANGE_REPLACE,
                                     .id = dead + 1,
@@ -241,12 +225,12 @@ static void test_replace(void **state) {
     cluster_run(c, 2000);
     assert_null(c->nodes[live].replica);
     assert_int_equal(c->nodes[live].failed, ERR_FOREIGN);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: what cannot be is refused in words, from any node, and changes nothing. */
 static void test_refused(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), f = (leader + 1) % 3;
     struct replica_change change = add(c, 3);
     uint64_t index = raft_config_latest_index(replica_raft(c->nodes[leader].replica));
@@ -295,23 +279,23 @@ static void test_refused(void **state) {
     assert_refused(c, f, of(REPLICA_CHANGE_REMOVE, f + 1), 9, "1 of 2 voters would be alive");
     assert_refused(c, f, of(REPLICA_CHANGE_DEMOTE, f + 1), 9, "no majority");
     assert_int_equal(raft_config_latest_index(replica_raft(c->nodes[leader].replica)), index);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: the last voter stays. */
 static void test_last_voter(void **state) {
-    struct cluster *c = world(1);
+    struct cluster *c = cluster_new(1);
 
     (void) state;
     assert_refused(c, 0, of(REPLICA_CHANGE_REMOVE, 1), 9, "last voter");
     assert_refused(c, 0, of(REPLICA_CHANGE_DEMOTE, 1), 9, "last voter");
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a learner that answers but has not got the log is no voter, however little it lacks; and
  * one thing can be asked for right after the other. Method: its disk stands still. */
 static void test_caught_up(void **state) {
-    struct cluster *c = world(1);
+    struct cluster *c = cluster_new(1);
     struct replica_change change = add(c, 1);
     struct cluster_load load = {0};
 
@@ -339,13 +323,13 @@ static void test_caught_up(void **state) {
     change = of(REPLICA_CHANGE_DEMOTE, 2);
     assert_ok(cluster_change(c, 0, &change), true);
     cluster_await(c, 1, 1);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a change asked for while a joint configuration is being left waits for that. Method: the
  * answers of the follower are held back for a while. */
 static void test_settling(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), a = (leader + 1) % 3, b = (leader + 2) % 3;
     struct replica_change change = of(REPLICA_CHANGE_DEMOTE, a + 1);
     struct change_answer first, second;
@@ -377,14 +361,14 @@ static void test_settling(void **state) {
     assert_non_null(strstr(second.message, "another change is open: the voters are being changed"));
     c->nodes[a].hold_disk = c->nodes[b].hold_disk = false;
     cluster_await(c, 2, 1);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: an id whose node's removal is committed and not applied yet is not given away again.
  * Method: the leader's disk hangs, so that its state stays behind; a learner is removed and at once
  * added again. */
 static void test_removal_not_applied(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c);
     struct replica_change change = add(c, 3), again = change;
     struct change_answer removed, added;
@@ -411,13 +395,13 @@ static void test_removal_not_applied(void **state) {
     assert_int_equal(added.count, 1);
     assert_int_equal(added.code, 9);
     assert_non_null(strstr(added.message, "used before"));
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a leader that is so new that it has heard only of a majority does not take the others for
  * dead. Method: one follower's answers come later; it is needed for what is asked. */
 static void test_new_leader_waits(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), a = (leader + 1) % 3, b = (leader + 2) % 3;
     struct replica_change change = of(REPLICA_CHANGE_REMOVE, a + 1);
     struct change_answer got;
@@ -436,13 +420,13 @@ static void test_new_leader_waits(void **state) {
     cluster_run(c, 500);
     assert_ok(got, true);
     cluster_await(c, 2, 0);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: while a change is open no other begins, and the words name it; a learner that never comes
  * can be taken out again, which ends it. */
 static void test_one_at_a_time(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     struct replica_change change = add(c, 3);
 
     (void) state;
@@ -458,13 +442,13 @@ static void test_one_at_a_time(void **state) {
     assert_ok(cluster_change(c, 0, &change), true);
     cluster_await(c, 3, 0);
     assert_refused(c, 0, add(c, 3), 9, "used before");
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a promotion goes on under the next leader. Method: the leader stops after the learner was
  * added and before it is there. */
 static void test_next_leader_goes_on(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c);
     struct replica_change change = add(c, 3);
 
@@ -476,13 +460,13 @@ static void test_next_leader_goes_on(void **state) {
     cluster_restart(c, leader);
     assert_int_equal(c->nodes[leader].failed, 0);
     cluster_await(c, 4, 0);
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: a request whose leader is lost is answered with an unknown outcome, or by the next leader;
  * never twice and never not at all. Method: the leader is stopped at once after it was asked. */
 static void test_leader_lost(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), f = (leader + 1) % 3;
     struct replica_change change = add(c, 3);
     struct change_answer a;
@@ -504,7 +488,7 @@ static void test_leader_lost(void **state) {
     a = cluster_change(c, f, &change);
     assert_int_equal(a.code, 14);
     assert_non_null(strstr(a.message, "nothing was changed"));
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: 1 -> 3 -> 5 -> 3 -> 1 under submits loses nothing (issue list: "growing under load").
@@ -537,7 +521,7 @@ static void shrink(struct cluster *c, unsigned slot, struct cluster_load *l, uns
 }
 
 static void test_grow_and_shrink(void **state) {
-    struct cluster *c = world(1);
+    struct cluster *c = cluster_new(1);
     struct cluster_load load = {0};
     uint8_t a[16], b[16];
 
@@ -557,13 +541,13 @@ static void test_grow_and_shrink(void **state) {
     assert_int_equal(load.acked, load.sent);
     for (unsigned i = 0; i < load.acked; i++)
         assert_non_null(fsm_job_find(replica_fsm(c->nodes[0].replica), load.seqs[i]));
-    end(c);
+    cluster_free(c);
 }
 
 /* Goal: leadership goes to who was asked for, or to anybody; the answer comes when it is there, at
  * whichever node one asks. */
 static void test_transfer(void **state) {
-    struct cluster *c = world(3);
+    struct cluster *c = cluster_new(3);
     unsigned leader = cluster_lead(c), a = (leader + 1) % 3, b = (leader + 2) % 3;
     struct replica_change change = add(c, 3);
     struct change_answer got;
@@ -594,7 +578,7 @@ static void test_transfer(void **state) {
     got = cluster_transfer(c, leader, a + 1);
     assert_int_equal(got.code, 9);
     assert_non_null(strstr(got.message, "not been heard from"));
-    end(c);
+    cluster_free(c);
 }
 
 int main(void) {
