@@ -22,9 +22,10 @@
 
 #include <cmocka.h>
 
+#include "records.h"
+
 #define BODY(x) CHRONOS__INTERNAL__V1__LOG_COMMAND__BODY_##x
 #define O(x) CHRONOS__V1__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_##x
-#define FILE_BYTES_MAX (1UL << 20)
 
 /* By name: the numbers are of one program only. */
 static const char *const answers[] = {
@@ -45,28 +46,19 @@ static const char *const answers[] = {
 
 static const char *dir; /* cmocka's tests take no argument of ours */
 
-static FILE *open_file(const char *name, const char *mode) {
-    char path[1024];
-    FILE *f;
+static const char *path_of(const char *name) {
+    static char path[1024];
 
     (void) snprintf(path, sizeof(path), "%s/%s", dir, name);
-    f = fopen(path, mode);
-    if (!f)
-        fail_msg("%s: cannot be opened with \"%s\"", path, mode);
-    return f;
+    return path;
 }
 
-static struct bytes *read_file(const char *name) {
-    static uint8_t content[FILE_BYTES_MAX];
-    FILE *f = open_file(name, "rb");
-    size_t n = fread(content, 1, sizeof(content), f);
-    struct bytes *b;
+static FILE *open_file(const char *name, const char *mode) {
+    FILE *f = fopen(path_of(name), mode);
 
-    assert_true(n < sizeof(content));
-    (void) fclose(f);
-    b = bytes_copy(content, n);
-    assert_non_null(b);
-    return b;
+    if (!f)
+        fail_msg("%s: cannot be opened with \"%s\"", path_of(name), mode);
+    return f;
 }
 
 static void digest_text(const struct fixture *x, char out[33]) {
@@ -108,7 +100,7 @@ static void test_script(void **state) {
             continue;
         assert_int_equal(sscanf(line, "%15s %127s %63s %31s", kind, name, want, answer), 4);
         is_config = strcmp(kind, "config") == 0;
-        b = read_file(name);
+        b = file_read(path_of(name));
         if (!is_config) {
             struct command_view v;
 
@@ -128,26 +120,6 @@ static void test_script(void **state) {
     fixture_done(&x);
 }
 
-static void load_records(struct kv *kv) {
-    struct bytes *b = read_file("records.bin");
-    size_t at = 0;
-
-    while (at < b->len) {
-        uint32_t key_len, value_len;
-        struct kv_op op;
-
-        assert_true(b->len - at >= 8);
-        key_len = get_le32(b->data + at);
-        value_len = get_le32(b->data + at + 4);
-        assert_true(b->len - at - 8 >= (size_t) key_len + value_len);
-        op = (struct kv_op){.key = slice_of(b->data + at + 8, key_len),
-                            .value = slice_of(b->data + at + 8 + key_len, value_len)};
-        assert_int_equal(kv->ops->write(kv, &op, 1), 0);
-        at += 8 + (size_t) key_len + value_len;
-    }
-    (void) bytes_unref(b);
-}
-
 /* Goal: the records a release left are opened, with the digest it had at their index. */
 static void test_records(void **state) {
     struct fixture x = {.now_ms = 1, .term = 1};
@@ -160,7 +132,7 @@ static void test_records(void **state) {
             assert_int_equal(sscanf(line, "%*s %*s %63s", want), 1);
     (void) fclose(script);
     assert_int_equal(kv_mem_new(0, &x.kv), 0);
-    load_records(x.kv);
+    records_load(x.kv, path_of("records.bin"));
     fixture_reopen(&x);
     digest_text(&x, got);
     assert_string_equal(got, want); /* of the last entry */

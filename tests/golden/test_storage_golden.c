@@ -32,9 +32,10 @@
 
 #include <cmocka.h>
 
+#include "records.h"
+
 #include "chronos/internal/v1/snapshot.pb-c.h"
 
-#define FILE_BYTES_MAX (1UL << 20)
 #define PATH_BYTES 1024
 #define SEGMENT_BYTES (8U * 1024)
 #define ENTRY_COMMAND 3 /* the type byte that the log's caller gives to commands */
@@ -57,22 +58,6 @@ static void path_of(char out[PATH_BYTES], const char *folder, const char *name) 
     int n = snprintf(out, PATH_BYTES, "%s/%s%s%s", dir, folder, name ? "/" : "", name ? name : "");
 
     assert_true(n > 0 && n < PATH_BYTES);
-}
-
-static struct bytes *file_read(const char *path) {
-    static uint8_t content[FILE_BYTES_MAX];
-    FILE *f = fopen(path, "rb");
-    struct bytes *b;
-    size_t n;
-
-    if (!f)
-        fail_msg("%s: cannot be read", path);
-    n = fread(content, 1, sizeof(content), f);
-    assert_true(n < sizeof(content));
-    (void) fclose(f);
-    b = bytes_copy(content, n);
-    assert_non_null(b);
-    return b;
 }
 
 static void file_write(const char *path, const uint8_t *data, size_t len) {
@@ -543,25 +528,6 @@ static void write_meta(void) {
     d = sim_disk_free(d);
 }
 
-static void load_records(struct kv *kv, const char *path) {
-    struct bytes *b = file_read(path);
-
-    for (size_t at = 0; at < b->len;) {
-        uint32_t key_len, value_len;
-        struct kv_op op;
-
-        assert_true(b->len - at >= 8);
-        key_len = get_le32(b->data + at);
-        value_len = get_le32(b->data + at + 4);
-        assert_true(b->len - at - 8 >= (size_t) key_len + value_len);
-        op = (struct kv_op){.key = slice_of(b->data + at + 8, key_len),
-                            .value = slice_of(b->data + at + 8 + key_len, value_len)};
-        assert_int_equal(kv->ops->write(kv, &op, 1), 0);
-        at += 8 + (size_t) key_len + value_len;
-    }
-    (void) bytes_unref(b);
-}
-
 static void encode_header(const struct fixture *x, struct buf *out) {
     Chronos__Internal__V1__SnapshotHeader h = CHRONOS__INTERNAL__V1__SNAPSHOT_HEADER__INIT;
     uint8_t cluster_id[16] = {0xc1, 0x05, [15] = 0x0e};
@@ -599,7 +565,7 @@ static void write_snapshot(void) {
     char path[PATH_BYTES];
 
     assert_int_equal(kv_mem_new(0, &x.kv), 0);
-    load_records(x.kv, records_path);
+    records_load(x.kv, records_path);
     fixture_reopen(&x);
     encode_header(&x, &out);
     assert_int_equal(x.kv->ops->iter_open(x.kv, &it), 0);
