@@ -1,11 +1,11 @@
 #include "bench/cluster.h"
 
+#include "os/files.h"
 #include "os/sibling.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -272,14 +272,6 @@ int cluster_find_dead(struct cluster *c) {
 
 /* ---- the end ------------------------------------------------------------------------------- */
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
-    (void) st;
-    (void) type;
-    (void) ftw;
-    (void) remove(path);
-    return 0;
-}
-
 /* True when no server is left. */
 static bool all_gone(struct cluster *c) {
     bool gone = true;
@@ -348,7 +340,7 @@ void cluster_stop(struct cluster *c) {
     if (!c->dir[0])
         return;
     cluster_halt(c);
-    (void) nftw(c->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    files_remove_tree(c->dir);
     c->dir[0] = '\0';
 }
 

@@ -4,6 +4,8 @@
 #include "cli/backup_file.h"
 #include "cli/common.h"
 
+#include "os/files.h"
+
 #include "chronos/v1/cluster_service.pb-c.h"
 
 #include <errno.h>
@@ -98,20 +100,6 @@ struct creation {
     int rc; /* of writing or checking */
 };
 
-static int write_all(int fd, const uint8_t *data, size_t len) {
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        data += n;
-        len -= (size_t) n;
-    }
-    return 0;
-}
-
 /* What is not whole on arrival need not be written. */
 static int on_piece(void *arg, const ProtobufCMessage *message) {
     const Chronos__V1__CreateBackupResponse *m =
@@ -120,7 +108,7 @@ static int on_piece(void *arg, const ProtobufCMessage *message) {
 
     c->rc = backup_reader_feed(&c->reader, slice_of(m->data.data, m->data.len), &c->why);
     if (c->rc == 0)
-        c->rc = write_all(c->fd, m->data.data, m->data.len);
+        c->rc = files_write_all(c->fd, m->data.data, m->data.len);
     return c->rc;
 }
 
@@ -241,7 +229,7 @@ struct file_values {
     uint32_t output;
 };
 
-static int check_file(const char *what, const char *path, struct backup_reader *r) {
+int cmd_backup_check(const char *what, const char *path, struct backup_reader *r) {
     struct errtext why = {""};
     int rc = backup_reader_begin(r);
 
@@ -259,7 +247,7 @@ static int run_verify(void *values, char **rest, size_t rest_count) {
     int code;
 
     ASSERT(rest_count == 1);
-    code = check_file("backup verify", rest[0], &r);
+    code = cmd_backup_check("backup verify", rest[0], &r);
     if (code == EXIT_CODE_OK && v->output == CLI_JSON)
         code = print_backup(&r, /* json= */ true);
     else if (code == EXIT_CODE_OK)
@@ -275,7 +263,7 @@ static int run_inspect(void *values, char **rest, size_t rest_count) {
     int code;
 
     ASSERT(rest_count == 1);
-    code = check_file("backup inspect", rest[0], &r);
+    code = cmd_backup_check("backup inspect", rest[0], &r);
     if (code == EXIT_CODE_OK)
         code = print_backup(&r, v->output == CLI_JSON);
     backup_reader_end(&r);

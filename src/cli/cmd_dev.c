@@ -4,6 +4,8 @@
 #include "cli/dev.h"
 #include "cli/dev_node.h"
 
+#include "os/files.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +68,7 @@ static int run(void *values, char **rest, size_t rest_count) {
     }
     r = dev_run(&o);
     if (!v->data)
-        dev_remove_tree(data);
+        files_remove_tree(data);
     return r;
 }
 

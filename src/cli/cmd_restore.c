@@ -78,18 +78,6 @@ static int check_empty(const char *dir) {
     return code;
 }
 
-static int check_backup(const char *path, struct backup_reader *r) {
-    struct errtext why = {""};
-    int rc = backup_reader_begin(r);
-
-    if (rc == 0)
-        rc = backup_read_file(r, path, &why);
-    if (rc == 0)
-        return EXIT_CODE_OK;
-    (void) fail(path, rc, &why);
-    return rc == -ENOENT ? EXIT_CODE_NOT_FOUND : EXIT_CODE_FAILED;
-}
-
 /* ---- writing --------------------------------------------------------------------------------- */
 
 static int put_records(void *arg, const struct kv_op *ops, size_t count) {
@@ -215,7 +203,7 @@ static int run_restore(void *values, char **rest, size_t rest_count) {
     if (code == EXIT_CODE_OK)
         code = check_empty(v->data_dir);
     if (code == EXIT_CODE_OK)
-        code = check_backup(rest[0], &backup);
+        code = cmd_backup_check("restore", rest[0], &backup);
     if (code == EXIT_CODE_OK) {
         rc = new_cluster_ids(&n);
         if (rc == 0)

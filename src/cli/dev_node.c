@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -164,16 +163,4 @@ pid_t dev_node_worker_pid(const struct dev_node *n) {
 
 void dev_node_print_log(const struct dev_node *n) {
     sibling_print_log(n->data_dir, "server.log");
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
-    (void) st;
-    (void) type;
-    (void) ftw;
-    (void) remove(path);
-    return 0;
-}
-
-void dev_remove_tree(const char *path) {
-    (void) nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }

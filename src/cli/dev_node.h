@@ -37,6 +37,3 @@ pid_t dev_node_worker_pid(const struct dev_node *n);
 
 /* Print the last lines of its log to standard error. */
 void dev_node_print_log(const struct dev_node *n);
-
-/* Remove a directory with all it holds; follows no link, crosses no file system. */
-void dev_remove_tree(const char *path);

@@ -7,6 +7,7 @@
 
 #include "base/codec.h"
 #include "base/crc32c.h"
+#include "os/files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -34,20 +35,6 @@ static int sync_fd(int fd) {
         r = fsync(fd);
     while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : 0;
-}
-
-static int write_all(int fd, const uint8_t *p, size_t len) {
-    while (len > 0) {
-        ssize_t n = write(fd, p, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        p += n;
-        len -= (size_t) n;
-    }
-    return 0;
 }
 
 /* Up to @cap bytes of a file. Returns how many, or -errno. */
@@ -151,7 +138,7 @@ static int write_pointer(const struct kv_dir *d, uint64_t number) {
                 0600);
     if (fd < 0)
         return -errno;
-    r = write_all(fd, p, sizeof(p));
+    r = files_write_all(fd, p, sizeof(p));
     if (r == 0)
         r = sync_fd(fd);
     (void) close(fd);
