@@ -181,12 +181,10 @@ static int parse_from(const struct preview_values *v, int64_t *ret_ms) {
 
 static int set_word(const char *option, const char *key, const char *text,
                     Chronos__V1__ScheduleSpec *spec, struct arena *arena) {
-    const struct schedule_field *f =
-        schedule_field_find(schedule_fields, schedule_fields_count, key);
+    const struct schedule_field *f = schedule_field_of(key, /* job= */ false);
     struct errtext why = {""};
     int r;
 
-    ASSERT(f);
     if (!text)
         return 0;
     r = schedule_field_set(f, &spec->base, text, arena, &why);

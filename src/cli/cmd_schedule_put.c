@@ -63,15 +63,6 @@ struct put {
     Chronos__V1__ScheduleSpec *spec; /* in the arena */
 };
 
-static const struct schedule_field *field_of(const char *key, bool job) {
-    const struct schedule_field *f =
-        job ? schedule_field_find(schedule_job_fields, schedule_job_fields_count, key)
-            : schedule_field_find(schedule_fields, schedule_fields_count, key);
-
-    ASSERT(f); /* the tables are constant */
-    return f;
-}
-
 /* ---- filling ----------------------------------------------------------------------------------
  */
 
@@ -117,7 +108,7 @@ static int set_fields(struct put *p) {
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(setters); i++) {
-        const struct schedule_field *f = field_of(setters[i].key, setters[i].job);
+        const struct schedule_field *f = schedule_field_of(setters[i].key, setters[i].job);
         ProtobufCMessage *m = setters[i].job ? &p->spec->job->base : &p->spec->base;
         const char *at = (const char *) p->v + setters[i].offset;
         const char *text;
@@ -164,7 +155,7 @@ static int set_payload(struct put *p, char **argv, size_t argc) {
 static int unset(struct put *p, const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(setters); i++) {
         if (strcmp(name, setters[i].option) == 0 || strcmp(name, setters[i].key) == 0) {
-            schedule_field_clear(field_of(setters[i].key, setters[i].job),
+            schedule_field_clear(schedule_field_of(setters[i].key, setters[i].job),
                                  setters[i].job ? &p->spec->job->base : &p->spec->base);
             return 0;
         }

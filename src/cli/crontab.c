@@ -298,17 +298,8 @@ static int take_expression(struct reader *r, const char **p, const char **ret) {
     return rc == ERR_CONFIG ? refuse(r, *ret, why.s) : rc;
 }
 
-static const struct schedule_field *field_of(const char *key, bool job) {
-    const struct schedule_field *f =
-        job ? schedule_field_find(schedule_job_fields, schedule_job_fields_count, key)
-            : schedule_field_find(schedule_fields, schedule_fields_count, key);
-
-    ASSERT(f); /* the tables are constant */
-    return f;
-}
-
 static int set_labels(struct reader *r, Chronos__V1__ScheduleSpec *spec, const char *user) {
-    const struct schedule_field *labels = field_of("labels", /* job= */ false);
+    const struct schedule_field *labels = schedule_field_of("labels", /* job= */ false);
     int rc = 0;
 
     if (user[0])
@@ -319,7 +310,7 @@ static int set_labels(struct reader *r, Chronos__V1__ScheduleSpec *spec, const c
 }
 
 static int set_environment(struct reader *r, Chronos__V1__JobSpec *job) {
-    const struct schedule_field *env = field_of("env", /* job= */ true);
+    const struct schedule_field *env = schedule_field_of("env", /* job= */ true);
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < r->variables_count; i++) {
@@ -434,7 +425,7 @@ static int read_entry(struct reader *r, const char *line) {
         rc = append(r, spec);
     if (rc != 0)
         return rc;
-    return schedule_field_set(field_of("cron", /* job= */ false),
+    return schedule_field_set(schedule_field_of("cron", /* job= */ false),
                               merged ? &merged->base : &spec->base, expression, r->arena, NULL);
 }
 

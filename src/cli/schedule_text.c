@@ -67,6 +67,15 @@ const struct schedule_field *schedule_field_find(const struct schedule_field *fi
     return NULL;
 }
 
+const struct schedule_field *schedule_field_of(const char *key, bool job) {
+    const struct schedule_field *f =
+        job ? schedule_field_find(schedule_job_fields, schedule_job_fields_count, key)
+            : schedule_field_find(schedule_fields, schedule_fields_count, key);
+
+    ASSERT(f); /* the tables are constant */
+    return f;
+}
+
 /* ---- instants ---------------------------------------------------------------------------------
  */
 

@@ -51,6 +51,8 @@ extern const char *const schedule_overlap_names[];
 /* The field of that key, or NULL. */
 const struct schedule_field *schedule_field_find(const struct schedule_field *fields, size_t count,
                                                  const char *key);
+/* The field of a key that is known to be one: of JobSpec, or of ScheduleSpec. */
+const struct schedule_field *schedule_field_of(const char *key, bool job);
 
 /* Set a field from text; TEXTS append; not for MAP. 0; 1 = refused, *reterr says what would be
  * right, without naming the field; -ENOMEM. */
