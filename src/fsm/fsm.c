@@ -173,26 +173,15 @@ void fsm_digest(const struct fsm *f, uint8_t ret[16]) {
     memcpy(ret, out.digest, 16);
 }
 
-static int read_record(struct fsm *f, struct slice key, const ProtobufCMessageDescriptor *type,
-                       struct arena *arena, ProtobufCMessage **ret) {
-    struct slice value;
-    int r;
-
-    ASSERT(key.len > 1);
-    r = store_read(f, key, &value);
-    if (r != 0)
-        return r == STORE_NOT_FOUND ? FSM_READ_NOT_FOUND : r;
-    return store_unpack(type, value, arena, ret);
-}
-
 int fsm_read_job(struct fsm *f, uint64_t seq, struct arena *arena,
                  Chronos__Internal__V1__JobRecord **ret) {
     uint8_t key[RECORD_JOB_KEY_BYTES];
 
     ASSERT(f);
     ASSERT(ret);
-    return read_record(f, record_job_key(seq, key), &chronos__internal__v1__job_record__descriptor,
-                       arena, (ProtobufCMessage **) (void *) ret);
+    return store_read_record(f, record_job_key(seq, key),
+                             &chronos__internal__v1__job_record__descriptor, arena,
+                             (ProtobufCMessage **) (void *) ret);
 }
 
 int fsm_read_worker(struct fsm *f, const char *id, struct arena *arena,
@@ -203,9 +192,9 @@ int fsm_read_worker(struct fsm *f, const char *id, struct arena *arena,
     ASSERT(id);
     if (id[0] == '\0' || strlen(id) > FSM_WORKER_ID_BYTES_MAX)
         return FSM_READ_NOT_FOUND;
-    return read_record(f, record_name_key('w', slice_of(id, strlen(id)), key),
-                       &chronos__internal__v1__worker_record__descriptor, arena,
-                       (ProtobufCMessage **) (void *) ret);
+    return store_read_record(f, record_name_key('w', slice_of(id, strlen(id)), key),
+                             &chronos__internal__v1__worker_record__descriptor, arena,
+                             (ProtobufCMessage **) (void *) ret);
 }
 
 static bool at_job(const struct kv_iter *it) {

@@ -142,6 +142,10 @@ fsm_u128 store_digest(struct slice hashed);
 /* A record unpacked into @arena. 0, ERR_CORRUPT, -ENOMEM. */
 int store_unpack(const ProtobufCMessageDescriptor *type, struct slice bytes, struct arena *arena,
                  ProtobufCMessage **ret) _must_check_;
+/* For readers outside: a record unpacked into @arena. 0, FSM_READ_NOT_FOUND, ERR_CORRUPT, negative.
+ */
+int store_read_record(struct fsm *f, struct slice key, const ProtobufCMessageDescriptor *type,
+                      struct arena *arena, ProtobufCMessage **ret) _must_check_;
 /* StateMeta as of now into @b. */
 int store_encode_meta(const struct fsm *f, struct buf *b) _must_check_;
 

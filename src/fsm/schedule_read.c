@@ -54,25 +54,15 @@ void fsm_schedules_pause(const struct fsm *f, struct fsm_schedules_pause *ret) {
     };
 }
 
-static int read_record(struct fsm *f, struct slice key, const ProtobufCMessageDescriptor *type,
-                       struct arena *arena, ProtobufCMessage **ret) {
-    struct slice value;
-    int r = store_read(f, key, &value);
-
-    if (r != 0)
-        return r == STORE_NOT_FOUND ? FSM_READ_NOT_FOUND : r;
-    return store_unpack(type, value, arena, ret);
-}
-
 int fsm_read_schedule(struct fsm *f, uint64_t seq, struct arena *arena,
                       Chronos__Internal__V1__ScheduleRecord **ret) {
     uint8_t key[RECORD_SCHEDULE_KEY_BYTES];
 
     ASSERT(f);
     ASSERT(ret);
-    return read_record(f, record_schedule_key(seq, key),
-                       &chronos__internal__v1__schedule_record__descriptor, arena,
-                       (ProtobufCMessage **) (void *) ret);
+    return store_read_record(f, record_schedule_key(seq, key),
+                             &chronos__internal__v1__schedule_record__descriptor, arena,
+                             (ProtobufCMessage **) (void *) ret);
 }
 
 int fsm_read_tick(struct fsm *f, uint64_t seq, uint64_t ordinal, struct arena *arena,
@@ -81,9 +71,9 @@ int fsm_read_tick(struct fsm *f, uint64_t seq, uint64_t ordinal, struct arena *a
 
     ASSERT(f);
     ASSERT(ret);
-    return read_record(f, record_tick_key(seq, ordinal, key),
-                       &chronos__internal__v1__tick_record__descriptor, arena,
-                       (ProtobufCMessage **) (void *) ret);
+    return store_read_record(f, record_tick_key(seq, ordinal, key),
+                             &chronos__internal__v1__tick_record__descriptor, arena,
+                             (ProtobufCMessage **) (void *) ret);
 }
 
 /* One record to @each. @value: of the schedule. */

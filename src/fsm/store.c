@@ -159,6 +159,18 @@ int store_unpack(const ProtobufCMessageDescriptor *type, struct slice bytes, str
     return 0;
 }
 
+int store_read_record(struct fsm *f, struct slice key, const ProtobufCMessageDescriptor *type,
+                      struct arena *arena, ProtobufCMessage **ret) {
+    struct slice value;
+    int r;
+
+    ASSERT(key.len > 1);
+    r = store_read(f, key, &value);
+    if (r != 0)
+        return r == STORE_NOT_FOUND ? FSM_READ_NOT_FOUND : r;
+    return store_unpack(type, value, arena, ret);
+}
+
 /* The oldest job that has not ended: fsm_open need not read the records before it. */
 static uint64_t first_active_seq(const struct fsm *f) {
     uint64_t first = f->ready_first ? f->ready_first->seq : f->next_seq;
