@@ -298,6 +298,13 @@ int node_world_start(struct node_world *w, unsigned slot, struct errtext *reterr
     return 0;
 }
 
+void node_world_restart(struct node_world *w, unsigned slot) {
+    struct errtext why = {0};
+
+    if (node_world_start(w, slot, &why) != 0)
+        fail_msg("node %u does not start: %s", slot + 1, why.s);
+}
+
 static bool deliver(struct node_world *w) {
     struct node_world_message m;
 

@@ -69,6 +69,8 @@ void node_world_crash(struct node_world *w, unsigned slot, enum sim_disk_model m
                       size_t keep_batches);
 /* Start it again over what is left. What replica_open() said. */
 int node_world_start(struct node_world *w, unsigned slot, struct errtext *reterr);
+/* The same; it must succeed. */
+void node_world_restart(struct node_world *w, unsigned slot);
 /* Turns, disk jobs and messages until nothing moves; time stands still. */
 void node_world_settle(struct node_world *w);
 /* Let @ms pass, waking each node when it asked for it. */

@@ -139,7 +139,6 @@ static void answer_call(struct node_world *w, unsigned to, unsigned from, uint64
  * Method: the same call before and after a crash; then the late answer to the first. */
 static void test_late_answers(void **state) {
     struct got_bytes got[2] = {0};
-    struct errtext why = {0};
     struct node_world w;
     unsigned leader, other;
     uint64_t earlier = 0;
@@ -164,7 +163,7 @@ static void test_late_answers(void **state) {
         assert_int_equal(got[i].status, REPLICA_OK);
         if (i == 0) {
             node_world_crash(&w, other, SIM_DISK_KEEP_ALL, 1000);
-            assert_int_equal(node_world_start(&w, other, &why), 0);
+            node_world_restart(&w, other);
             node_world_run(&w, 3000);
         }
     }

@@ -50,14 +50,12 @@ static void lead_again(struct node_world *w, unsigned slot) {
 
 /* The plan is lost: the others agree on a term without it. Then @at leads again. */
 static void lose_plan(struct node_world *w, unsigned at, unsigned by, unsigned away) {
-    struct errtext why = {0};
 
     plan_alone(w, at, by, away);
     node_world_crash(w, by, SIM_DISK_KEEP_NONE, 1000);
     node_world_cut_off(w, away, false);
     node_world_cut_off(w, at, true);
-    if (node_world_start(w, by, &why) != 0)
-        fail_msg("%s", why.s);
+    node_world_restart(w, by);
     node_world_run(w, 2000);
     assert_int_not_equal(node_world_lead(w), at);
     node_world_cut_off(w, at, false);

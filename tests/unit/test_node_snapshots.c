@@ -22,7 +22,6 @@ static void test_log_is_cut(void **state) {
     struct replica *r;
     uint64_t base, next_seq;
     uint8_t before[16], after[16];
-    struct errtext why = {0};
 
     (void) state;
     snapshot_world_init(&w, 1);
@@ -41,8 +40,7 @@ static void test_log_is_cut(void **state) {
     fsm_digest(r->fsm, before);
     next_seq = fsm_next_seq(r->fsm);
     node_world_crash(&w, 0, SIM_DISK_KEEP_NONE, 0);
-    if (node_world_start(&w, 0, &why) != 0)
-        fail_msg("%s", why.s);
+    node_world_restart(&w, 0);
     (void) node_world_lead(&w);
     r = w.nodes[0].replica;
     assert_true(wal_base_index(r->wal) >= base);
@@ -119,7 +117,6 @@ static size_t bytes_in_memory(const struct raft *raft) {
  * while running and after a restart, which finds the configuration in front of them. Method: a
  * hundred entries of 16 KiB, of which five fit; the power goes. */
 static void test_memory_of_large_entries(void **state) {
-    struct errtext why = {0};
     struct node_world w;
     struct raft *raft;
 
@@ -139,8 +136,7 @@ static void test_memory_of_large_entries(void **state) {
     node_world_run(&w, 100);
     node_world_crash(&w, 0, SIM_DISK_KEEP_NONE, 0);
     node_world_run(&w, 500);
-    if (node_world_start(&w, 0, &why) != 0)
-        fail_msg("%s", why.s);
+    node_world_restart(&w, 0);
     raft = w.nodes[0].replica->raft;
     assert_int_equal(raft_config_latest(raft)->count, 1);
     assert_true(raft_first_in_memory(raft) > 1 && raft_applied(raft) >= 100);
@@ -158,7 +154,6 @@ static void test_follower_behind_the_log(void **state) {
     struct lag l;
     struct replica *r;
     const struct replica_event *events;
-    struct errtext why = {0};
     uint64_t cursor, index;
     size_t n;
 
@@ -176,8 +171,7 @@ static void test_follower_behind_the_log(void **state) {
     lag_wait_equal(&l);
     node_world_crash(&w, l.follower, SIM_DISK_KEEP_NONE, 0);
     node_world_run(&w, 500);
-    if (node_world_start(&w, l.follower, &why) != 0)
-        fail_msg("%s", why.s);
+    node_world_restart(&w, l.follower);
     lag_wait_equal(&l);
     node_world_close(&w);
 }
@@ -187,7 +181,6 @@ static void test_follower_behind_the_log(void **state) {
 static void test_new_node(void **state) {
     struct node_world w;
     struct lag l;
-    struct errtext why = {0};
 
     (void) state;
     lag_begin_new(&l, &w, 200);
@@ -197,8 +190,7 @@ static void test_new_node(void **state) {
     submit_jobs(&w, l.leader, 20, 100);
     lag_wait_equal(&l);
     node_world_crash(&w, l.follower, SIM_DISK_KEEP_NONE, 0);
-    if (node_world_start(&w, l.follower, &why) != 0)
-        fail_msg("%s", why.s);
+    node_world_restart(&w, l.follower);
     lag_wait_equal(&l);
     node_world_close(&w);
 }
@@ -393,7 +385,7 @@ static void test_settle(void **state) {
     assert_true(replica_idle(r));
     assert_int_equal(replica_settle(r, &why), 0);
     node_world_crash(&w, 0, SIM_DISK_KEEP_NONE, 0);
-    assert_int_equal(node_world_start(&w, 0, &why), 0);
+    node_world_restart(&w, 0);
     assert_int_equal(fsm_applied_index(w.nodes[0].replica->fsm), applied);
     assert_true(fsm_applied_index(w.nodes[0].replica->fsm) >= 50);
     node_world_close(&w);

@@ -152,7 +152,6 @@ static void test_no_progress(void **state) {
 static void test_follower_restarts(void **state) {
     struct node_world w;
     struct lag l;
-    struct errtext why = {0};
     uint64_t before;
 
     (void) state;
@@ -161,8 +160,7 @@ static void test_follower_restarts(void **state) {
     (void) run_into_transfer(&l, 1024UL * 1024);
     node_world_crash(&w, l.follower, SIM_DISK_KEEP_NONE, 1000);
     node_world_run(&w, 500);
-    if (node_world_start(&w, l.follower, &why) != 0)
-        fail_msg("%s", why.s);
+    node_world_restart(&w, l.follower);
     assert_true(fsm_applied_index(follower_of(&l)->fsm) <= before); /* the old one */
     w.nodes[l.follower].hold_bulk = false;
     lag_wait_equal(&l);
@@ -173,7 +171,6 @@ static void test_follower_restarts(void **state) {
 static void test_leader_goes(void **state) {
     struct node_world w;
     struct lag l;
-    struct errtext why = {0};
     unsigned old;
 
     (void) state;
@@ -186,7 +183,7 @@ static void test_leader_goes(void **state) {
     assert_int_not_equal(l.leader, l.follower);
     node_world_run(&w, 10000);
     assert_int_equal(follower_of(&l)->snapshots.installed, 1);
-    assert_int_equal(node_world_start(&w, old, &why), 0);
+    node_world_restart(&w, old);
     lag_wait_equal(&l);
     node_world_close(&w);
 }

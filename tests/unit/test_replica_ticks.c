@@ -367,7 +367,6 @@ static void test_zone_missing(void **state) {
  * Method: one node, a crash that keeps the log. */
 static void test_restart(void **state) {
     struct line lines[100];
-    struct errtext why = {0};
     size_t n;
 
     (void) state;
@@ -381,7 +380,7 @@ static void test_restart(void **state) {
     node_world_run(&w, 15000);
     node_world_crash(&w, 0, SIM_DISK_KEEP_NONE, 0);
     w.now_ns += 30 * NS_PER_S;
-    assert_int_equal(node_world_start(&w, 0, &why), 0);
+    node_world_restart(&w, 0);
     (void) node_world_lead(&w);
     node_world_run(&w, 30000);
     n = history(0, "logged", lines);
