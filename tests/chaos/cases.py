@@ -230,13 +230,13 @@ def fill_once(w, who, left_mib):
                "follower": [x for x in c.nodes if x is not leader][:1]}[who]
     w.fault(f"full disk, {who}, {left_mib} MiB left")
     for x in victims:
-        disks.fill(x, left_mib << 20)
+        mounts.fill(x.data_dir, left_mib << 20)
     begun = n.now()
     numbers = {x.id for x in victims}
 
     def refused():
         for x in victims:  # one short of room gives back log: the stranger takes that, too
-            disks.fill(x, left_mib << 20)
+            mounts.fill(x.data_dir, left_mib << 20)
         n.every_end(w)
         w.history.refresh()
         return numbers <= {o.node for o in w.history.ops[-3000:] if o.begun > begun and
@@ -356,7 +356,7 @@ def disk_loss(w):
         w.check(code == 0, f"cluster replace: {code}: {out}{err}")
         begun = time.monotonic()
         new.start()
-        ok = wait_for(lambda: (m := c.member(new.id)) and m.membership == "voter", 20, 0.05)
+        ok = wait_for(lambda: c.is_voter(new.id), 20, 0.05)
         w.limit("replaced", time.monotonic() - begun if ok else None, 20.0)
         w.healed()
     room = w.cluster.network.numbers
@@ -406,7 +406,7 @@ def membership(w):
 
     def voter(node):
         begun = time.monotonic()
-        ok = wait_for(lambda: (m := c.member(node.id)) and m.membership == "voter", 20, 0.05)
+        ok = wait_for(lambda: c.is_voter(node.id), 20, 0.05)
         w.limit("joined", time.monotonic() - begun if ok else None, 20.0)
     for number in (4, 5):
         node = c.new_node(number)

@@ -11,10 +11,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 from test_slow_disk import build_shim  # noqa: E402  pylint: disable=wrong-import-position
 
 
-def fill(node, leave_bytes):
-    mounts.fill(node.data_dir, leave_bytes)
-
-
 def slow(cluster):
     """Syncs that set_delay() slows."""
     cluster.slow_library = build_shim(cluster.directory)

@@ -135,10 +135,8 @@ def test_restore(c, w):
     again = node.client.submit(rpc.noop(name="keyed-7"), key="key-7")
     c.check("a key of before still names its job", again.job_id in listed, again)
     c.check("and it takes new ones", node.client.submit(rpc.noop(name="new")).job_id not in listed)
-    other = target.new_node(2)
-    other.start()
-    c.check("it grows", checks.wait_for(
-        lambda: (m := target.member(2)) and m.membership == "voter", 20), other.log()[-500:])
+    other, voter = target.grow(2)
+    c.check("it grows", voter, other.log()[-500:])
     same, text = target.digests_equal()
     c.check("the new node has the same state", same, text)
     # Told to look at the old cluster, a restored node is a stranger there.

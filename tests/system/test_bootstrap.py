@@ -116,8 +116,7 @@ def test_wiped_disk(c):
     w.nodes.remove(victim)
     new.start()
     c.check("the new one takes the place", checks.wait_for(
-        lambda: (m := w.member(4)) and m.membership == "voter" and not w.member(victim.id), 20),
-        str(w.member(4)))
+        lambda: w.is_voter(4) and not w.member(victim.id), 20), str(w.member(4)))
     same, text = w.digests_equal()
     c.check("with the same state", same, text)
     c.check("and every acknowledged job", {j.id for j in new.client.list(consistency=1)} >= ids)

@@ -74,9 +74,7 @@ class Load:
 
 
 def join(c, w, number):
-    node = w.new_node(number)
-    node.start()
-    ok = checks.wait_for(lambda: (m := w.member(number)) and m.membership == "voter", 20)
+    node, ok = w.grow(number)
     c.check(f"node {number} joins and becomes a voter", ok, f"{w.member(number)}{node.log()[-600:]}")
     return node
 
@@ -165,7 +163,7 @@ def test_learner(c):
     c.check("its death stops nobody", w.nodes[0].client.submit(rpc.noop(name="x")).job_id)
     node.start()
     c.equal("promote: exit code", w.cli("cluster", "promote", "2")[0], 0)
-    c.check("it becomes a voter", checks.wait_for(lambda: w.member(2).membership == "voter", 15))
+    c.check("it becomes a voter", checks.wait_for(lambda: w.is_voter(2), 15))
     c.equal("demote: exit code", w.cli("cluster", "demote", "2")[0], 0)
     c.check("and a learner again", checks.wait_for(lambda: w.member(2).membership == "learner", 15))
     w.stop()

@@ -59,10 +59,8 @@ def test_recover(c):
     c.check("with every acknowledged job", ids <= have, len(ids - have))
     c.check("a key of before still names its job",
             last.client.submit(rpc.noop(name="j5"), key="k5").job_id in ids)
-    new = w.new_node(4)
-    new.start()
-    c.check("it grows again", checks.wait_for(
-        lambda: (m := w.member(4)) and m.membership == "voter", 20), new.log()[-500:])
+    new, voter = w.grow(4)
+    c.check("it grows again", voter, new.log()[-500:])
     same, text = w.digests_equal()
     c.check("with the same state", same, text)
     w.stop()

@@ -171,8 +171,8 @@ def test_state(c):
         print(out, err)
     new.start()
     c.check("the new node is a voter in its place", checks.wait_for(
-        lambda: (m := cluster.member(4)) and m.membership == "voter" and
-        not cluster.member(victim.id), 20), str(cluster.member(4)) + new.log()[-500:])
+        lambda: cluster.is_voter(4) and not cluster.member(victim.id), 20),
+        str(cluster.member(4)) + new.log()[-500:])
     cluster.nodes.remove(victim)
     same, text = cluster.digests_equal()
     c.check("equal digests", same, text)

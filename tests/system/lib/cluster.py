@@ -226,6 +226,16 @@ class Cluster:
                 return next((m for m in s.nodes if m.id == number), None)
         return None
 
+    def is_voter(self, number):
+        m = self.member(number)
+        return m is not None and m.membership == "voter"
+
+    def grow(self, number):
+        """A new node, running, and whether it is a voter within 20 s."""
+        node = self.new_node(number)
+        node.start()
+        return node, wait_for(lambda: self.is_voter(number), 20)
+
     def cli(self, *args, **options):
         return cli(*args, address=self.addresses, **options)
 
