@@ -217,6 +217,20 @@ void api_fail_memory(struct rpc_call *call) {
     rpc_call_finish(call, RPC_RESOURCE_EXHAUSTED, "this node is out of memory", NULL, 0);
 }
 
+void api_fail_read(struct api *a, struct rpc_call *call, const char *what, int r) {
+    ASSERT(r < 0);
+    if (r == -ENOMEM)
+        api_fail_memory(call);
+    else if (r == ERR_CORRUPT && fsm_store_damaged(replica_fsm(a->replica)))
+        api_fail(call, RPC_UNAVAILABLE,
+                 "the record of %s is damaged on this node's disk, and the node stops; ask another "
+                 "node",
+                 what);
+    else
+        api_fail(call, r == ERR_CORRUPT ? RPC_DATA_LOSS : RPC_INTERNAL,
+                 "the record of %s cannot be read: %s", what, err_name(r));
+}
+
 void api_fail_status(struct api *a, struct rpc_call *call, enum status_kind kind,
                      enum replica_status status, struct mono started, struct mono deadline) {
     struct errtext text;

@@ -93,6 +93,10 @@ void api_reply(struct rpc_call *call, struct bytes *reply);
 int api_write(struct rpc_call *call, const ProtobufCMessage *m) _must_check_;
 void api_fail(struct rpc_call *call, enum rpc_code code, const char *fmt, ...) _printf_(3, 4);
 void api_fail_memory(struct rpc_call *call);
+/* What a read of the state returned, neither 0 nor FSM_READ_NOT_FOUND. @what: "j3". UNAVAILABLE
+ * when this node's store is damaged, which stops it: the others have what was asked for. DATA_LOSS
+ * when a record is not what the state machine writes: it is the same on all nodes. */
+void api_fail_read(struct api *a, struct rpc_call *call, const char *what, int r);
 /* A replica status other than REPLICA_OK, by the table of status.h. @op gives the times. */
 void api_fail_status(struct api *a, struct rpc_call *call, enum status_kind kind,
                      enum replica_status status, struct mono started, struct mono deadline);

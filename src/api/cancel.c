@@ -18,7 +18,7 @@ static void answer(struct api *a, struct rpc_call *call, uint64_t seq, uint64_t 
     arena_clear(&a->scratch);
     r = fsm_read_job(replica_fsm(a->replica), seq, &a->scratch, &rec);
     if (r != 0)
-        convert_fail_read(call, seq, r);
+        convert_fail_read(a, call, seq, r);
     else if (was_terminal && rec->state != CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED)
         api_fail(call, RPC_FAILED_PRECONDITION, "job_id: the job has already ended, as %s",
                  convert_state_name(rec->state));
@@ -52,7 +52,7 @@ static void on_done(void *arg, const struct replica_proposed *res) {
         answer(a, call, seq, res->index, true);
         return;
     case FSM_NOT_FOUND:
-        convert_fail_read(call, seq, FSM_READ_NOT_FOUND);
+        convert_fail_read(a, call, seq, FSM_READ_NOT_FOUND);
         return;
     case FSM_EXISTING:
     case FSM_KEY_CONFLICT:

@@ -101,16 +101,13 @@ bool convert_is_terminal(Chronos__V1__JobState state) {
            state == CHRONOS__V1__JOB_STATE__JOB_STATE_CANCELLED;
 }
 
-void convert_fail_read(struct rpc_call *call, uint64_t seq, int r) {
+void convert_fail_read(struct api *a, struct rpc_call *call, uint64_t seq, int r) {
     char id[JOB_ID_BYTES_MAX];
 
     ASSERT(r != 0);
     job_id_format(seq, id);
     if (r == FSM_READ_NOT_FOUND)
         api_fail(call, RPC_NOT_FOUND, "job_id: there is no job %s", id);
-    else if (r == -ENOMEM)
-        api_fail_memory(call);
     else
-        api_fail(call, r == ERR_CORRUPT ? RPC_DATA_LOSS : RPC_INTERNAL,
-                 "the record of job %s cannot be read: %s", id, err_name(r));
+        api_fail_read(a, call, id, r);
 }

@@ -11,6 +11,8 @@
 #include "chronos/internal/v1/raw.pb-c.h"
 #include "chronos/v1/job.pb-c.h"
 
+struct api;
+
 /* A view of @rec, borrowing its strings and @id; @rec must outlive it. */
 void convert_job(uint64_t seq, const Chronos__Internal__V1__JobRecord *rec, char id[],
                  Chronos__Internal__V1__RawJob *ret);
@@ -27,6 +29,6 @@ void convert_event(uint64_t index, int64_t at_ms, const struct fsm_event *event,
 const char *convert_state_name(Chronos__V1__JobState state);
 bool convert_is_terminal(Chronos__V1__JobState state);
 
-/* Fail @call with what fsm_read_job returned: NOT_FOUND for FSM_READ_NOT_FOUND, else an internal
- * error. */
-void convert_fail_read(struct rpc_call *call, uint64_t seq, int r);
+/* Fail @call with what fsm_read_job returned: NOT_FOUND for FSM_READ_NOT_FOUND, else as
+ * api_fail_read() says. */
+void convert_fail_read(struct api *a, struct rpc_call *call, uint64_t seq, int r);

@@ -210,7 +210,7 @@ static void explain_job(struct api *a, struct rpc_call *call, uint64_t seq, uint
     int r = fsm_read_job(f, seq, &a->scratch, &rec);
 
     if (r != 0) {
-        convert_fail_read(call, seq, r);
+        convert_fail_read(a, call, seq, r);
         return;
     }
     buf_init(&l.text, TEXT_BYTES_MAX);

@@ -95,14 +95,11 @@ static int list_scan(struct listing *base) {
 }
 
 static void list_fail(struct listing *l, int r) {
-    if (r == -ENOMEM)
-        api_fail_memory(l->call);
-    else if (r == -ENOSPC || r == -EDQUOT) /* what is not in the store yet is not in order */
+    if (r == -ENOSPC || r == -EDQUOT) /* what is not in the store yet is not in order */
         api_fail(l->call, RPC_UNAVAILABLE,
                  "this node cannot list jobs while its disk is full; ask another node");
     else
-        api_fail(l->call, r == ERR_CORRUPT ? RPC_DATA_LOSS : RPC_INTERNAL,
-                 "the jobs cannot be read: %s", err_name(r));
+        api_fail_read(l->api, l->call, "a job", r);
 }
 
 static const struct listing_kind list_kind = {.begin = list_begin,

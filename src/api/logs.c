@@ -113,7 +113,7 @@ static void send_tail(struct api_logs *l, const char *why) {
     r = fsm_read_job(replica_fsm(l->api->replica), l->seq, &l->api->scratch, &rec);
     if (r != 0) {
         logs_set_state(l, LOGS_ENDED);
-        convert_fail_read(l->call, l->seq, r);
+        convert_fail_read(l->api, l->call, l->seq, r);
         return;
     }
     if (!convert_is_terminal(rec->state) || rec->attempt != l->attempt) {
@@ -252,7 +252,7 @@ static void resolve(struct api_logs *l) {
     r = fsm_read_job(replica_fsm(l->api->replica), l->seq, &l->api->scratch, &rec);
     if (r != 0) {
         logs_set_state(l, LOGS_ENDED);
-        convert_fail_read(l->call, l->seq, r);
+        convert_fail_read(l->api, l->call, l->seq, r);
         return;
     }
     wanted = l->attempt;

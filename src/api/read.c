@@ -11,7 +11,7 @@ static void answer(struct api *a, struct rpc_call *call, uint64_t seq, uint64_t 
     arena_clear(&a->scratch);
     r = fsm_read_job(replica_fsm(a->replica), seq, &a->scratch, &rec);
     if (r != 0)
-        convert_fail_read(call, seq, r);
+        convert_fail_read(a, call, seq, r);
     else
         api_reply(call, convert_job_response(seq, rec, index));
 }

@@ -90,7 +90,7 @@ int schedule_rpc_find(struct api *a, struct rpc_call *call, const char *name,
         return 1;
     }
     (void) snprintf(what, sizeof(what), "schedule %s", name);
-    schedule_rpc_fail_read(call, what, r);
+    schedule_rpc_fail_read(a, call, what, r);
     return 1;
 }
 
@@ -103,7 +103,7 @@ int schedule_rpc_definition(struct api *a, struct rpc_call *call,
     *ret = validate_schedule_unpack(slice_of(rec->spec.data, rec->spec.len),
                                     slice_of(rec->job.data, rec->job.len), &a->scratch);
     if (!*ret) {
-        schedule_rpc_fail_read(call, "the schedule", ERR_CORRUPT);
+        schedule_rpc_fail_read(a, call, "the schedule", ERR_CORRUPT);
         return 1;
     }
     r = timetable_new(*ret, replica_zones(a->replica), ret_timetable, reterr);

@@ -102,7 +102,7 @@ Chronos__V1__TickOutcome *schedule_rpc_outcome(const Chronos__Internal__V1__Tick
 /* Answer with a ScheduleResponse of the schedule @seq. */
 void schedule_rpc_reply(struct api *a, struct rpc_call *call, uint64_t seq, uint64_t index);
 /* Fail with what a read of the state returned. @what: "the schedule nightly". */
-void schedule_rpc_fail_read(struct rpc_call *call, const char *what, int r);
+void schedule_rpc_fail_read(struct api *a, struct rpc_call *call, const char *what, int r);
 
 /* ---- writes ---------------------------------------------------------------------------------- */
 

@@ -201,7 +201,7 @@ static void on_triggered(void *arg, const struct replica_proposed *res) {
         return;
     r = run_outcomes(a, res, result, &outcomes, &count);
     if (r < 0) {
-        schedule_rpc_fail_read(call, "what the trigger did", r);
+        schedule_rpc_fail_read(a, call, "what the trigger did", r);
         return;
     }
     resp.outcome = count > 0 ? outcomes[0] : NULL;
@@ -283,7 +283,7 @@ static void on_backfilled(void *arg, const struct replica_proposed *res) {
         return;
     r = run_outcomes(a, res, result, &resp.outcomes, &resp.n_outcomes);
     if (r < 0) {
-        schedule_rpc_fail_read(call, "what the backfill did", r);
+        schedule_rpc_fail_read(a, call, "what the backfill did", r);
         return;
     }
     resp.ticks = result->ordinals;

@@ -124,7 +124,7 @@ static int list_scan(struct listing *base) {
 }
 
 static void list_fail(struct listing *l, int r) {
-    schedule_rpc_fail_read(l->call, "a schedule", r);
+    schedule_rpc_fail_read(l->api, l->call, "a schedule", r);
 }
 
 static const struct listing_kind list_kind = {.begin = list_begin,

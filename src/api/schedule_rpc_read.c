@@ -42,7 +42,7 @@ static void get(struct api *a, struct rpc_call *call, const ProtobufCMessage *m,
         return;
     r = schedule_rpc_view(a, s, rec, &a->scratch, &resp.schedule);
     if (r < 0) {
-        schedule_rpc_fail_read(call, "the schedule", r);
+        schedule_rpc_fail_read(a, call, "the schedule", r);
         return;
     }
     resp.index = index;
@@ -138,7 +138,7 @@ static void ticks(struct api *a, struct rpc_call *call, const ProtobufCMessage *
         return;
     r = ticks_fill(a, req, rec, end, &resp, &next);
     if (r < 0) {
-        schedule_rpc_fail_read(call, "the schedule's history", r);
+        schedule_rpc_fail_read(a, call, "the schedule's history", r);
         return;
     }
     if (next > 0) {

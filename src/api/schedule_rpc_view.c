@@ -241,15 +241,12 @@ int schedule_rpc_view(struct api *a, const struct fsm_schedule *s,
     return r;
 }
 
-void schedule_rpc_fail_read(struct rpc_call *call, const char *what, int r) {
+void schedule_rpc_fail_read(struct api *a, struct rpc_call *call, const char *what, int r) {
     ASSERT(r != 0);
     if (r == FSM_READ_NOT_FOUND)
         api_fail(call, RPC_NOT_FOUND, "name: there is no longer %s", what);
-    else if (r == -ENOMEM)
-        api_fail_memory(call);
     else
-        api_fail(call, r == ERR_CORRUPT ? RPC_DATA_LOSS : RPC_INTERNAL,
-                 "the record of %s cannot be read: %s", what, err_name(r));
+        api_fail_read(a, call, what, r);
 }
 
 void schedule_rpc_reply(struct api *a, struct rpc_call *call, uint64_t seq, uint64_t index) {
@@ -265,7 +262,7 @@ void schedule_rpc_reply(struct api *a, struct rpc_call *call, uint64_t seq, uint
     if (r == 0)
         r = schedule_rpc_view(a, s, rec, &a->scratch, &resp.schedule);
     if (r != 0) {
-        schedule_rpc_fail_read(call, "such a schedule", r);
+        schedule_rpc_fail_read(a, call, "such a schedule", r);
         return;
     }
     resp.index = index;

@@ -245,10 +245,11 @@ int fsm_scan_jobs(struct fsm *f, uint64_t from_seq, bool ascending, struct arena
     r = fsm_write_back(f);
     if (r < 0)
         return r;
-    r = f->kv->ops->iter_open(f->kv, &it);
+    r = store_seen(f, f->kv->ops->iter_open(f->kv, &it));
     if (r < 0)
         return r;
     r = scan(it, from_seq, ascending, arena, each, arg);
+    (void) store_seen(f, it->ops->status(it));
     it->ops->close(it);
     return r;
 }

@@ -253,6 +253,12 @@ int fsm_scan_jobs(struct fsm *f, uint64_t from_seq, bool ascending, struct arena
                   int (*each)(void *arg, uint64_t seq, const Chronos__Internal__V1__JobRecord *rec),
                   void *arg) _must_check_;
 
+/* A read found that the store does not give back what was written to it (its checksums; the read
+ * returned ERR_CORRUPT): the disk of this node. Stays true. The caller ends the node, whose place
+ * another one takes; a record that is merely malformed is the same on all nodes, and does not count
+ * (stopping for it would stop them all, one by one). */
+bool fsm_store_damaged(const struct fsm *f);
+
 /* Recount everything that is derived (lists, counters, digest) from the records and compare:
  * assertion on difference (J17). For tests and the simulator; costs a full scan. */
 void fsm_check_invariants(struct fsm *f);

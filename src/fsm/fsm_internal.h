@@ -59,6 +59,7 @@ struct fsm {
     struct kv *kv; /* borrowed */
     struct fsm_options options;
     bool failed; /* an apply or write-back returned an error: only fsm_free is legal */
+    bool store_damaged; /* see fsm_store_damaged() */
 
     /* The replicated scalars, all in StateMeta. */
     uint64_t applied_index;
@@ -137,6 +138,8 @@ int store_create(struct fsm *f, struct slice key, struct overlay_entry **ret) _m
 /* New content, kept in the digest. @value must not point into the overlay. */
 int store_put(struct fsm *f, struct overlay_entry *e, struct slice value) _must_check_;
 void store_delete(struct fsm *f, struct overlay_entry *e);
+/* @r, which the store returned: damage is remembered. */
+int store_seen(struct fsm *f, int r);
 /* Digest of one record, as it is summed up. @hashed: key, 0x00, value. */
 fsm_u128 store_digest(struct slice hashed);
 /* A record unpacked into @arena. 0, ERR_CORRUPT, -ENOMEM. */

@@ -11,6 +11,8 @@
 
 #define OVERLAY_BYTES_MAX_DEFAULT (8UL * 1024 * 1024)
 #define IDEMPOTENCY_MAX_DEFAULT 1000000UL
+/* No cluster comes there, and counting on from beyond would come back to 0. */
+#define COUNT_MAX (UINT64_MAX / 2)
 
 struct loader {
     struct fsm *f;
@@ -77,7 +79,8 @@ static int take_meta(struct loader *l, const Chronos__Internal__V1__StateMeta *m
     }
     if (m->n_jobs_by_state != JOB_STATE_COUNT)
         return corrupt(l, "wrong number of job counters", m->n_jobs_by_state);
-    if (m->applied_index == 0 || m->next_job_seq == 0 || m->last_now_ms < 0)
+    if (m->applied_index == 0 || m->applied_index > COUNT_MAX || m->next_job_seq == 0 ||
+        m->next_job_seq > COUNT_MAX || m->last_schedule_seq > COUNT_MAX || m->last_now_ms < 0)
         return corrupt(l, "impossible scalars at index", m->applied_index);
     if (m->first_active_seq == 0 || m->first_active_seq > m->next_job_seq)
         return corrupt(l, "first unfinished job out of range", m->first_active_seq);

@@ -116,7 +116,7 @@ static int scan(struct fsm *f, struct slice from, struct arena *arena, each_fn *
     r = fsm_write_back(f);
     if (r < 0)
         return r;
-    r = f->kv->ops->iter_open(f->kv, &it);
+    r = store_seen(f, f->kv->ops->iter_open(f->kv, &it));
     if (r < 0)
         return r;
     for (it->ops->seek(it, from); r == 0 && it->ops->valid(it); it->ops->next(it)) {
@@ -128,7 +128,7 @@ static int scan(struct fsm *f, struct slice from, struct arena *arena, each_fn *
                                : visit_name(f, it->ops->value(it), arena, each, arg);
     }
     if (r == 0)
-        r = it->ops->status(it);
+        r = store_seen(f, it->ops->status(it));
     it->ops->close(it);
     return MIN(r, 0);
 }

@@ -28,6 +28,16 @@ static void set_entry_digest(struct overlay_entry *e, fsm_u128 d) {
     e->digest_high = (uint64_t) (d >> 64);
 }
 
+int store_seen(struct fsm *f, int r) {
+    f->store_damaged |= r == ERR_CORRUPT;
+    return r;
+}
+
+bool fsm_store_damaged(const struct fsm *f) {
+    ASSERT(f);
+    return f->store_damaged;
+}
+
 int store_read(struct fsm *f, struct slice key, struct slice *ret) {
     const struct overlay_entry *e = overlay_find(&f->overlay, key);
     int r;
@@ -41,7 +51,7 @@ int store_read(struct fsm *f, struct slice key, struct slice *ret) {
         return 0;
     }
     buf_clear(&f->read);
-    r = f->kv->ops->get(f->kv, key, &f->read);
+    r = store_seen(f, f->kv->ops->get(f->kv, key, &f->read));
     if (r != 0)
         return r == KV_NOT_FOUND ? STORE_NOT_FOUND : r;
     *ret = slice_of(f->read.data, f->read.len);
@@ -72,7 +82,7 @@ int store_open(struct fsm *f, struct slice key, struct overlay_entry **ret) {
         return 0;
     }
     buf_clear(&f->read);
-    found = f->kv->ops->get(f->kv, key, &f->read);
+    found = store_seen(f, f->kv->ops->get(f->kv, key, &f->read));
     if (found < 0)
         return found;
     r = overlay_obtain(&f->overlay, key, &e);

@@ -32,11 +32,11 @@ int scrub_step_run(struct replica *r, struct errtext *reterr) {
     return wal_scrub(r->wal, &r->scrub.cursor, SCRUB_STEP_BYTES, &r->scrub.bad_index, reterr);
 }
 
-static void stop_for(struct replica *r, const char *what, const struct errtext *why) {
+static void stop_for(struct replica *r, const char *by, const char *what, const char *why) {
     replica_fail(r, ERR_CORRUPT,
-                 "scrub: the %s is damaged: %s; stop this node for good and put a new one in its "
+                 "%s: the %s is damaged: %s; stop this node for good and put a new one in its "
                  "place: `chronos cluster replace`",
-                 what, why->s);
+                 by, what, why);
 }
 
 static void found_in_log(struct replica *r, const struct errtext *why) {
@@ -46,7 +46,7 @@ static void found_in_log(struct replica *r, const struct errtext *why) {
     s->round = false;
     s->step_at = MONO_NEVER;
     if (s->bad_index > fsm_applied_index(r->fsm)) {
-        stop_for(r, "log", why);
+        stop_for(r, "scrub", "log", why->s);
         return;
     }
     s->repair_index = MAX(s->repair_index, s->bad_index);
@@ -127,7 +127,7 @@ static void verify_done(struct disk_job *job) {
     r->disk_jobs--;
     r->wants_turn = true;
     if (s->result == ERR_CORRUPT)
-        stop_for(r, "state store", &s->error);
+        stop_for(r, "scrub", "state store", s->error.s);
     else if (s->result < 0)
         replica_fail(r, s->result, "scrub: state store: %s",
                      s->error.s[0] ? s->error.s : err_name(s->result));
@@ -144,11 +144,21 @@ static void verify_start(struct replica *r) {
     r->env.bulk_queue.submit(r->env.bulk_queue.ctx, &s->job);
 }
 
+/* What somebody reads meets damage before a round does. Serving on would fail each who asks for it;
+ * the other nodes have it whole. */
+static bool damage_was_read(const struct replica *r) {
+    return fsm_store_damaged(r->fsm) && !r->failed;
+}
+
 /* ---- pace ------------------------------------------------------------------------------------ */
 
 void scrub_turn(struct replica *r) {
     struct scrub *s = &r->scrub;
 
+    if (damage_was_read(r)) {
+        stop_for(r, "read", "state store", "a record is not as it was written");
+        return;
+    }
     if (s->repair_index == 0 && !s->round && !s->verifying &&
         !snapshots_installing(&r->snapshots) && mono_reached(r->now, s->round_at)) {
         s->round_at = mono_add_ns(r->now, r->o.scrub_interval_ns);
@@ -172,6 +182,8 @@ struct mono scrub_deadline(const struct replica *r) {
     const struct scrub *s = &r->scrub;
     struct mono d = s->round ? s->step_at : MONO_NEVER;
 
+    if (damage_was_read(r))
+        return r->now;
     if (s->repair_index == 0 && !s->round && !s->verifying && !snapshots_installing(&r->snapshots))
         d = mono_min(d, s->round_at);
     return d;

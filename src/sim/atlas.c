@@ -323,6 +323,8 @@ bool atlas_started(struct world *w, struct sim_node *n, int rc, const struct err
 bool atlas_ended(struct world *w, struct sim_node *n, int rc, const struct errtext *why) {
     if (!n->atlas.harmed || rc != ERR_CORRUPT)
         return false;
+    if (strncmp(why->s, "read: ", 6) == 0)
+        sim_count(w, SIM_STAT_DAMAGE_READ);
     lost_for_good(w, n, rc, why);
     return true;
 }

@@ -299,10 +299,12 @@ void sim_node_turn(struct sim_node *n) {
     struct world *w = n->world;
     struct errtext why = {0};
     struct mono at;
+    bool damaged;
     int turns = 0;
 
     if (!n->up || n->paused)
         return;
+    damaged = fsm_store_damaged(replica_fsm(n->replica));
     do {
         replica_turn(n->replica);
     } while (replica_wants_turn(n->replica) && ++turns < TURNS_MAX);
@@ -312,6 +314,8 @@ void sim_node_turn(struct sim_node *n) {
         node_failed(n, replica_failed(n->replica, NULL), &why);
         return;
     }
+    if (damaged)
+        sim_fail(w, "node %u goes on although a read met damage in its state", n->slot + 1);
     checker_node(w, n);
     checker_commits(w, n);
     checker_duties(w, n);

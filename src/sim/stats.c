@@ -60,6 +60,7 @@ static const char *const names[] = {
     [SIM_STAT_DAMAGE_FIRST + DAMAGE_STATE] = "damage: records of the state",
     [SIM_STAT_DAMAGE_RUNNING] = "damage under a running node",
     [SIM_STAT_DAMAGE_REFUSED] = "damage refused",
+    [SIM_STAT_DAMAGE_READ] = "damage met by a read",
     [SIM_STAT_DAMAGE_REPAIRED] = "damage repaired",
     [SIM_STAT_DAMAGE_UNHARMED] = "damage without harm",
     [SIM_STAT_DAMAGE_TAILS_LOST] = "last batches lost to damage",
@@ -215,6 +216,7 @@ static const struct {
 } kinds[] = {
     {SIM_STAT_INSTALLS_STALE, SIM_STAT_INFORMATIVE},    /* the follower was served meanwhile */
     {SIM_STAT_INSTALLS_REFUSED, SIM_STAT_INFORMATIVE},  /* a receiver that dies says nothing */
+    {SIM_STAT_DAMAGE_READ, SIM_STAT_INFORMATIVE},       /* the scrub and a start are sooner */
     {SIM_STAT_DAMAGE_TAILS_LOST, SIM_STAT_INFORMATIVE}, /* the atlas allows it, no more */
     {SIM_STAT_PLANS_REFUSED, SIM_STAT_INFORMATIVE}, /* a clock set back between plan and stamp */
     {SIM_STAT_QUORUMS_LOST, SIM_STAT_INFORMATIVE},  /* nothing is promised to them */

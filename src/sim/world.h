@@ -80,6 +80,7 @@ enum sim_stat {
     SIM_STAT_DAMAGE_LAST = SIM_STAT_DAMAGE_FIRST + DAMAGE_KINDS - 1,
     SIM_STAT_DAMAGE_RUNNING, /* of them under a running node */
     SIM_STAT_DAMAGE_REFUSED, /* and what came of it */
+    SIM_STAT_DAMAGE_READ,    /* of them by somebody's read, which ended the node */
     SIM_STAT_DAMAGE_REPAIRED,
     SIM_STAT_DAMAGE_UNHARMED,
     SIM_STAT_DAMAGE_TAILS_LOST, /* the last batch, taken for a torn write */

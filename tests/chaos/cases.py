@@ -385,12 +385,18 @@ def rot(w):
         w.check(came, f"{what} of {path}: neither serves nor refuses after 10 s")
         if node.running():
             w.pause(0.5)
+        if node.running() and what == "flip state":
+            disks.read_state(w, node)
         if not node.running():
             code = node.process.returncode
             w.check(code == 78, f"{what} of {path}: node {node.id} ended with {code}, not 78")
             w.fault(what + ": refused")
-            # It has changed nothing: with the bytes as they were it must start.
-            pathlib.Path(path).write_bytes(before)
+        elif what == "flip state":
+            n.power_off([node])  # what nobody asked for may still be damaged
+        if not node.running():
+            # It has changed nothing of that file: with the bytes as they were it must start.
+            if os.path.exists(path):
+                pathlib.Path(path).write_bytes(before)
             w.start([node])
         w.healed()
     rounds(w, *[lambda k=k: one(k) for k in ("flip wal", "flip meta", "flip state", "cut wal",

@@ -4,6 +4,8 @@ import pathlib
 import subprocess
 import sys
 
+import grpc
+
 import mounts
 from checks import Abort, wait_for
 
@@ -92,6 +94,15 @@ def _files(directory, where):
                   p.stat().st_size and {
                       "wal": p.name.startswith("wal-"), "meta": p.name == "meta",
                       "state": "state" in p.parts and p.suffix in (".sst", ".log")}[where])
+
+
+def read_state(w, node):
+    """All that the node's state has of jobs is read: it answers, or ends for its damage."""
+    try:
+        node.client.list(consistency=1, timeout=20)
+    except grpc.RpcError as e:
+        w.check(node.wait(5) is not None,
+                f"node {node.id} does not give its jobs, and goes on: {e.code().name}")
 
 
 def copies(directory, what):

@@ -180,7 +180,10 @@ class World:
                 return self.leader().client.list(timeout=30)
             except grpc.RpcError:
                 return None
-        return wait_for(listed, 20, 0.1) or []
+        jobs = wait_for(listed, 20, 0.1)
+        if jobs is None:
+            raise Abort("the jobs cannot be listed")
+        return jobs
 
     def _count_open(self):
         leader = self.cluster.leader()

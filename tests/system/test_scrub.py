@@ -192,7 +192,10 @@ def damaged_start(c, cluster, victim, jobs):
     try:
         got = {j.id: j.spec.name for j in victim.client.list(consistency=1, timeout=20)}
     except grpc.RpcError as e:
-        c.check("a read refused: with words", e.code().name in ("DATA_LOSS", "UNAVAILABLE"), e)
+        c.check("a read refused: with words", e.code().name == "UNAVAILABLE", e)
+        c.equal("and the node ends, for others to answer: exit code", victim.wait(5), 78)
+        c.check("with words", "read: the state store is damaged" in victim.log()[-1500:],
+                victim.log()[-500:])
         return "did not read"
     c.equal("what it served is what was acknowledged",
             [i for i, name in jobs.items() if got.get(i) != name], [])

@@ -489,7 +489,7 @@ void world_restart(struct world *w, uint64_t id, uint64_t memory_from, uint64_t 
     CHECK(w, applied <= n->store_applied && memory_from <= applied);
     CHECK(w, memory_from >= n->base_index);
     s.prev_term = world_disk_term(n, memory_from);
-    s.tail = n->log + (memory_from - n->base_index);
+    s.tail = n->log ? n->log + (memory_from - n->base_index) : NULL;
     s.tail_count = (size_t) (world_disk_last(n) - memory_from);
     world_disk_config(w, n, memory_from, &config, &s.config_index);
     s.config = config.count > 0 ? &config : NULL;

@@ -327,10 +327,61 @@ static void test_spoiled_records(void **state) {
     fsm_script_done(&s);
 }
 
+/* What reading everything came to when call @nth of the store failed with @err; *ret_hit: it did.
+ */
+static int read_over(struct kv *kv, long nth, int err, bool *ret_hit, bool *ret_damaged) {
+    const struct fsm_options o = FSM_SCRIPT_OPTIONS;
+    struct bad_kv bad = bad_kv_over(kv, 0, err);
+    struct fsm *f = NULL;
+    int rc;
+
+    assert_int_equal(fsm_open(&bad.kv, &o, &f, NULL), 0);
+    assert_false(fsm_store_damaged(f));
+    bad.left = nth;
+    rc = read_all(f);
+    *ret_hit = bad.hit;
+    *ret_damaged = fsm_store_damaged(f);
+    (void) fsm_free(f);
+    return rc;
+}
+
+/* Goal: damage that a read meets is remembered, since the node has to end for it; another failure,
+ * and a record that is malformed as it was written, are not. */
+static void test_damage_is_remembered(void **state) {
+    static const int errors[] = {-EIO, ERR_CORRUPT};
+    uint8_t digest[16], key[9] = {'j', 0, 0, 0, 0, 0, 0, 0, 1};
+    struct kv_op op = {.key = slice_of(key, sizeof(key)), .value = slice_of("\xff", 1)};
+    struct fsm_script s = {0};
+    struct kv *kv = NULL;
+    bool hit, damaged;
+
+    (void) state;
+    fsm_script_make(&s);
+    assert_int_equal(kv_mem_new(0, &kv), 0);
+    assert_int_equal(run(kv, &s, s.count, digest, NULL), 0);
+    for (size_t e = 0; e < ARRAY_LEN(errors); e++) {
+        long n = 1;
+
+        for (hit = true; hit; n++) {
+            int rc = read_over(kv, n, errors[e], &hit, &damaged);
+
+            assert_int_equal(rc, hit ? errors[e] : 0);
+            assert_int_equal(damaged, hit && errors[e] == ERR_CORRUPT);
+        }
+        assert_true(n > 20);
+    }
+    assert_int_equal(kv->ops->write(kv, &op, 1), 0); /* an ended job: opening does not read it */
+    assert_int_equal(read_over(kv, 0, 0, &hit, &damaged), ERR_CORRUPT);
+    assert_false(damaged);
+    kv->ops->close(kv);
+    fsm_script_done(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nth_call),
         cmocka_unit_test(test_spoiled_records),
+        cmocka_unit_test(test_damage_is_remembered),
     };
 
     return cmocka_run_group_tests_name("fsm_store_faults", tests, NULL, NULL);

@@ -60,4 +60,7 @@ MUTANTS = [
      {"else": ["test_fsm_workers", "test_fsm_cluster"]}),
     ("fsm-older-hello-taken", "src/fsm/apply_register_worker.c", "        if (s->hello > w->hello)", "        if (s->hello != w->hello)",
      {"else": ["test_fsm_workers", "test_fsm_cluster"]}),
+    ("fsm-damage-forgotten", "src/fsm/store.c",
+     "    f->store_damaged |= r == ERR_CORRUPT;\n", "    (void) f;\n",
+     {"by": ["test_fsm_store_faults"]}),
 ]

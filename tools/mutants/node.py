@@ -104,4 +104,6 @@ MUTANTS = [
     ("scheduler-plan-never-done", "src/node/scheduler.c",
      "    r->scheduler.plans_in_flight--;\n    r->scheduler.dirty = true;", "    r->scheduler.plans_in_flight -= res->status == REPLICA_OK;\n    r->scheduler.dirty = true;",
      {"by": ["test_node_scheduler"]}),
+    ("node-serves-damaged-state", "src/node/scrub.c",
+     "    if (damage_was_read(r)) {\n        stop_for(r, \"read\", \"state store\", \"a record is not as it was written\");\n        return;\n    }\n", ""),
 ]
