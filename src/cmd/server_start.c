@@ -7,6 +7,7 @@
 
 #include "os/clock.h"
 #include "os/kv_rocks.h"
+#include "os/sibling.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -338,14 +339,13 @@ static int start_worker(struct server *s) {
 
 static void write_pid_file(struct server *s) {
     char path[4096];
-    FILE *f;
+    int r;
 
     (void) snprintf(path, sizeof(path), "%s/server.pid", s->config.node.data_dir);
-    f = fopen(path, "we");
-    if (!f)
-        return;
-    (void) fprintf(f, "%ld\n", (long) getpid());
-    (void) fclose(f);
+    r = sibling_write_pid(path, getpid());
+    if (r < 0)
+        log_warn(&s->log, "cannot write the server's pid file", "file=%s error=\"%s\"", path,
+                 err_name(r));
 }
 
 static void on_clock_changed(void *arg) {

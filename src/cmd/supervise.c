@@ -1,6 +1,8 @@
 #include "cmd/supervise.h"
 
 #include "base/defs.h"
+#include "base/err.h"
+#include "os/sibling.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,27 +56,12 @@ static bool lock_held(const struct supervise *s) {
     return held;
 }
 
-static pid_t read_pid(const struct supervise *s) {
-    FILE *f = fopen(s->o.pid_file, "re");
-    long pid = 0;
-
-    if (!f)
-        return 0;
-    if (fscanf(f, "%ld", &pid) != 1)
-        pid = 0;
-    (void) fclose(f);
-    return pid > 1 ? (pid_t) pid : 0;
-}
-
 static void write_pid(const struct supervise *s) {
-    FILE *f = fopen(s->o.pid_file, "we");
+    int r = sibling_write_pid(s->o.pid_file, s->pid);
 
-    if (!f) {
-        log_warn(s->o.log, "cannot write the worker's pid file", "file=%s", s->o.pid_file);
-        return;
-    }
-    (void) fprintf(f, "%ld\n", (long) s->pid);
-    (void) fclose(f);
+    if (r < 0)
+        log_warn(s->o.log, "cannot write the worker's pid file", "file=%s error=\"%s\"",
+                 s->o.pid_file, err_name(r));
 }
 
 static void stopped(struct supervise *s) {
@@ -201,7 +188,7 @@ void supervise_stop(struct supervise *s, uint64_t grace_ms, void (*on_stopped)(v
                     void *arg) {
     ASSERT(s->state < SUP_STOPPING);
     if (!s->process_open && lock_held(s))
-        s->pid = read_pid(s);
+        s->pid = sibling_read_pid(s->o.pid_file);
     s->state = SUP_STOPPING;
     s->on_stopped = on_stopped;
     s->arg = arg;

@@ -48,7 +48,8 @@ static void assert_plain_name(const char *name) {
 static int op_open(void *ctx, const char *name, int flags, struct disk_file **ret_file) {
     struct disk_posix *d = self_of(ctx);
     _cleanup_(freep) struct disk_file *f = NULL;
-    int oflags = O_CLOEXEC | O_NOFOLLOW;
+    /* A pipe in the place of a file is an error of its first read, not something to wait for. */
+    int oflags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
 
     assert_plain_name(name);
     ASSERT(ret_file);

@@ -39,7 +39,7 @@ static int sync_fd(int fd) {
 
 /* Up to @cap bytes of a file. Returns how many, or -errno. */
 static ssize_t read_some(int dir_fd, const char *name, uint8_t *out, size_t cap) {
-    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     size_t len = 0;
     ssize_t n;
 

@@ -364,6 +364,8 @@ int meta_save(struct meta *m, uint64_t term, uint64_t vote, uint64_t synced_inde
     ASSERT(term > m->state.term || m->state.vote == 0 || m->state.vote == vote);
     if (m->failed)
         return fail(m, m->failed, reterr, "write", META_NAME);
+    if (m->generation >= META_GENERATION_MAX) /* the next one would be refused when it is read */
+        return fail(m, -EOVERFLOW, reterr, "write", META_NAME);
     m->state.term = term;
     m->state.vote = vote;
     m->state.synced_index = synced_index;

@@ -73,7 +73,7 @@ static int open_file(const struct logread *l, const struct ref *ref) {
     char name[REF_NAME_BYTES_MAX];
 
     ref_name(ref, name);
-    return openat(l->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return openat(l->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
 /* Move one chunk. True: go on; false: this request waits or is over (*ret_over). */

@@ -7,6 +7,7 @@
 #include "sim/sim_disk.h"
 #include "storage/meta.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define SLOT_BYTES 4096U
@@ -49,10 +50,12 @@ static void check(const struct disk *disk) {
     }
     ASSERT(slots[0].rc == 0 || slots[1].rc == 0);
     if (state.term < UINT64_MAX) {
-        state.term++;
-        state.vote = state.node_id;
-        rc = meta_save(m, state.term, state.vote, state.synced_index, &why);
-        ASSERT(rc == 0);
+        rc = meta_save(m, state.term + 1, state.node_id, state.synced_index, &why);
+        ASSERT(rc == 0 || rc == -EOVERFLOW); /* the highest generation that is read */
+        if (rc == 0) {
+            state.term++;
+            state.vote = state.node_id;
+        }
     }
     m = meta_close(m);
     rc = meta_open(disk, &m, &again, &why);

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import stat
 import sys
@@ -278,7 +279,43 @@ def test_handover(c):
     cluster.stop()
 
 
+def test_no_files(c):
+    """A pipe or a directory where a file should be is an error with words or made good; nobody waits
+    for its other end. (LOCK is only locked, and a pipe can be.)"""
+    cluster = Cluster(1)
+    node = cluster.nodes[0]
+    node.client.submit(rpc.noop())
+    c.equal("a node with some state stops", node.kill(signal.SIGTERM), 0)
+    directory = pathlib.Path(node.data_dir)
+    saved = pathlib.Path(cluster.directory, "saved")
+    shutil.copytree(directory, saved)
+    names = ["meta", "meta-copy", "state/current", "server.pid", "worker.pid", "worker/lock",
+             "worker/journal", next(p.name for p in saved.glob("wal-*.log")),
+             next(p.name for p in saved.glob("spare-*.wal"))]
+    for name in names:
+        for kind, make in (("a pipe", os.mkfifo), ("a directory", os.mkdir)):
+            shutil.rmtree(directory)
+            shutil.copytree(saved, directory)
+            path = directory / name
+            path.unlink(missing_ok=True)
+            make(path)
+            for what in ("meta", "wal", "state"):
+                code, out, err = processes.run([BIN, "inspect", what, node.data_dir], seconds=5)
+                c.check(f"{kind} for {name}: inspect {what} shows or refuses",
+                        code == 0 and out or code in (1, 3) and len(err) > 10, (code, err))
+            before = len(node.log())
+            node.start()
+            checks.wait_for(lambda: not node.running() or node.status(), 10)
+            if node.running():
+                c.equal(f"{kind} for {name}: it serves, and stops", node.kill(signal.SIGTERM), 0)
+            else:
+                c.check(f"{kind} for {name}: refused with words",
+                        node.wait(1) in (1, 78) and "ERROR" in node.log()[before:],
+                        (node.wait(1), node.log()[before:]))
+    cluster.stop()
+
+
 if __name__ == "__main__":
     checks.run(test_flags, test_yaml, test_print_config, test_taken, test_limits,
                test_files_and_log,
-               test_terminate, test_handover)
+               test_terminate, test_handover, test_no_files)
