@@ -234,7 +234,8 @@ int schedule_random_key(char out[SCHEDULE_KEY_BYTES]) {
 }
 
 int schedule_read_file(const char *path, size_t bytes_max, char **ret, size_t *ret_len) {
-    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+    bool is_input = strcmp(path, "-") == 0;
+    FILE *f = is_input ? stdin : fopen(path, "re");
     struct buf b;
     char chunk[65536];
     size_t n;
@@ -247,13 +248,13 @@ int schedule_read_file(const char *path, size_t bytes_max, char **ret, size_t *r
         r = buf_append(&b, chunk, n);
     if (r == 0 && ferror(f))
         r = -errno;
-    if (f != stdin)
+    if (!is_input)
         (void) fclose(f);
     if (r == 0)
         r = buf_append(&b, "", 1);
     if (r < 0) {
         buf_done(&b);
-        return cli_usage("%s: %s", f == stdin ? "standard input" : path,
+        return cli_usage("%s: %s", is_input ? "standard input" : path,
                          r == ERR_LIMIT ? "the file is too large" : err_name(r));
     }
     *ret_len = b.len - 1;

@@ -198,12 +198,28 @@ void checker_jobs(struct world *w, struct sim_node *n) {
 /* ---- workers --------------------------------------------------------------------------------- */
 
 /* J11 from the workers' side: an assignment is carried out once, by one worker in one life. */
+/* J13, J14: what runs elsewhere for the same job was ended by its worker before. One whose worker
+ * is stopped as a whole cannot be: its tokens are refused (C26). */
+static void check_alone(struct world *w, const struct sim_worker *wk, uint64_t seq) {
+    for (unsigned i = 0; i < w->workers_count; i++) {
+        const struct sim_worker *o = &w->workers[i];
+
+        if (!o->up || o->stopped)
+            continue;
+        for (const struct sim_attempt *a = o->attempts; a; a = a->next)
+            if (a->seq == seq && !a->ended)
+                sim_fail(w, "worker %s runs job %llu while attempt %u of it runs at worker %s",
+                         wk->id, (unsigned long long) seq, a->attempt, o->id);
+    }
+}
+
 void checker_started(struct world *w, const struct sim_worker *wk, uint64_t seq, uint32_t attempt,
                      uint64_t token) {
     const struct job_ghost *g = u64map_get(&w->checker.job_state, seq);
     uint64_t key = seq << 36 ^ token;
 
     sim_count(w, SIM_STAT_ATTEMPTS);
+    check_alone(w, wk, seq);
     if (!g || token > g->token)
         sim_fail(w, "worker %s runs job %llu with token %llu, which no node has applied", wk->id,
                  (unsigned long long) seq, (unsigned long long) token);

@@ -166,6 +166,7 @@ static void silence_worker(struct world *w, struct sim_worker *wk) {
     struct sim_node *n = faults_leader(w);
 
     wk->silent_until = w->now_ns + ns;
+    wk->stopped = true;
     sim_trace(w, "worker %s: stopped for a while", wk->id);
     if (n && w->lease_ns < 2 * NS_PER_S && w->commit_timeout_ns < 2 * NS_PER_S &&
         rng_chance(&w->rng, 200)) {

@@ -57,6 +57,33 @@ uint64_t sim_clock_until(const struct sim_node *n, struct mono at) {
     return left / rate * PPM + left % rate * PPM / rate + 2; /* not a nanosecond before */
 }
 
+/* ---- workers' clocks: one rate each ------------------------------------------------------------
+ */
+
+void sim_clock_worker_boot(struct sim_worker *wk) {
+    static const int parts[] = {-1, 1, 0};
+    int64_t max = (int64_t) wk->world->mono_ppm_max;
+
+    /* Not drawn, so that a world's other draws stay what they are. */
+    wk->mono_ppm = max * parts[(wk->world->o.seed + wk->slot) % ARRAY_LEN(parts)];
+}
+
+struct mono sim_clock_worker(const struct sim_worker *wk) {
+    uint64_t d = wk->world->now_ns;
+    int64_t more = (int64_t) (d / PPM) * wk->mono_ppm + (int64_t) (d % PPM) * wk->mono_ppm / PPM;
+
+    return (struct mono){.ns = NS_PER_S + d + (uint64_t) more};
+}
+
+uint64_t sim_clock_worker_until(const struct sim_worker *wk, struct mono at) {
+    uint64_t now = sim_clock_worker(wk).ns, rate = (uint64_t) (PPM + wk->mono_ppm), left;
+
+    if (at.ns <= now)
+        return 0;
+    left = at.ns - now;
+    return left / rate * PPM + left % rate * PPM / rate + 2;
+}
+
 uint64_t sim_clock_slack(const struct world *w, uint64_t ns) {
     return ns / PPM * (2 * w->mono_ppm_max);
 }

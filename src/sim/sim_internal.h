@@ -3,6 +3,7 @@
 
 #include "sim/world.h"
 
+#include "base/lease.h"
 #include "base/timer_heap.h"
 #include "sim/atlas.h"
 #include "sim/conformance.h"
@@ -175,6 +176,7 @@ struct sim_attempt {
     uint64_t token;
     uint64_t ends_at;
     bool ended;
+    bool lease_lost;      /* asked to end, which it does not: it is killed a little later */
     bool late;            /* no longer its own, but it reports all the same */
     int outcome;          /* once ended: Chronos__V1__AttemptOutcome */
     uint64_t reported_on; /* the stream, plus 1; 0 = not yet */
@@ -198,7 +200,13 @@ struct sim_worker {
     bool welcomed;
     uint64_t to_worker_at, from_worker_at; /* a stream keeps its order */
     uint64_t next_beat;
-    uint64_t silent_until; /* stopped: hears and says nothing, loses nothing */
+    uint64_t beats;         /* on this stream */
+    struct lease lease;     /* production's arithmetic, over a clock of its own */
+    struct mono hello_sent; /* by that clock */
+    uint64_t lease_wake_at; /* it will look at its lease then */
+    int64_t mono_ppm;       /* how much faster that clock runs than the world's */
+    uint64_t silent_until;  /* stopped: hears and says nothing, loses nothing, ends nothing */
+    bool stopped;           /* since then it has not looked at its lease */
     struct sim_attempt *attempts;
 };
 
@@ -546,6 +554,11 @@ void sim_schedules_done(struct world *w, const struct replica_proposed *res);
 /* Its monotonic clock; and how long of the world's time until it shows @at. */
 struct mono sim_clock_mono(const struct sim_node *n);
 uint64_t sim_clock_until(const struct sim_node *n, struct mono at);
+/* The clock of a worker's host: one rate for the whole world, as far from the others' as a node's
+ * may be. The same for it: its time, and how long until it shows @at. */
+void sim_clock_worker_boot(struct sim_worker *wk);
+struct mono sim_clock_worker(const struct sim_worker *wk);
+uint64_t sim_clock_worker_until(const struct sim_worker *wk, struct mono at);
 /* What @ns of a node's time may take longer, at most, of the world's. */
 uint64_t sim_clock_slack(const struct world *w, uint64_t ns);
 void sim_clock_boot(struct sim_node *n);

@@ -49,6 +49,7 @@ static void send_to_node(struct sim_worker *wk, const Chronos__V1__WorkerMessage
 }
 
 static void drop_session(struct sim_worker *wk) {
+    lease_drop_pending(&wk->lease);
     wk->session = worker_session_free(wk->session);
     wk->session_gen++;
     wk->session_ended = false;
@@ -85,6 +86,8 @@ static void connect(struct sim_worker *wk) {
         return;
     }
     wk->node = node;
+    wk->beats = 0;
+    wk->hello_sent = sim_clock_worker(wk);
     wk->next_beat = w->now_ns + wk->world->beat_ns;
     wake_in(wk, wk->world->beat_ns);
     h.worker_id = wk->id;
@@ -125,6 +128,63 @@ static void attempt_drop(struct sim_worker *wk, struct sim_attempt *a) {
     free(a);
 }
 
+/* ---- the lease (as in worker/worker_session.c) ------------------------------------------------
+ */
+
+static bool runs(const struct sim_worker *wk) {
+    for (const struct sim_attempt *a = wk->attempts; a; a = a->next)
+        if (!a->ended)
+            return true;
+    return false;
+}
+
+/* One wake-up is under way at a time: a lease that is renewed ends later than it did. */
+static void arm_lease(struct sim_worker *wk) {
+    struct mono now = sim_clock_worker(wk);
+    uint64_t ns;
+
+    if (wk->lease_wake_at > wk->world->now_ns || !wk->lease.held || !runs(wk))
+        return;
+    ns = sim_clock_worker_until(wk, lease_deadline(&wk->lease, now));
+    wk->lease_wake_at = wk->world->now_ns + ns;
+    wake_in(wk, ns);
+}
+
+/* What runs is asked to end when the lease is nearly over, and none of it does (trap '' TERM); then
+ * it is killed. The stream is left meanwhile: a hello that does not name an attempt that lives
+ * would have the node give it to another worker. */
+static void check_lease(struct sim_worker *wk) {
+    struct mono now = sim_clock_worker(wk);
+    enum lease_verdict verdict = lease_check(&wk->lease, now);
+    struct sim_attempt *next;
+    bool lost = false;
+
+    wk->stopped = false;
+    for (struct sim_attempt *a = wk->attempts; verdict != LEASE_FINE && a; a = next) {
+        next = a->next;
+        if (a->ended)
+            continue; /* nothing of it runs; its report is owed */
+        if (!a->lease_lost)
+            sim_count(wk->world, SIM_STAT_LEASES_OVER);
+        a->lease_lost = lost = true;
+        if (verdict == LEASE_KILL) {
+            sim_trace(wk->world, "worker %s: ends job %llu, its lease is over", wk->id,
+                      (unsigned long long) a->seq);
+            attempt_drop(wk, a);
+        }
+    }
+    if (lost && wk->session)
+        drop_session(wk);
+    arm_lease(wk);
+}
+
+static bool has_lost(const struct sim_worker *wk) {
+    for (const struct sim_attempt *a = wk->attempts; a; a = a->next)
+        if (a->lease_lost && !a->ended)
+            return true;
+    return false;
+}
+
 static bool ref_parse(const Chronos__V1__AttemptRef *ref, uint64_t *seq) {
     return ref && job_id_parse(ref->job_id, seq) == 0;
 }
@@ -155,6 +215,7 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
                                   .token = ref->fencing_token,
                                   .ends_at = w->now_ns + ns};
         wk->attempts = a;
+        arm_lease(wk);
         sim_trace(w, "worker %s: runs job %llu for %llu us", wk->id, (unsigned long long) seq,
                   (unsigned long long) (ns / NS_PER_US));
         wake_in(wk, ns);
@@ -257,6 +318,9 @@ void sim_worker_receive(struct sim_worker *wk, struct bytes *message) {
                  bytes_ref(message));
         return;
     }
+    check_lease(wk);
+    if (!wk->session)
+        return; /* left just now */
     m = chronos__v1__node_message__unpack(NULL, message->len, message->data);
     if (!m) {
         sim_fail(wk->world, "worker %s got a malformed message", wk->id);
@@ -264,6 +328,7 @@ void sim_worker_receive(struct sim_worker *wk, struct bytes *message) {
     }
     if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_WELCOME) {
         wk->welcomed = true;
+        lease_welcome(&wk->lease, wk->hello_sent, m->welcome->lease_ms);
         for (size_t i = 0; i < m->welcome->n_kill; i++)
             kill_attempt(wk, m->welcome->kill[i], false);
         wake_in(wk, 0);
@@ -271,6 +336,8 @@ void sim_worker_receive(struct sim_worker *wk, struct bytes *message) {
         assign(wk, m->assign);
     } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_KILL) {
         kill_attempt(wk, m->kill->attempt, m->kill->cancelled);
+    } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_HEARTBEAT_ACK) {
+        lease_acked(&wk->lease, m->heartbeat_ack->sequence);
     } else if (m->body_case == CHRONOS__V1__NODE_MESSAGE__BODY_REPORT_ACK) {
         for (size_t i = 0; i < m->report_ack->n_results; i++)
             report_acked(wk, m->report_ack->results[i]);
@@ -312,13 +379,15 @@ void sim_worker_wake(struct sim_worker *wk) {
         wake_in(wk, wk->silent_until - w->now_ns);
         return;
     }
+    check_lease(wk);
     for (struct sim_attempt *a = wk->attempts; a; a = a->next)
-        if (!a->ended && w->now_ns >= a->ends_at)
+        if (!a->ended && !a->lease_lost && w->now_ns >= a->ends_at)
             attempt_ends(wk, a);
     if (wk->session && wk->session_ended)
         drop_session(wk);
     if (!wk->session) {
-        connect(wk);
+        if (!has_lost(wk))
+            connect(wk);
         return;
     }
     if (!wk->welcomed)
@@ -332,6 +401,8 @@ void sim_worker_wake(struct sim_worker *wk) {
 
         m.body_case = CHRONOS__V1__WORKER_MESSAGE__BODY_HEARTBEAT;
         m.heartbeat = &b;
+        b.sequence = ++wk->beats;
+        lease_sent(&wk->lease, b.sequence, sim_clock_worker(wk));
         send_to_node(wk, &m);
         wk->next_beat = w->now_ns + wk->world->beat_ns;
         wake_in(wk, wk->world->beat_ns);
@@ -341,6 +412,8 @@ void sim_worker_wake(struct sim_worker *wk) {
 void sim_worker_start(struct sim_worker *wk) {
     wk->up = true;
     wk->silent_until = 0;
+    wk->stopped = false;
+    lease_init(&wk->lease);
     wk->incarnation = rng_next(&wk->world->rng) | 1;
     wake_in(wk, rng_range(&wk->world->rng, 0, 100 * NS_PER_MS));
     wake_in(wk, wk->world->beat_ns);

@@ -16,6 +16,7 @@ static const char *const names[] = {
     [SIM_STAT_READS_PAUSED] = "reads that waited in a paused node",
     [SIM_STAT_JOBS_ENDED] = "jobs ended",
     [SIM_STAT_ATTEMPTS] = "attempts started",
+    [SIM_STAT_LEASES_OVER] = "attempts ended by their own worker's clock",
     [SIM_STAT_LOSSES] = "attempts lost",
     [SIM_STAT_LEASES_EXPIRED] = "leases expired",
     [SIM_STAT_STALE_REPORTS] = "stale reports",

@@ -326,6 +326,7 @@ static void build(struct world *w) {
 
         *wk = (struct sim_worker){.world = w, .slot = i, .slots = 1 + i % 4};
         (void) snprintf(wk->id, sizeof(wk->id), "worker%u", i + 1);
+        sim_clock_worker_boot(wk);
         sim_worker_start(wk);
     }
     for (unsigned i = 0; i < w->clients_count; i++) {

@@ -20,10 +20,10 @@
  * message is looked at. Thread: the loop. */
 #pragma once
 
+#include "base/lease.h"
 #include "base/log.h"
 #include "base/rand.h"
 #include "os/rpc_client.h"
-#include "worker/lease.h"
 #include "worker/ref.h"
 
 enum session_state {

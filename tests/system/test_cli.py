@@ -223,15 +223,15 @@ def test_errors(c, dev):
                 code == 0 and "sage" in out and "xample" in out and err == "", (code, err))
 
 
-def without(descriptors, *args, address=None, out=subprocess.PIPE, data=None):
+def without(descriptors, *args, address=None, out=subprocess.PIPE):
     """(exit code, standard output, standard error) of a command that starts with these closed."""
     def close():
         for fd in descriptors:
             os.close(fd)
-    done = subprocess.run([BIN, *args], input=data, stdout=out, stderr=subprocess.PIPE, timeout=30,
-                          preexec_fn=close, check=False,
-                          env={**os.environ, **({"CHRONOS_ADDRESS": address} if address else {})})
-    return done.returncode, (done.stdout or b"").decode(), done.stderr.decode()
+    p = processes.start([BIN, *args], stdout=out, stderr=subprocess.PIPE, preexec_fn=close,
+                        env={**os.environ, **({"CHRONOS_ADDRESS": address} if address else {})})
+    out, err = p.communicate(timeout=30)
+    return p.returncode, (out or b"").decode(), err.decode()
 
 
 def test_standard_files(c, dev):
@@ -253,9 +253,8 @@ def test_standard_files(c, dev):
     code, _, err = without((0,), "schedule", "apply", "-f", "-", address=a)
     c.check("a standard input that is closed is named", code == 2 and "standard input: " in err,
             (code, err))
-    p = subprocess.run(f"{BIN} completion bash | head -c 1", shell=True, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, check=False)
-    c.equal("a reader that has gone is nothing to speak of", (p.stdout, p.stderr), (b"#", b""))
+    said = processes.run(["sh", "-c", f"{BIN} completion bash | head -c 1"])
+    c.equal("a reader that has gone is nothing to speak of", said, (0, "#", ""))
 
 
 def test_server_without_files(c):

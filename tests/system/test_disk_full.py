@@ -26,6 +26,7 @@ mounts.own_namespace()
 import grpc  # noqa: E402
 
 import checks  # noqa: E402
+import processes  # noqa: E402
 import rpc  # noqa: E402
 from cluster import Cluster  # noqa: E402
 
@@ -347,8 +348,7 @@ def test_failed_sync(c):
     # Room below, and a boot: it starts on what the disk has, or refuses; it never lies.
     mounts.resize(below, 600)
     mounts.unmount(bad.data_dir)
-    checked = subprocess.run(["e2fsck", "-fy", below + "/image"], check=False,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+    checked = processes.run(["e2fsck", "-fy", below + "/image"])[0]
     c.require("the file system is repaired", checked <= 1, checked)
     mounts.loop(below + "/image", bad.data_dir)
     bad.start()

@@ -1,10 +1,10 @@
 /* Goal: the worker's parts keep their promises one by one: the attempt's table, the session's
  * table, lease arithmetic, output and its limits, retention, reports, the journal under every torn
  * byte. */
+#include "base/lease.h"
 #include "worker/attempt.h"
 #include "worker/journal.h"
 #include "worker/launch.h"
-#include "worker/lease.h"
 #include "worker/output.h"
 #include "worker/reports.h"
 #include "worker/retention.h"

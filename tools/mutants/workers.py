@@ -48,4 +48,16 @@ MUTANTS = [
     ("sched-newest-first", "src/sched/sched.c",
      "        if (u64map_get(&s->jobs, j->seq))\n            continue;", "        if (u64map_get(&s->jobs, j->seq) || (j->ready_next && p->items_count == 0))\n            continue;",
      {"by": ["test_sched"]}),
+    # The worker's half of the lease (J13): when it must have ended what it runs.
+    ("worker-lease-to-its-end", "src/base/lease.c",
+     "l->lease_ms - l->lease_ms / 10 - margin_ms", "l->lease_ms - 0 * margin_ms"),
+    ("worker-lease-without-drift", "src/base/lease.c",
+     "l->lease_ms - l->lease_ms / 10 - margin_ms", "l->lease_ms - margin_ms"),
+    ("worker-lease-beyond-its-end", "src/base/lease.c",
+     "l->lease_ms - l->lease_ms / 10 - margin_ms", "l->lease_ms + 2 * margin_ms"),
+    ("worker-lease-of-another-stream", "src/base/lease.c", "    l->pending_count = 0;", "    (void) l;"),
+    # Beats must be lost between two that are not, and the lease end before the next.
+    ("worker-lease-from-the-newest-beat", "src/base/lease.c",
+     "    renew(l, l->pending[i].sent);", "    renew(l, l->pending[l->pending_count - 1].sent);",
+     {"by": ["test_worker_parts"]}),
 ]

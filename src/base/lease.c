@@ -1,4 +1,4 @@
-#include "worker/lease.h"
+#include "base/lease.h"
 
 #include <string.h>
 
