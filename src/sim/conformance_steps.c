@@ -403,13 +403,27 @@ bool take_persist(struct taking *t, uint64_t seq) {
     return taken(t, STEP_PERSIST);
 }
 
-static bool same_log(const struct model_node *m, const struct raft *r) {
-    if (m->d_last != raft_last_index(r))
+/* What @r has of the log is on the disk as far as it goes. */
+static bool begins_log(const struct model_node *m, const struct raft *r) {
+    if (m->d_last < raft_last_index(r))
         return false;
-    for (uint64_t i = raft_first_in_memory(r); i <= m->d_last; i++)
+    for (uint64_t i = raft_first_in_memory(r); i <= raft_last_index(r); i++)
         if (raft_entry_at(r, i)->term != m->d_log[i])
             return false;
     return true;
+}
+
+static bool same_log(const struct model_node *m, const struct raft *r) {
+    return m->d_last == raft_last_index(r) && begins_log(m, r);
+}
+
+/* Damage in the last batch is taken for a torn write (W9), also in one that what was under way
+ * would have cut off. */
+static void take_shorter(struct model_node *m, const struct raft *r) {
+    m->d_last = raft_last_index(r);
+    m->owed = MIN(m->owed, m->d_last);
+    for (uint64_t i = raft_first_in_memory(r); i <= m->d_last; i++)
+        m->d_log[i] = raft_entry_at(r, i)->term;
 }
 
 /* An old copy of a segment has entries that were cut from the log later: what was acknowledged in
@@ -430,6 +444,7 @@ static void take_old_entries(struct model_node *m, const struct raft *r) {
 bool take_restart(struct taking *t, const struct raft *r, bool damaged) {
     struct model_node *m = t->m;
     bool hard = m->d_term == raft_term(r) && m->d_vote == raft_vote(r), log = same_log(m, r);
+    bool shorter = damaged && begins_log(m, r);
     size_t meta_at = m->ops_head;
 
     for (size_t i = m->ops_head; i < m->ops_count && !hard; i++) {
@@ -450,6 +465,11 @@ bool take_restart(struct taking *t, const struct raft *r, bool damaged) {
 
         if (op->kind != OP_HARD && op->kind != OP_ACK && !op_apply(t, op))
             return false;
+        shorter = shorter || (damaged && begins_log(m, r));
+    }
+    if (!log && shorter) {
+        take_shorter(m, r);
+        log = same_log(m, r);
     }
     if (!log && damaged && raft_last_index(r) < m->d_last) {
         m->d_last = raft_last_index(r);

@@ -189,6 +189,17 @@ static bool ref_parse(const Chronos__V1__AttemptRef *ref, uint64_t *seq) {
     return ref && job_id_parse(ref->job_id, seq) == 0;
 }
 
+/* A node that was behind delivers what was given to others since: production asks its lease before
+ * it starts anything (worker_on_starter), and leaves. */
+static void late_assignment(struct sim_worker *wk, uint64_t seq) {
+    sim_trace(wk->world, "worker %s: does not begin job %llu, its lease is over", wk->id,
+              (unsigned long long) seq);
+    sim_count(wk->world, SIM_STAT_ASSIGNED_LATE);
+    if (wk->session)
+        drop_session(wk);
+    wake_in(wk, NS_PER_MS);
+}
+
 static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
     struct world *w = wk->world;
 
@@ -203,6 +214,10 @@ static void assign(struct sim_worker *wk, const Chronos__V1__NodeAssign *list) {
         }
         if (attempt_find(wk, seq, ref->fencing_token))
             continue;
+        if (lease_check(&wk->lease, sim_clock_worker(wk)) != LEASE_FINE) {
+            late_assignment(wk, seq);
+            return;
+        }
         checker_started(w, wk, seq, ref->attempt, ref->fencing_token);
         a = calloc(1, sizeof(*a));
         ASSERT(a);

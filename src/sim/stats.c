@@ -17,6 +17,7 @@ static const char *const names[] = {
     [SIM_STAT_JOBS_ENDED] = "jobs ended",
     [SIM_STAT_ATTEMPTS] = "attempts started",
     [SIM_STAT_LEASES_OVER] = "attempts ended by their own worker's clock",
+    [SIM_STAT_ASSIGNED_LATE] = "assignments after the end of the lease",
     [SIM_STAT_LOSSES] = "attempts lost",
     [SIM_STAT_LEASES_EXPIRED] = "leases expired",
     [SIM_STAT_STALE_REPORTS] = "stale reports",

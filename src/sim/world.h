@@ -45,8 +45,9 @@ enum sim_stat {
     SIM_STAT_READS_PAUSED,  /* by a node that was paused while it had them */
     SIM_STAT_JOBS_ENDED,
     SIM_STAT_ATTEMPTS,
-    SIM_STAT_LEASES_OVER, /* attempts that their worker ended for its lease */
-    SIM_STAT_LOSSES,      /* attempts taken from a lost worker */
+    SIM_STAT_LEASES_OVER,   /* attempts that their worker ended for its lease */
+    SIM_STAT_ASSIGNED_LATE, /* assignments that came when the lease of their worker was over */
+    SIM_STAT_LOSSES,        /* attempts taken from a lost worker */
     SIM_STAT_LEASES_EXPIRED,
     SIM_STAT_STALE_REPORTS,
     SIM_STAT_ELECTIONS,
