@@ -109,6 +109,8 @@ static int read_command(const struct reader *r, Chronos__V1__JobSpec *job, const
     if (n->type != YAML_SEQUENCE_NODE)
         return refuse(r, n, "command",
                       "must be a list: [/bin/echo, hello]; for a line of text use shell");
+    if (n->data.sequence.items.start == n->data.sequence.items.top)
+        return refuse(r, n, "command", "must name the program to run: [/bin/echo, hello]");
     job->command = arena_zalloc(r->arena, sizeof(*job->command));
     if (!job->command)
         return -ENOMEM;

@@ -272,6 +272,7 @@ static int show_records(struct inspection *x, const struct found *f, const struc
 
     for (uint32_t at = WAL_HEADER_BYTES; at < limit;) {
         struct wal_frame frame;
+        uint32_t next;
         int r;
 
         if (!wal_scan_frame(s, at, &frame)) {
@@ -282,9 +283,12 @@ static int show_records(struct inspection *x, const struct found *f, const struc
             continue;
         }
         r = show_record(x, f, at, &frame, &c, &lost);
+        next = at + wal_format_record_bytes(frame.len);
+        if (r == 0 && at < known && known < next)
+            r = report_bad(x, f->name, at, false, "synced offset is inside a record");
         if (r != 0)
             return r;
-        at += wal_format_record_bytes(frame.len);
+        at = next;
     }
     return 0;
 }

@@ -383,6 +383,7 @@ static void test_refusals(void **state) {
         {"schedules:\n- name: a\n  labels: {x: 1, x: 2}\n", "x: given twice"},
         {"schedules:\n- name: a\n  job: ls\n", "must be a mapping, indented"},
         {"schedules:\n- name: a\n  job: {command: ls}\n", "for a line of text use shell"},
+        {"schedules:\n- name: a\n  job: {command: []}\n", "must name the program to run"},
         {"schedules:\n- name: a\n  job: {shell: ls, noop: true}\n", "give one of command"},
         {"schedules:\n- name: a\n  job: {noop: false}\n", "must be true, or left out"},
         {"schedules:\n- name: a\n  job: {shel: ls}\n", "did you mean shell?"},
