@@ -2,7 +2,9 @@
 # The fuzz targets of tests/fuzz:
 #
 #   tools/fuzz.sh SECONDS [TARGET...]   each for so long, JOBS at once (one a processor)
-#   tools/fuzz.sh --ci [SECONDS]        all of them, 60 s each, two at once: a bounded time
+#   tools/fuzz.sh --ci [SECONDS]        all of them, 60 s each, two at once: a bounded time. From the
+#                                       same seed each time ($FUZZ_SEED, 1): two runs of one commit
+#                                       agree, but for how far they come. The rest draw their own
 #   tools/fuzz.sh --keep TARGET...      add to tests/fuzz/seeds what the grown corpus reaches beyond
 #
 # A TARGET is a name such as wal. Seeds and dictionaries lie in tests/fuzz; the corpus grows in
@@ -15,9 +17,11 @@ build=${FUZZ_BUILD:-build/fuzz}
 jobs=${JOBS:-$(nproc)}
 mode=run
 seconds=60
+seed=${FUZZ_SEED:-}
 case ${1:-} in
 --ci)
     jobs=2
+    seed=${FUZZ_SEED:-1}
     seconds=${2:-60}
     set -- ;;
 --keep)
@@ -73,6 +77,7 @@ run() { # name
     local options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048
         -use_value_profile=1 -print_final_stats=1
         -artifact_prefix="$build/findings/$name-")
+    [[ -n $seed ]] && options+=(-seed="$seed")
     [[ -f $dict ]] && options+=(-dict="$dict")
     mkdir -p "$build/corpus/$name"
     local folders=("$build/corpus/$name")
