@@ -204,5 +204,9 @@ enum wal_parse wal_format_record_parse(const uint8_t *p, size_t avail, const str
         return WAL_PARSE_SHORT;
     if (get_le32(p + R_DATA_CRC) != (f.len > 0 ? crc32c(f.data, f.len) : 0))
         return WAL_PARSE_BAD;
+    /* It names a segment that is needed: this one or one before. A later one would take back what
+     * stands around it, at the start after the next. */
+    if (f.kind == WAL_KIND_RELEASE && get_le64(f.data) > at->seq)
+        return WAL_PARSE_BAD;
     return WAL_PARSE_OK;
 }

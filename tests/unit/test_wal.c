@@ -600,8 +600,36 @@ static void test_unknown_spare_is_zeroed(void **state) {
     world_done(&w);
 }
 
+/* Goal: a release gives back what is before the segment that it stands in, at most; one that names
+ * a later segment is no record, or the log would lose itself at the start after the next. */
+static void test_release_names_what_is_there(void **state) {
+    const struct wal_place at = {
+        .seq = 5, .use = 1, .offset = WAL_HEADER_BYTES, .segment_bytes = WORLD_SEGMENT_BYTES};
+    static const struct {
+        uint64_t oldest;
+        enum wal_parse want;
+    } cases[] = {
+        {1, WAL_PARSE_OK}, {5, WAL_PARSE_OK}, {6, WAL_PARSE_BAD}, {UINT64_MAX, WAL_PARSE_BAD}};
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint8_t data[WAL_RELEASE_BYTES], b[WAL_RECORD_HEADER_BYTES + WAL_RELEASE_BYTES];
+        struct wal_frame f = {.kind = WAL_KIND_RELEASE,
+                              .len = sizeof(data),
+                              .data = data,
+                              .synced = WAL_HEADER_BYTES},
+                         got;
+
+        put_le64(data, cases[i].oldest);
+        wal_format_record_encode(&f, &at, b);
+        memcpy(b + WAL_RECORD_HEADER_BYTES, data, sizeof(data));
+        assert_int_equal(wal_format_record_parse(b, sizeof(b), &at, &got), cases[i].want);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_release_names_what_is_there),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_truncate),
