@@ -496,16 +496,21 @@ static void show_done(void *arg, enum replica_status status, uint64_t index) {
     const struct fsm_schedule *s = NULL;
     Chronos__Internal__V1__ScheduleRecord *rec = NULL;
     char name[16];
+    int rc;
 
     if (status == REPLICA_OK) {
         (void) snprintf(name, sizeof(name), "s%u", (unsigned) c->job_seq);
         call_answered(c, index);
         arena_clear(&w->arena);
-        if (fsm_schedule_find(replica_fsm(n->replica), slice_of(name, strlen(name)), &s) == 0 &&
-            fsm_read_schedule(replica_fsm(n->replica), s->seq, &w->arena, &rec) == 0)
+        rc = fsm_schedule_find(replica_fsm(n->replica), slice_of(name, strlen(name)), &s);
+        if (rc == 0)
+            rc = fsm_read_schedule(replica_fsm(n->replica), s->seq, &w->arena, &rec);
+        if (rc == 0)
             checker_history_shown(w, c->history, index, rec->version);
-        else if (!s)
+        else if (rc == FSM_READ_NOT_FOUND)
             checker_history_shown(w, c->history, index, 0);
+        else if (!atlas_answers_loss(n, rc))
+            sim_fail(w, "node %u: schedule %s cannot be read: %s", c->node + 1, name, err_name(rc));
     }
     call_end(c);
 }
