@@ -62,8 +62,8 @@ static int run(void *values, char **rest, size_t rest_count) {
     exe[len] = '\0';
     r = make_data_dir(v->data, data);
     if (r < 0) {
-        fprintf(stderr, "chronos dev: %s: %s\n", v->data ? v->data : "temporary directory",
-                strerror(-r));
+        fprintf(stderr, "chronos dev: %s: %s\n",
+                v->data ? v->data : "temporary directory in $TMPDIR or /tmp", strerror(-r));
         return EXIT_CODE_FAILED;
     }
     r = dev_run(&o);

@@ -121,7 +121,7 @@ static int end_output(int code) {
 }
 
 int main(int argc, char **argv) {
-    /* A closed pipe is an error of write(2), told like any other. */
+    /* A closed pipe is an error of write(2), not the end of the process. */
     (void) signal(SIGPIPE, SIG_IGN);
     if (argc < 1)
         return EXIT_CODE_USAGE;

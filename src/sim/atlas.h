@@ -64,7 +64,8 @@ bool atlas_started(struct world *w, struct sim_node *n, int rc, const struct err
 bool atlas_ended(struct world *w, struct sim_node *n, int rc, const struct errtext *why);
 /* It comes back with less than it acknowledged: is that excused? Then it owes no more than that. */
 bool atlas_excuses(struct world *w, struct sim_node *n);
-/* A read of its state gave @rc because it is damaged: that is a right answer (DATA_LOSS). */
+/* A read of its state gave @rc because it is damaged: a right answer (UNAVAILABLE; the node ends).
+ */
 bool atlas_answers_loss(const struct sim_node *n, int rc);
 /* Its state has no damage: all of it can be read. */
 bool atlas_state_intact(const struct sim_node *n);

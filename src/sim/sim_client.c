@@ -301,7 +301,7 @@ static void show_job(struct sim_call *c, struct sim_node *n) {
     arena_clear(&w->arena);
     rc = fsm_read_job(replica_fsm(n->replica), c->job_seq, &w->arena, &rec);
     if (atlas_answers_loss(n, rc))
-        return; /* answered with DATA_LOSS: no other record than the true one, and not none */
+        return; /* answered UNAVAILABLE: no other record than the true one, and not none */
     if (rc == ERR_CRASHED && sim_kv_crashed(n->kv))
         return; /* the power went in the middle of this turn: nobody is told anything */
     checker_model_read(w, n, c->job_seq);
